@@ -1,0 +1,86 @@
+"""The model folder: model.safetensors, model.onnx and manifest.json, which says all that serving must know.
+
+The manifest is written last and names each file's hash, so a folder without one, or with another file, is no model.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kennel.errors import UserError
+from kennel.preprocessing import Preprocessing
+
+MANIFEST = "manifest.json"
+WEIGHTS = "model.safetensors"
+ONNX = "model.onnx"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a model folder holds.
+
+    `model.onnx` takes `photos`, uint8 (N, 3, image_size, image_size), and gives `logits`, float32 (N, classes).
+    """
+
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    backbone: dict[str, str]  # name, library, weights: where they came from
+    metrics: dict[str, float] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)  # fingerprint, photos per split, skipped files with reasons
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)  # name -> sha256
+    created: str = ""  # UTC, ISO 8601
+    format: int = FORMAT
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write manifest.json in one step: it is there whole, or not at all."""
+    partial = folder / (MANIFEST + ".partial")
+    with partial.open("w") as file:
+        json.dump(asdict(manifest), file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(folder / MANIFEST)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a model folder, its files checked against their hashes.
+
+    Raises:
+        UserError: no manifest, not one of this format, or a file that is missing or not the one it names.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        found = ", ".join(sorted(p.name for p in folder.iterdir())[:10]) if folder.is_dir() else ""
+        holds = f"it holds {found}" if found else "it is empty or absent"
+        raise UserError(
+            f"{folder} is no Kennel model, {MANIFEST} is missing ({holds}): give a folder written by `train`"
+        )
+    try:
+        row = json.loads(path.read_text())
+        if row.get("format") != FORMAT:
+            raise UserError(f"{path} has format {row.get('format')!r}, this version reads {FORMAT}: train again")
+        row["preprocessing"] = Preprocessing.from_json(row["preprocessing"])
+        row["class_names"] = tuple(map(str, row["class_names"]))
+        manifest = Manifest(**row)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}): fetch the model again or train again") from error
+    if not manifest.class_names or ONNX not in manifest.files:
+        raise UserError(f"{path} is damaged (no class names or no {ONNX}): fetch the model again or train again")
+    for name, digest in manifest.files.items():
+        file = folder / name
+        if "/" in name or file.is_symlink() or not file.is_file():
+            raise UserError(f"{file} is missing or is a link: fetch the model again or train again")
+        if sha256(file) != digest:
+            raise UserError(f"{file} is not the file that {MANIFEST} names (its hash differs): fetch it again")
+    return manifest

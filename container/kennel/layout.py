@@ -1,0 +1,39 @@
+"""SageMaker's /opt/ml as a value: where the platform puts things and where it looks for ours."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders of one training job or endpoint; `base` is /opt/ml on SageMaker, anything in a test."""
+
+    base: Path = Path("/opt/ml")
+
+    @property
+    def config(self) -> Path:
+        return self.base / "input" / "config"
+
+    @property
+    def hyperparameters(self) -> Path:
+        return self.config / "hyperparameters.json"
+
+    @property
+    def data(self) -> Path:
+        """One folder per input channel."""
+        return self.base / "input" / "data"
+
+    @property
+    def model(self) -> Path:
+        """Written by training, packed to model.tar.gz by the platform, read-only when serving."""
+        return self.base / "model"
+
+    @property
+    def code(self) -> Path:
+        """Where the toolkit unpacks the source that an Estimator sends."""
+        return self.base / "code"
+
+    @property
+    def failure(self) -> Path:
+        """Its first 1,024 characters become the job's FailureReason."""
+        return self.base / "output" / "failure"

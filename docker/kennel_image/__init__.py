@@ -1,0 +1,1 @@
+"""What only the image needs: its entry point and the CUDA compatibility choice."""

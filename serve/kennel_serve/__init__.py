@@ -1,0 +1,1 @@
+"""The serving contract: a model folder in, /ping and /invocations out."""

@@ -1,0 +1,1 @@
+"""The training contract: labelled photos in, one model folder out."""
