@@ -66,7 +66,7 @@ _Build = Callable[[bool], tuple[nn.Module, int]]
 def _library(name: str, image_size: int) -> tuple[str, _Build, str, Preprocessing]:
     """(library, builder, what a download is called, preprocessing) of a backbone's name."""
     if name in torchvision.models.list_models(module=torchvision.models):
-        weights = torchvision.models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+        weights = torchvision.models.get_model_weights(name).DEFAULT
         eval_ = weights.transforms()
         crop, resize = eval_.crop_size[0], eval_.resize_size[0]
         row = _row(image_size, crop / resize, eval_.interpolation.value, eval_.mean, eval_.std)
@@ -77,7 +77,7 @@ def _library(name: str, image_size: int) -> tuple[str, _Build, str, Preprocessin
             raise UserError(f"timm's {name!r} says nothing of its preprocessing: choose another backbone")
         row = _row(image_size, config.crop_pct, config.interpolation, config.mean, config.std)
         return "timm", lambda pretrained: _timm(name, pretrained), f"timm {config.tag or name}", row
-    known = torchvision.models.list_models(module=torchvision.models) + timm.list_models()
+    known = {*torchvision.models.list_models(module=torchvision.models), *timm.list_models()}
     near = difflib.get_close_matches(name, known, 3)
     hint = f"did you mean {' or '.join(near)}?" if near else "for example resnet50 or tf_efficientnet_lite0"
     raise UserError(f"hyperparameter backbone={name!r} is no torchvision or timm model: {hint}")
@@ -98,11 +98,10 @@ def _torchvision(name: str, weights: Any) -> tuple[nn.Module, int]:
 
 
 def _timm(name: str, pretrained: bool) -> tuple[nn.Module, int]:
-    module = timm.create_model(name, pretrained=pretrained, num_classes=0)
+    module: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0)
     with torch.no_grad():
         module.eval()
-        size = (module.pretrained_cfg or {}).get("input_size", (3, 224, 224))
-        return module, int(module(torch.zeros(1, *size)).shape[1])
+        return module, int(module(torch.zeros(1, *timm.get_pretrained_cfg(name).input_size)).shape[1])
 
 
 def _channel_file(channel: Path | None) -> Path | None:
