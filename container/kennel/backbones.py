@@ -33,7 +33,34 @@ class Backbone:
     weights: str  # where they came from, for the manifest
 
 
-def load(name: str, image_size: int, *, pretrained: bool, channel: Path | None, baked: Path | None) -> Backbone:
+class Classifier(nn.Module):
+    """Photos in, logits out: normalization, backbone and head in one module, the one that is saved and exported.
+
+    `forward` maps uint8 (N, 3, S, S) to float (N, classes).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: Backbone, classes: int) -> None:
+        super().__init__()
+        row = backbone.preprocessing
+        self.register_buffer("mean", 255.0 * torch.tensor(row.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", 255.0 * torch.tensor(row.std).view(1, 3, 1, 1))
+        self.backbone = backbone.module
+        self.head = nn.Linear(backbone.width, classes)
+
+    def features(self, photos: Tensor) -> Tensor:
+        """uint8 (N, 3, S, S) -> float (N, width)."""
+        features: Tensor = self.backbone((photos.float() - self.mean) / self.std)
+        return features
+
+    def forward(self, photos: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(photos))
+        return logits
+
+
+def load(name: str, image_size: int, pretrained: bool, channel: Path | None, baked: Path | None) -> Backbone:
     """A backbone with its weights: from the `pretrained` channel, else baked into the image, else downloaded.
 
     Args:
@@ -76,7 +103,8 @@ def _library(name: str, image_size: int) -> tuple[str, _Build, str, Preprocessin
         if config is None:
             raise UserError(f"timm's {name!r} says nothing of its preprocessing: choose another backbone")
         row = _row(image_size, config.crop_pct, config.interpolation, config.mean, config.std)
-        return "timm", lambda pretrained: _timm(name, pretrained), f"timm {config.tag or name}", row
+        size = config.input_size
+        return "timm", lambda pretrained: _timm(name, pretrained, size), f"timm {config.tag or name}", row
     known = {*torchvision.models.list_models(module=torchvision.models), *timm.list_models()}
     near = difflib.get_close_matches(name, known, 3)
     hint = f"did you mean {' or '.join(near)}?" if near else "for example resnet50 or tf_efficientnet_lite0"
@@ -97,11 +125,11 @@ def _torchvision(name: str, weights: Any) -> tuple[nn.Module, int]:
     return module, last.in_features
 
 
-def _timm(name: str, pretrained: bool) -> tuple[nn.Module, int]:
+def _timm(name: str, pretrained: bool, size: tuple[int, ...]) -> tuple[nn.Module, int]:
     module: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0)
     with torch.no_grad():
         module.eval()
-        return module, int(module(torch.zeros(1, *timm.get_pretrained_cfg(name).input_size)).shape[1])
+        return module, int(module(torch.zeros(1, *size)).shape[1])
 
 
 def _channel_file(channel: Path | None) -> Path | None:

@@ -53,10 +53,10 @@ class Hyperparameters:
     )
     epochs: int = _row(20, "passes over the training photos", low=1, high=10_000)
     batch_size: int = _row(
-        64, "photos per optimizer step", low=1, high=65_536, tuning=Tuning(values=(32, 64, 128, 256, 512))
+        32, "photos per optimizer step", low=1, high=65_536, tuning=Tuning(values=(32, 64, 128, 256, 512))
     )
     learning_rate: float = _row(
-        0.03, "peak of the cosine schedule", low=1e-8, high=10.0, tuning=Tuning(low=0.001, high=0.1, log=True)
+        0.01, "peak of the cosine schedule", low=1e-8, high=10.0, tuning=Tuning(low=0.001, high=0.1, log=True)
     )
     momentum: float = _row(0.9, "of SGD with Nesterov's step", low=0.0, high=0.999)
     weight_decay: float = _row(1e-4, "L2 penalty on the trained weights", low=0.0, high=1.0)

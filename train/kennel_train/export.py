@@ -1,0 +1,83 @@
+"""The best model as a folder: safetensors, ONNX and the manifest, checked before they are put in place."""
+
+import contextlib
+import io
+import platform
+import shutil
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from kennel import artifact
+from kennel.artifact import Manifest
+from kennel.backbones import Classifier
+
+_PACKAGES = ("kennel", "torch", "torchvision", "timm", "numpy", "pillow", "onnx", "onnxruntime")
+TOLERANCE = 1e-3  # of a probability; measured on lite0 and ResNet-50: below 1e-5
+
+
+def export(classifier: Classifier, sample: Tensor, manifest: Manifest, folder: Path) -> None:
+    """Write a model folder: everything into a hidden folder first, the manifest last.
+
+    Args:
+        classifier: moved to the CPU and to evaluation mode, in place.
+        sample: uint8 (N, 3, S, S), a few real photos that torch and ONNX Runtime must agree on.
+        manifest: `files` and `versions` are filled in here.
+
+    Raises:
+        RuntimeError: ONNX Runtime's probabilities differ from torch's by more than `TOLERANCE`.
+        OSError: the disk is full.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / ".partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        classifier.cpu().eval()
+        state = {key: value.contiguous() for key, value in classifier.state_dict().items()}
+        safetensors.torch.save_file(state, partial / artifact.WEIGHTS)
+        (partial / artifact.WEIGHTS).chmod(0o644)  # safetensors makes it 0600, and another user may serve it
+        _onnx(classifier, sample, partial / artifact.ONNX)
+        files = {name: artifact.sha256(partial / name) for name in (artifact.WEIGHTS, artifact.ONNX)}
+        versions = {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+        for name in files:
+            (partial / name).replace(folder / name)
+        artifact.write_manifest(folder, _with(manifest, files, versions))
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _with(manifest: Manifest, files: dict[str, str], versions: dict[str, str]) -> Manifest:
+    return Manifest(**{**vars(manifest), "files": files, "versions": versions})
+
+
+def _onnx(classifier: Classifier, sample: Tensor, path: Path) -> None:
+    batch = torch.export.Dim("batch", min=1)
+    example = sample[:2] if len(sample) > 1 else sample.repeat(2, 1, 1, 1)  # a batch of 1 would be frozen as 1
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # the exporter's notes on its own deprecations
+        torch.onnx.export(
+            classifier,
+            (example,),
+            path,
+            dynamo=True,
+            external_data=False,
+            input_names=["photos"],
+            output_names=["logits"],
+            dynamic_shapes=({0: batch},),
+            verbose=False,
+        )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    with torch.inference_mode():
+        ours = classifier(sample).softmax(1).numpy()
+    (logits,) = session.run(["logits"], {"photos": sample.numpy()})
+    theirs = torch.from_numpy(np.asarray(logits)).softmax(1).numpy()
+    worst = float(np.abs(ours - theirs).max())
+    if not worst <= TOLERANCE:
+        raise RuntimeError(f"ONNX Runtime's probabilities differ from torch's by {worst:.2g}, allowed is {TOLERANCE}")
