@@ -119,7 +119,10 @@ def _row(image_size: int, ratio: float, interpolation: str, mean: Any, std: Any)
 def _torchvision(name: str, weights: Any) -> tuple[nn.Module, int]:
     """The network with its last linear layer replaced by the identity."""
     module = torchvision.models.get_model(name, weights=weights)
-    path, last = [(p, m) for p, m in module.named_modules() if isinstance(m, nn.Linear)][-1]
+    linear = [(p, m) for p, m in module.named_modules() if isinstance(m, nn.Linear)]
+    if not linear:
+        raise UserError(f"backbone {name!r} has no linear head to replace: choose another, for example resnet50")
+    path, last = linear[-1]
     parent, _, leaf = path.rpartition(".")
     setattr(module.get_submodule(parent), leaf, nn.Identity())
     return module, last.in_features

@@ -1,0 +1,105 @@
+"""A scratch /opt/ml with real photos, and the real `train` executable or the function that it calls."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+# sagemaker_training reads this at import, and creates folders in the user's home without it.
+os.environ["SAGEMAKER_BASE_DIR"] = tempfile.mkdtemp(prefix="kennel-test-")
+
+COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (40, 60, 220)}
+TINY = {"backbone": "test_resnet", "pretrained": "false", "image_size": "64", "epochs": "2", "batch_size": "8"}
+
+
+def photo(path: Path, colour: tuple[int, int, int], seed: int, size: tuple[int, int] = (90, 70)) -> Path:
+    """A noisy JPEG (or PNG, by its suffix) of one colour."""
+    noise = np.random.default_rng(seed).normal(0, 30, (size[1], size[0], 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(path)
+    return path
+
+
+@dataclass
+class Job:
+    """One scratch training job."""
+
+    base: Path
+    environ: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def data(self) -> Path:
+        return self.base / "input" / "data"
+
+    def photos(self, channel: str, classes: Mapping[str, int] | None = None) -> None:
+        """`count` photos for each class of a channel; a class is a colour's name, a number may stand before it."""
+        for folder, count in (classes or {"red": 10, "green": 10}).items():
+            colour = COLOURS[folder.split(".")[-1]]
+            for i in range(count):
+                photo(
+                    self.data / channel / folder / f"{i}.jpg",
+                    colour,
+                    seed=zlib.crc32(f"{channel}/{folder}/{i}".encode()),
+                )
+
+    def configure(self, **hyperparameters: str) -> None:
+        config = self.base / "input" / "config"
+        config.mkdir(parents=True, exist_ok=True)
+        (config / "hyperparameters.json").write_text(json.dumps({**TINY, **hyperparameters}))
+        (config / "resourceconfig.json").write_text('{"current_host": "algo-1", "hosts": ["algo-1"]}')
+        (config / "inputdataconfig.json").write_text("{}")
+
+    def start(self) -> subprocess.Popen[str]:
+        """The real executable, as SageMaker starts it."""
+        environ = os.environ | self.environ
+        environ |= {"SAGEMAKER_BASE_DIR": str(self.base), "SAGEMAKER_TRAINING_MODULE": "kennel_train.job:main"}
+        command = [str(Path(sys.executable).parent / "train")]
+        return subprocess.Popen(
+            command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self.base
+        )
+
+    def run(self) -> tuple[int, str]:
+        """(exit code, log) of the real executable."""
+        process = self.start()
+        log, _ = process.communicate(timeout=300)
+        return process.returncode, log
+
+    def main(self) -> None:
+        """The function that `train` calls, in this process: the same contract, without five seconds of imports."""
+        from kennel_train import job
+
+        with pytest.MonkeyPatch.context() as patch:
+            for key, value in {**self.environ, "SAGEMAKER_BASE_DIR": str(self.base)}.items():
+                patch.setenv(key, value)
+            job.main()
+
+    def fail(self) -> str:
+        """The failure file of a job that must fail."""
+        from kennel_train import job
+
+        with pytest.raises(job.JobFailedError) as caught:
+            self.main()
+        assert str(caught.value) == self.failure
+        assert not list((self.base / "model").glob("*")), "a failed job left a half-written model"
+        return self.failure
+
+    @property
+    def failure(self) -> str:
+        return (self.base / "output" / "failure").read_text()
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    made = Job(tmp_path / "ml")
+    made.data.mkdir(parents=True)
+    made.configure()
+    return made

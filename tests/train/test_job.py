@@ -1,0 +1,274 @@
+"""The training contract through its public doors: the real `train` executable and the function that it calls."""
+
+import json
+import re
+import signal
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import safetensors.numpy
+
+from kennel import artifact, metrics, preprocessing
+
+
+def test_photos_become_a_model_that_tells_them_apart(job):
+    job.photos("train", {"002.red": 14, "001.green": 14})
+    job.photos("valid", {"002.red": 4, "001.green": 4})
+    job.photos("test", {"002.red": 4, "001.green": 4})
+    job.configure(epochs='"3"', learning_rate="0.05")  # the tuner sends JSON inside the string
+    code, log = job.run()
+    assert code == 0, log
+    assert not (job.base / "output" / "failure").exists()
+
+    first = next(line for line in log.splitlines() if "sagemaker-training-toolkit" not in line)
+    assert first.startswith("device: ")
+    assert "CUDA compatibility" in first
+    for metric in metrics.METRICS:
+        found = re.findall(metric.regex, log)
+        assert len(found) == (1 if metric.name.startswith("test") else 3), metric
+
+    model = job.base / "model"
+    assert {path.name for path in model.iterdir()} == {"manifest.json", "model.onnx", "model.safetensors"}
+    manifest = artifact.read_manifest(model)
+    assert manifest.class_names == ("green", "red")
+    assert manifest.data["photos"] == {"train": 28, "validation": 8, "test": 8}
+    assert manifest.metrics["test:accuracy"] == float(re.findall(metrics.TEST_ACCURACY.regex, log)[0]) == 1.0
+    assert safetensors.numpy.load_file(model / "model.safetensors")["head.weight"].shape[0] == 2
+
+    session = onnxruntime.InferenceSession(model / "model.onnx")
+    for name, folder in (("red", "002.red"), ("green", "001.green")):
+        image = preprocessing.decode(job.data / "test" / folder / "0.jpg", manifest.preprocessing)
+        (logits,) = session.run(["logits"], {"photos": preprocessing.square(image, manifest.preprocessing)[None]})
+        assert manifest.class_names[logits.argmax()] == name
+
+
+def test_finetune_trains_the_backbone_and_splits_validation_from_train(job):
+    job.photos("train", {"red": 9, "green": 9})  # 7 of each are left: the last batch of 5 would do, 1 would not
+    job.configure(strategy="finetune", learning_rate="0.01", batch_size="13")
+    job.main()
+    manifest = artifact.read_manifest(job.base / "model")
+    assert manifest.data["photos"] == {"train": 14, "validation": 4}
+    assert manifest.hyperparameters["strategy"] == "finetune"
+
+
+def test_one_channel_may_hold_all_splits_and_the_same_seed_gives_the_same_model(job):
+    job.photos("train/train", {"1.red": 8, "2.green": 8})
+    job.photos("train/valid", {"1.red": 3, "2.green": 3})
+    weights = []
+    for _ in range(2):
+        job.main()
+        weights.append((job.base / "model" / "model.safetensors").read_bytes())
+    assert artifact.read_manifest(job.base / "model").data["photos"] == {"train": 16, "validation": 6}
+    assert weights[0] == weights[1]
+
+
+def test_sigterm_ends_the_job_with_a_usable_model(job):
+    job.photos("train")
+    job.configure(epochs="10000")
+    lines = []
+    with job.start() as process:
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("epoch=3 "):
+                process.send_signal(signal.SIGTERM)
+                break
+        lines += process.stdout.readlines()
+    log = "".join(lines)
+    assert process.returncode == 0, log
+    assert "stopping: SIGTERM" in log
+    assert artifact.read_manifest(job.base / "model").class_names == ("green", "red")
+    assert len(re.findall(metrics.VALIDATION_ACCURACY.regex, log)) < 10000
+
+
+def test_the_executable_fails_with_the_same_sentence_in_failure_file_and_log(job):
+    job.photos("train")
+    job.configure(learning_rate="10.5")
+    code, log = job.run()
+    assert code == 1
+    assert job.failure == "hyperparameter learning_rate='10.5': write a number between 1e-08 and 10"
+    assert job.failure in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize(
+    ("hyperparameters", "said"),
+    [
+        ({"learning-rate": "fast"}, "hyperparameter learning_rate='fast': write a number between"),
+        ({"learning_rat": "0.1"}, "unknown hyperparameter 'learning_rat': did you mean 'learning_rate'?"),
+        ({"backbone": "resnet51"}, "hyperparameter backbone='resnet51' is no torchvision or timm model: did you mean"),
+        ({"sagemaker_program": "absent.py"}, "entry point absent.py is not in"),
+    ],
+)
+def test_a_bad_hyperparameter_is_named_with_its_value(job, hyperparameters, said):
+    job.photos("train")
+    job.configure(**hyperparameters)
+    assert job.fail().startswith(said)
+
+
+def test_hyperparameters_that_are_no_json_are_named(job):
+    (job.base / "input" / "config" / "hyperparameters.json").write_text("{epochs: 3")
+    assert "hyperparameters.json cannot be read as JSON" in job.fail()
+
+
+def test_an_empty_channel_is_named_with_what_it_should_hold(job):
+    (job.data / "train").mkdir()
+    assert job.fail() == "channel 'train' has no photos: expected train/<class>/*.jpg (or .png, .webp, ...)"
+
+
+def test_a_missing_channel_is_named_with_those_that_are_there(job):
+    job.photos("trian")
+    assert job.fail().startswith("there is no channel 'train' (channels: trian)")
+
+
+def test_photos_outside_class_folders_are_refused(job):
+    job.photos("train")
+    (job.data / "train" / "red" / "0.jpg").rename(job.data / "train" / "loose.jpg")
+    assert job.fail().startswith("1 photos lie directly in channel 'train' (loose.jpg): move each into a folder")
+
+
+def test_one_class_is_no_classifier(job):
+    job.photos("train", {"red": 5})
+    assert job.fail().startswith("channel 'train' has one class only (red)")
+
+
+@pytest.mark.parametrize("channel", ["val", "test"])
+def test_a_class_that_training_lacks_is_named(job, channel):
+    job.photos("train")
+    job.photos(channel, {"red": 2, "blue": 2})
+    assert job.fail().startswith(f"channel '{channel}' has the class 'blue' that channel 'train' lacks: add photos of")
+
+
+def test_two_names_for_one_split_are_refused(job):
+    job.photos("train")
+    job.photos("val")
+    job.photos("validation")
+    assert job.fail() == "'val' and 'validation' both name the validation photos: keep one"
+
+
+def test_missing_weights_name_the_three_ways(job):
+    job.photos("train")
+    job.configure(backbone="resnet50", pretrained="true")
+    job.environ = {
+        "TORCH_HOME": str(job.base / "no-cache"),
+        "http_proxy": "http://127.0.0.1:9",
+        "https_proxy": "http://127.0.0.1:9",
+    }
+    said = job.fail()
+    assert said.startswith("no pretrained weights for 'resnet50': give them in a channel 'pretrained'")
+    assert "make build WEIGHTS=" in said
+    assert "reach the internet" in said
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, "channel 'pretrained' must hold one weights file (*.safetensors, *.pth, *.pt, *.bin), found: none"),
+        ({"a.pth": b"x", "b.pth": b"x"}, "channel 'pretrained' must hold one weights file"),
+        ({"a.pth": b"not a file of torch's"}, "weights file a.pth cannot be read as a state dict"),
+    ],
+)
+def test_a_pretrained_channel_without_one_good_file_is_refused(job, files, said):
+    job.photos("train")
+    job.configure(pretrained="true")
+    (job.data / "pretrained").mkdir()
+    for name, content in files.items():
+        (job.data / "pretrained" / name).write_bytes(content)
+    assert job.fail().startswith(said)
+
+
+def test_a_few_corrupt_photos_are_left_out_and_named(job, capsys):
+    job.photos("train", {"red": 60, "green": 60})
+    (job.data / "train" / "red" / "7.jpg").write_bytes(b"this is no JPEG")
+    (job.data / "train" / "red" / "notes.txt").write_text("not a photo either, and nobody said so")
+    job.main()
+    log = capsys.readouterr().out
+    assert "bad photo: " in log
+    assert "left out, not a photo: train/red/notes.txt" in log
+    (skipped,) = artifact.read_manifest(job.base / "model").data["skipped"]
+    assert skipped["photo"] == "train/red/7.jpg"
+    assert "not a readable photo" in skipped["reason"]
+
+
+def test_the_first_corrupt_photo_fails_the_job_when_asked_to(job):
+    job.photos("train", {"red": 60, "green": 60})
+    job.configure(on_bad_image="fail")
+    good = job.data / "train" / "green" / "3.jpg"
+    good.write_bytes(good.read_bytes()[:300])  # truncated
+    assert re.match(r"\S+train/green/3.jpg: not a readable photo .*on_bad_image=fail", job.fail())
+
+
+def test_nothing_but_corrupt_photos_fails_the_job(job):
+    job.photos("train", {"red": 3, "green": 3})
+    for path in (job.data / "train").rglob("*.jpg"):
+        path.write_bytes(b"junk")
+    assert job.fail().startswith("6 of 6 photos cannot be read, more than 1%: remove or replace them")
+
+
+def hooked(job, body: str) -> None:
+    """A job with a user's entry point, sent as the SDK sends it."""
+    source = job.base / "input" / "source"
+    source.mkdir()
+    (source / "mine.py").write_text(body)
+    job.photos("train")
+    job.configure(sagemaker_program='"mine.py"', sagemaker_submit_directory=json.dumps(str(source)))
+
+
+def test_a_users_hook_is_called_after_each_epoch(job):
+    out = job.base / "seen.json"
+    hooked(
+        job,
+        f"import json\ndef on_epoch_end(epoch, metrics):\n    json.dump([epoch, metrics], open({str(out)!r}, 'w'))\n",
+    )
+    job.main()
+    epoch, seen = json.loads(out.read_text())
+    assert epoch == 2
+    assert set(seen) == {"train:loss", "validation:loss", "validation:accuracy"}
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("import sys\ndef on_epoch_end(epoch, metrics):\n    sys.exit(0)\n", "sys.exit(0) was called at mine.py:3"),
+        ("def on_epoch_end(epoch, metrics):\n    raise KeyError('speed')\n", "KeyError: 'speed' (at mine.py:2"),
+        ("def on_epoch_end(epoch, metrics):\n    raise MemoryError\n", "out of memory at mine.py:2"),
+        ("def on_epoch_end(epoch, metrics):\n    raise KeyboardInterrupt\n", "the job was interrupted"),
+        ("def on_epoch_end(epoch, metrics):\n    raise OSError(28, 'No space left')\n", "the disk is full"),
+        ("import nothing_of_that_name\n", "entry point mine.py cannot be imported: ModuleNotFoundError"),
+        ("print('a script')\n", "entry point mine.py defines no on_epoch_end(epoch, metrics)"),
+        ("import sys\nsys.exit(3)\n", "sys.exit(3) was called at mine.py:2"),
+    ],
+)
+def test_whatever_a_users_hook_raises_fails_the_job_with_its_cause_first(job, body, said):
+    hooked(job, body)
+    first = job.fail().splitlines()[0]
+    assert first.startswith(said)
+    assert len(first) <= 1000
+
+
+def test_sys_exit_in_a_hook_ends_the_executable_with_1(job):
+    hooked(job, "import sys\ndef on_epoch_end(epoch, metrics):\n    sys.exit(0)\n")
+    code, log = job.run()
+    assert code == 1, log
+    assert job.failure.startswith("sys.exit(0) was called at mine.py:3, in on_epoch_end")
+    assert not list((job.base / "model").glob("*"))
+
+
+def test_a_loss_that_is_no_number_fails_the_job(job):
+    job.photos("train")
+    job.configure(strategy="finetune", learning_rate="10", momentum="0.999", epochs="40", weight_decay="1")
+    assert re.match(r"the loss is no number any more in epoch \d+: lower learning_rate", job.fail())
+
+
+def test_a_photo_is_seen_alike_in_training_and_serving(job):
+    """The middle of the cached square is the square that serving cuts."""
+    import torch
+
+    from kennel.preprocessing import Preprocessing
+    from kennel_train.loop import middle
+
+    row = Preprocessing(image_size=64, resize=73, interpolation="bicubic")
+    job.photos("train", {"red": 1})
+    image = preprocessing.decode(Path(job.data / "train" / "red" / "0.jpg"), row)
+    cached = torch.from_numpy(preprocessing.square(image, row, row.resize))
+    assert (middle(cached[None], 64)[0].numpy() == preprocessing.square(image, row)).all()
