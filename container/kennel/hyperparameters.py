@@ -132,11 +132,11 @@ def is_platform_key(key: str) -> bool:
 
 def unquote(value: Any) -> Any:
     """`"\\"128\\""` -> `128` as a string: framework estimators and the tuner send JSON inside the string."""
-    if isinstance(value, str) and len(value) >= 2 and value.strip().startswith('"'):
+    while isinstance(value, str) and len(value.strip()) >= 2 and value.strip().startswith('"'):
         try:
-            return json.loads(value)
+            value = json.loads(value)
         except ValueError:
-            return value
+            break
     return value
 
 

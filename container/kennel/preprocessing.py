@@ -18,6 +18,8 @@ from kennel.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 100_000_000
+# Pillow warns of large photos and torn metadata; the limit here is ours, and such a photo is either read or refused.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -65,24 +67,19 @@ def decode(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = 
     """
     source = io.BytesIO(photo) if isinstance(photo, bytes) else photo
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own bomb and metadata warnings: the limit here is ours
-            with Image.open(source, formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > max_pixels:
-                    raise UserError(
-                        f"the photo has {width}x{height} pixels, the limit is {max_pixels}: make it smaller"
-                    )
-                image.draft(None, (2 * preprocessing.resize, 2 * preprocessing.resize))
-                image.load()
-                return _rgb(ImageOps.exif_transpose(image))
-    except UserError:
-        raise
-    except (Image.DecompressionBombError, MemoryError) as error:
-        raise UserError("the photo is too large to decode: make it smaller") from error
+        with Image.open(source, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise Image.DecompressionBombError
+            image.draft(None, (2 * preprocessing.resize, 2 * preprocessing.resize))
+            image.load()
+            return _rgb(ImageOps.exif_transpose(image))
+    except MemoryError:
+        raise  # no fault of the photo's
+    except Image.DecompressionBombError as error:
+        raise UserError(f"the photo has more than {max_pixels} pixels: make it smaller") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on hostile bytes
-        known = ", ".join(name for name in FORMATS)
-        raise UserError(f"not a readable photo ({_short(error)}): send one of {known}") from error
+        raise UserError(f"not a readable photo ({_short(error)}): send one of {', '.join(FORMATS)}") from error
 
 
 def square(image: Image.Image, preprocessing: Preprocessing, side: int | None = None) -> NDArray[np.uint8]:

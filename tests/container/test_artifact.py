@@ -1,0 +1,62 @@
+"""The model folder's manifest: written whole, read back, and every damage named."""
+
+import json
+
+import pytest
+
+from kennel import artifact
+from kennel.artifact import Manifest
+from kennel.errors import UserError
+from kennel.preprocessing import Preprocessing
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / artifact.ONNX).write_bytes(b"a network")
+    files = {artifact.ONNX: artifact.sha256(tmp_path / artifact.ONNX)}
+    made = Manifest(("cat", "dog"), Preprocessing(), {"name": "resnet50"}, metrics={"epoch": 3.0}, files=files)
+    artifact.write_manifest(tmp_path, made)
+    return tmp_path
+
+
+def test_what_is_written_is_read(folder):
+    manifest = artifact.read_manifest(folder)
+    assert manifest.class_names == ("cat", "dog")
+    assert manifest.preprocessing == Preprocessing()
+    assert manifest.metrics == {"epoch": 3.0}
+    assert not list(folder.glob("*.partial"))
+
+
+def edit(folder, **change):
+    path = folder / artifact.MANIFEST
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (
+            lambda f: (f / artifact.MANIFEST).unlink(),
+            "is no Kennel model, manifest.json is missing (it holds model.onnx)",
+        ),
+        (lambda f: (f / artifact.MANIFEST).write_text("{"), "is damaged"),
+        (lambda f: (f / artifact.MANIFEST).write_text("[]"), "is damaged"),
+        (lambda f: edit(f, format=99), "has format 99, this version reads 1: train again"),
+        (lambda f: edit(f, class_names=[]), "is damaged (no class names"),
+        (lambda f: edit(f, surprise=1), "is damaged"),
+        (lambda f: edit(f, preprocessing={}), "preprocessing"),
+        (lambda f: edit(f, files={artifact.ONNX: "0", "../escape": "0"}), "hash differs"),
+        (lambda f: (f / artifact.ONNX).write_bytes(b"another"), "its hash differs"),
+        (lambda f: (f / artifact.ONNX).unlink(), "is missing or is a link"),
+    ],
+)
+def test_every_damage_is_named(folder, damage, said):
+    damage(folder)
+    with pytest.raises(UserError) as caught:
+        artifact.read_manifest(folder)
+    assert said in str(caught.value)
+
+
+def test_an_absent_folder_is_named(tmp_path):
+    with pytest.raises(UserError, match="it is empty or absent"):
+        artifact.read_manifest(tmp_path / "nowhere")

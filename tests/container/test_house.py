@@ -1,0 +1,47 @@
+"""What holds for the whole repository: the order of imports, the README's table, no hosts in the locks."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kennel import hyperparameters
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_imports_go_one_way():
+    run = subprocess.run(
+        [str(Path(sys.executable).parent / "lint-imports")], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_the_readmes_table_is_the_code():
+    readme = (ROOT / "README.md").read_text()
+    table = re.search(r"<!-- hyperparameters -->\n(.*?)<!-- /hyperparameters -->", readme, re.DOTALL)
+    assert table, "README.md lost its hyperparameter markers"
+    assert table[1].strip() == hyperparameters.markdown().strip(), "run `make docs`"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "requirements").glob("*.txt")), ids=lambda path: path.name)
+def test_locks_have_hashes_and_no_hosts(path):
+    text = path.read_text()
+    assert "://" not in text
+    assert "--index-url" not in text
+    pinned = re.findall(r"^[a-zA-Z0-9._-]+(?:\[.*?\])?==\S+", text, re.MULTILINE)
+    assert pinned
+    assert text.count("--hash=sha256:") >= len(pinned)
+
+
+@pytest.mark.parametrize("package", ["kennel.hyperparameters", "kennel.metrics", "kennel.layout", "kennel.cgroup"])
+def test_a_laptops_part_of_the_core_imports_the_standard_library_only(package):
+    code = f"import sys; import {package}; print([m for m in ('numpy', 'PIL', 'torch') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_a_cpu_endpoint_imports_no_torch():
+    code = "import sys; import kennel_serve.handler, kennel_serve.server; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
