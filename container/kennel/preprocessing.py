@@ -18,8 +18,8 @@ from kennel.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 100_000_000
-# Pillow warns of large photos and torn metadata; the limit here is ours, and such a photo is either read or refused.
-warnings.filterwarnings("ignore", module=r"PIL\.")
+Image.MAX_IMAGE_PIXELS = None  # the limit is ours, checked before decoding: Pillow's own would warn at another number
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of torn metadata: such a photo is either read or refused
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -70,14 +70,12 @@ def decode(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = 
         with Image.open(source, formats=FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
-                raise Image.DecompressionBombError
+                raise UserError(f"the photo has {width}x{height} pixels, more than {max_pixels}: make it smaller")
             image.draft(None, (2 * preprocessing.resize, 2 * preprocessing.resize))
             image.load()
             return _rgb(ImageOps.exif_transpose(image))
-    except MemoryError:
-        raise  # no fault of the photo's
-    except Image.DecompressionBombError as error:
-        raise UserError(f"the photo has more than {max_pixels} pixels: make it smaller") from error
+    except (UserError, MemoryError):  # too many pixels; no fault of the photo's
+        raise
     except Exception as error:  # Pillow's decoders raise nearly anything on hostile bytes
         raise UserError(f"not a readable photo ({_short(error)}): send one of {', '.join(FORMATS)}") from error
 
