@@ -23,6 +23,10 @@ warnings.filterwarnings("ignore", module=r"PIL\.")  # of torn metadata: such a p
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
+class TooManyPixelsError(UserError):
+    """A photo that is refused before it is decoded, for its size alone."""
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """One row, saved in the manifest: the short side becomes `resize` pixels, the middle `image_size` square is cut.
@@ -63,14 +67,17 @@ def decode(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = 
     A large JPEG is decoded at the smallest scale that still has twice the pixels that `preprocessing` needs.
 
     Raises:
-        UserError: not a photo, truncated, of an unknown format, or of more than `max_pixels`.
+        TooManyPixelsError: more than `max_pixels`.
+        UserError: not a photo, truncated, or of an unknown format.
     """
     source = io.BytesIO(photo) if isinstance(photo, bytes) else photo
     try:
         with Image.open(source, formats=FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
-                raise UserError(f"the photo has {width}x{height} pixels, more than {max_pixels}: make it smaller")
+                raise TooManyPixelsError(
+                    f"the photo has {width}x{height} pixels, more than {max_pixels}: make it smaller"
+                )
             image.draft(None, (2 * preprocessing.resize, 2 * preprocessing.resize))
             image.load()
             return _rgb(ImageOps.exif_transpose(image))

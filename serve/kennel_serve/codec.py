@@ -18,7 +18,7 @@ from sagemaker_inference.errors import BaseInferenceToolkitError
 from sagemaker_inference.utils import parse_accept, remove_crlf
 
 from kennel.errors import UserError
-from kennel.preprocessing import Preprocessing, decode, square
+from kennel.preprocessing import Preprocessing, TooManyPixelsError, decode, square
 
 JSON = "application/json"
 PHOTO_TYPES = (
@@ -83,7 +83,7 @@ def read(body: bytes, content_type: str | None, preprocessing: Preprocessing) ->
     """The photos of one request's body.
 
     Raises:
-        RequestError: 415 for an unknown content type, 413 for too many photos, 400 for anything else that is wrong.
+        RequestError: 415 for an unknown content type, 413 for too many photos or pixels, 400 for the rest.
     """
     kind = media_type(content_type)
     if not body:
@@ -174,5 +174,7 @@ def _base64(entry: Any, place: str) -> bytes:
 def _photo(photo: bytes, preprocessing: Preprocessing, place: str) -> NDArray[np.uint8]:
     try:
         return square(decode(photo, preprocessing), preprocessing)
+    except TooManyPixelsError as error:
+        raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{place}{error}") from error
     except UserError as error:
         raise RequestError(HTTPStatus.BAD_REQUEST, f"{place}{error}") from error

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
-import psutil  # type: ignore[import-untyped] # no stubs installed
+import psutil
 
 from kennel.errors import UserError
 from kennel_serve import configuration, handler

@@ -1,16 +1,12 @@
 """The exported model on ONNX Runtime: uint8 photos in, probabilities out. Knows nothing of requests."""
 
-import os
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 from kennel.errors import UserError
-
-# Since 1.29 it reports each loaded model to its maker over HTTPS unless told not to before it is imported.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-import onnxruntime
 
 CHUNK = 8  # photos per run: more gains nothing on a CPU and costs memory
 

@@ -1,12 +1,14 @@
 """Bytes to photos and back: every format, every sentence."""
 
 import base64
+import io
 import json
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from kennel.errors import UserError
 from kennel.preprocessing import Preprocessing
@@ -151,3 +153,11 @@ def test_top_k(attributes, expected):
 def test_bad_top_k(text):
     with pytest.raises(RequestError, match="top_k"):
         codec.top_k(f"top_k={text}")
+
+
+def test_a_decompression_bomb_is_too_large_not_malformed():
+    bomb = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
+    with pytest.raises(RequestError, match="20000x20000 pixels") as caught:
+        read(bomb.getvalue(), "image/png")
+    assert caught.value.status_code == 413
