@@ -1,0 +1,156 @@
+# What a person types. The work is done in scripts/kennel_launch; `make` alone lists the targets.
+
+VENV ?= build/venv
+VENV_LAUNCH ?= build/venv-launch
+VENV_DEMO ?= build/venv-demo
+DOCKER ?= docker
+BASE_IMAGE ?= nvidia/cuda:12.8.1-base-ubuntu24.04
+PORT ?= 8080
+OUT ?= build/local
+MODEL ?= $(OUT)/model
+STARTED := $(shell date +%s)
+
+# IMAGE has a default for what is built, but `make demo` takes docker only where the user names an image.
+DEMO_IMAGE := $(IMAGE)
+IMAGE ?= kennel:dev
+
+# The first Python that runs and is of a version we know (a pyenv shim can be there and fail).
+KNOWN_PYTHON = import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
+ifeq ($(origin PYTHON),undefined)
+PYTHON := $(shell for p in python3.11 python3.12 python3; do \
+	"$$p" -c '$(KNOWN_PYTHON)' 2>/dev/null && { echo "$$p"; break; }; done)
+endif
+NEEDS_PYTHON = "$(PYTHON)" -c '$(KNOWN_PYTHON)' 2>/dev/null || { \
+	echo "Kennel needs Python 3.11 or 3.12, and $(or $(PYTHON),what is on PATH) is neither: set PYTHON=python3.11" >&2; exit 1; }
+NEEDS_VENV = "$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { \
+	echo "$(PYTHON) has no venv module: install it (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
+NEEDS_GCC = command -v gcc >/dev/null || command -v cc >/dev/null || { \
+	echo "sagemaker-training is compiled at its installation: install gcc" >&2; exit 1; }
+# Run from the checkout, before or without an installation.
+OURS = PYTHONPATH="$(CURDIR)/scripts:$(CURDIR)/container" DOCKER="$(DOCKER)"
+PIP_INSTALL = bin/python -m pip install --disable-pip-version-check --require-hashes --no-deps
+# Exit code 5 is pytest's word for a folder without tests.
+PYTEST = bin/python -m pytest
+NO_TESTS = || [ $$? -eq 5 ]
+
+.PHONY: help demo venv build push train-local serve-local test test-core test-launch test-other test-unit check lock \
+	docs clean .data
+
+help: ## this list
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+##@ Try it (no AWS, no GPU)
+demo: .data $(if $(DEMO_IMAGE),$(VENV_DEMO)/.ready,$(VENV)/.ready) ## train and serve sample photos here [DATA=folder] [IMAGE=name: by docker run]
+	@$(OURS) $(if $(DEMO_IMAGE),$(VENV_DEMO),$(VENV))/bin/python -m kennel_launch.demo --started $(STARTED) \
+		$(if $(DATA),--data "$(DATA)") $(if $(DEMO_IMAGE),--image "$(DEMO_IMAGE)") $(if $(GPUS),--gpus "$(GPUS)")
+
+##@ The image
+build: ## build IMAGE [BASE_IMAGE=name] [WEIGHTS=folder of <backbone>.safetensors or .pth to bake in]
+	@$(NEEDS_PYTHON)
+	@$(OURS) "$(PYTHON)" -m kennel_launch.build "$(IMAGE)" --base-image "$(BASE_IMAGE)" $(if $(WEIGHTS),--weights "$(WEIGHTS)")
+
+push: $(VENV_LAUNCH)/.ready ## tag IMAGE and push it, to ECR or any registry: TO=host/name[:tag]
+	@[ -n "$(TO)" ] || { echo "say where to: make push TO=host/name[:tag]" >&2; exit 1; }
+	@$(OURS) $(VENV_LAUNCH)/bin/python -m kennel_launch.push "$(IMAGE)" --to "$(TO)"
+
+train-local: .data ## train in IMAGE: DATA=folder [GPUS=all] [OUT=folder] [PRETRAINED=folder] [HP='epochs=5 ...']
+	@$(NEEDS_PYTHON)
+	@[ -n "$(DATA)" ] || { echo "say what to train on: make train-local DATA=folder" >&2; exit 1; }
+	@$(OURS) "$(PYTHON)" -m kennel_launch.local train --image "$(IMAGE)" --data "$(DATA)" --out "$(OUT)" \
+		--gpus "$(GPUS)" --hyperparameters "$(HP)" $(if $(PRETRAINED),--pretrained "$(PRETRAINED)")
+
+serve-local: ## serve a trained model from IMAGE [MODEL=folder] [PORT=8080] [GPUS=all]
+	@$(NEEDS_PYTHON)
+	@$(OURS) "$(PYTHON)" -m kennel_launch.local serve --image "$(IMAGE)" --model "$(MODEL)" --port "$(PORT)" --gpus "$(GPUS)"
+
+##@ Work on it
+venv: $(VENV)/.ready ## the environment of the image, here (3 GB)
+
+test: ## everything that this machine can run; all parts, even when one fails
+	@$(MAKE) --no-print-directory --keep-going test-core test-launch test-other
+
+test-core: $(VENV)/.test ## ... the core, training, serving, the image's entry point
+	$(VENV)/$(PYTEST) $(wildcard tests/container tests/train tests/serve tests/docker) $(NO_TESTS)
+
+test-launch: $(VENV_LAUNCH)/.test ## ... the commands and, where a docker engine answers, the image
+	$(OURS) IMAGE="$(IMAGE)" BASE_IMAGE="$(BASE_IMAGE)" $(VENV_LAUNCH)/$(PYTEST) $(wildcard tests/launch tests/image) $(NO_TESTS)
+
+test-unit: $(VENV)/.test ## ... the unit tests of core, training and entry point, in VENV
+	$(VENV)/$(PYTEST) $(wildcard tests/container tests/train tests/docker) $(NO_TESTS)
+
+test-other: $(VENV)/.ready ## ... the unit tests under the other Python, 3.12 or 3.11, where it is installed
+	@other=$$($(VENV)/bin/python -c 'import sys; print("3.11" if sys.version_info[1] == 12 else "3.12")'); \
+	for p in "python$$other" "$$HOME"/.pyenv/versions/"$$other".*/bin/python; do \
+		"$$p" -c 'import ensurepip' 2>/dev/null || continue; \
+		exec $(MAKE) --no-print-directory test-unit VENV="build/venv$$other" PYTHON="$$p"; \
+	done; echo "Python $$other: skipped, no python$$other with ensurepip runs here"
+
+check: $(VENV)/.test ## lint, format, types, import order, the README's tables, no host names in the locks
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/python -m kennel_launch.docs --check
+	@! grep -nE '://|^ *--(index|extra-index|find-links)' requirements/*.txt
+
+docs: $(VENV)/.ready ## write the README's tables from the code
+	$(VENV)/bin/python -m kennel_launch.docs
+
+LOCK = build/uv/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate $(if $(UPGRADE),--upgrade)
+LOCK_GROUP = $(LOCK) --universal --python-version 3.11 pyproject.toml
+lock: build/uv/.ready ## pin pyproject.toml's groups into requirements/*.txt, with hashes [UPGRADE=1: newest versions]
+	$(LOCK_GROUP) --extra image -o requirements/image.txt
+	$(LOCK_GROUP) --extra launch -o requirements/launch.txt
+	$(LOCK_GROUP) --extra demo -c requirements/image.txt -c requirements/launch.txt -o requirements/demo.txt
+	$(LOCK_GROUP) --extra npm -o requirements/npm.txt
+	$(LOCK_GROUP) --extra test -c requirements/image.txt -c requirements/launch.txt -c requirements/demo.txt -o requirements/test.txt
+	echo smdebug==1.0.34 | $(LOCK) --no-deps - -o requirements/smdebug.txt
+
+clean: ## remove everything that was made here: environments, scratch folders, models
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+
+.data: # before gigabytes are fetched
+	@[ -z "$(DATA)" ] || [ -d "$(DATA)" ] || { \
+		echo "DATA=$(DATA) is no folder: give one that holds <class>/*.jpg, or train/<class>/*.jpg beside val/ or test/" >&2; exit 1; }
+
+# The environments. A stamp says that one is whole; an interrupted installation goes on where it stopped.
+$(VENV)/.ready: requirements/image.txt requirements/demo.txt requirements/smdebug.txt pyproject.toml
+	@$(NEEDS_PYTHON)
+	@$(NEEDS_VENV)
+	@$(NEEDS_GCC)
+	@echo "making $(VENV): about 3 GB are downloaded and unpacked, once, in some minutes"
+	"$(PYTHON)" -m venv $(VENV)
+	$(VENV)/$(PIP_INSTALL) -r requirements/image.txt -r requirements/demo.txt
+	$(VENV)/$(PIP_INSTALL) -r requirements/smdebug.txt
+	$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.ready requirements/test.txt
+	$(VENV)/$(PIP_INSTALL) --quiet -r requirements/test.txt
+	@touch $@
+
+$(VENV_LAUNCH)/.ready: requirements/launch.txt
+	@$(NEEDS_PYTHON)
+	@$(NEEDS_VENV)
+	"$(PYTHON)" -m venv $(VENV_LAUNCH)
+	$(VENV_LAUNCH)/$(PIP_INSTALL) --quiet -r requirements/launch.txt
+	@touch $@
+
+$(VENV_LAUNCH)/.test: $(VENV_LAUNCH)/.ready requirements/test.txt
+	$(VENV_LAUNCH)/$(PIP_INSTALL) --quiet -r requirements/test.txt
+	@touch $@
+
+$(VENV_DEMO)/.ready: requirements/demo.txt
+	@$(NEEDS_PYTHON)
+	@$(NEEDS_VENV)
+	"$(PYTHON)" -m venv $(VENV_DEMO)
+	$(VENV_DEMO)/$(PIP_INSTALL) --quiet -r requirements/demo.txt
+	@touch $@
+
+build/uv/.ready:
+	@$(NEEDS_PYTHON)
+	@$(NEEDS_VENV)
+	"$(PYTHON)" -m venv build/uv
+	build/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	@touch $@

@@ -1,0 +1,164 @@
+"""From a folder of photos to a scratch /opt/ml as SageMaker lays it out, and the photos that are kept back.
+
+Big folders are linked or mounted, never copied.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kennel.errors import UserError
+from kennel.layout import Layout
+from kennel.photos import class_folders, hashes, photos, split
+
+TEST_FRACTION = 0.2
+_SPLITS = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test",)}
+_SHAPES = "<class>/*.jpg, or train/<class>/*.jpg beside val/ or test/"
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photo that training never sees, and its class."""
+
+    path: Path
+    truth: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which folder becomes which channel, and what is kept back to test the endpoint with."""
+
+    channels: dict[str, Path]
+    test: list[Photo]
+    class_names: list[str]
+
+
+def splits(data: Path) -> dict[str, Path]:
+    """Channel name -> folder of a data set that comes split; empty where the folder holds the classes themselves.
+
+    A folder named `train` that holds photos and no folders is a class (of vehicles), not a split.
+
+    Raises:
+        UserError: no such folder, or two that could be the same split.
+    """
+    if not data.is_dir():
+        raise UserError(f"DATA={data} is no folder: give one that holds {_SHAPES}")
+    found: dict[str, Path] = {}
+    for channel, names in _SPLITS.items():
+        here = [path for path in sorted(data.iterdir()) if path.name.lower() in names and _holds_folders(path)]
+        if len(here) > 1:
+            raise UserError(f"DATA={data} holds {' and '.join(path.name for path in here)}: keep one of them")
+        if here:
+            found[channel] = here[0]
+    return found if "train" in found else {}
+
+
+def plan(data: Path, cut: Path, fraction: float = TEST_FRACTION) -> Plan:
+    """Train, validation and test sides of a folder of photos.
+
+    Args:
+        data: split folders as they are; with train and validation only, validation is the test side (training splits
+            its own from train); else the test side is cut from each class by file hash.
+        cut: where the training side of such a cut is laid, as hard links.
+
+    Raises:
+        UserError: the folder has another shape, or too few photos or classes.
+    """
+    found = splits(data)
+    train = found.get("train", data)
+    if not found or found.keys() == {"train"}:
+        return _cut(train, cut, fraction)
+    channels = {"train": train}
+    if "test" in found and "validation" in found:
+        channels["validation"] = found["validation"]
+    classes = _classes(train)
+    return Plan(channels, _labelled(found.get("test") or found["validation"], classes), list(classes))
+
+
+def lay_out(base: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str], host: str) -> Layout:
+    """A fresh /opt/ml under `base`: configuration as SageMaker writes it, an empty folder for each channel.
+
+    Raises:
+        UserError: `base` holds something that is no earlier scratch /opt/ml, or an earlier one cannot be removed.
+    """
+    layout = Layout(base)
+    resources = layout.config / "resourceconfig.json"
+    if base.exists() and any(base.iterdir()):
+        if not resources.is_file():
+            raise UserError(f"{base} holds other files, and a job starts with an empty folder: name a new one")
+        try:
+            shutil.rmtree(base)
+        except OSError as error:
+            raise UserError(f"{base} holds an earlier job's files, which cannot be removed ({error})") from error
+    for folder in (layout.config, layout.model, layout.failure.parent / "data", *(layout.data / c for c in channels)):
+        folder.mkdir(parents=True, exist_ok=True)
+    channel = {"TrainingInputMode": "File", "S3DistributionType": "FullyReplicated", "RecordWrapperType": "None"}
+    files = {
+        layout.hyperparameters: dict(hyperparameters),
+        layout.config / "inputdataconfig.json": dict.fromkeys(channels, channel),
+        resources: {"current_host": host, "hosts": [host], "network_interface_name": "lo"},
+    }
+    for path, content in files.items():
+        path.write_text(json.dumps(content, indent=2))
+    return layout
+
+
+def link_channels(layout: Layout, channels: Mapping[str, Path]) -> None:
+    """For a job without a container: each channel is a symbolic link to its folder."""
+    for name, folder in channels.items():
+        (layout.data / name).rmdir()
+        (layout.data / name).symlink_to(folder.resolve(), target_is_directory=True)
+
+
+def _holds_folders(path: Path) -> bool:
+    return path.is_dir() and bool(class_folders(path))
+
+
+def _classes(root: Path) -> dict[str, Path]:
+    classes = class_folders(root)
+    holding = {name: folder for name, folder in classes.items() if photos(folder)}
+    if len(holding) < 2:
+        raise UserError(f"{root} has photos of {len(holding)} classes, two are needed: lay it out as {_SHAPES}")
+    return holding
+
+
+def _labelled(root: Path, classes: Mapping[str, Path]) -> list[Photo]:
+    """The photos of a test folder, each with the class name that training shows for its folder."""
+    names = {folder.name: name for name, folder in classes.items()}
+    found: list[Photo] = []
+    for own_name, folder in class_folders(root).items():
+        name = names.get(folder.name, own_name)
+        files = photos(folder)
+        if files and name not in classes:
+            raise UserError(f"{folder} holds photos of a class that training lacks: add it there or leave it out here")
+        found += [Photo(path, name) for path in files]
+    if not found:
+        raise UserError(f"{root} has no photos to test with: lay it out as {root.name}/<class>/*.jpg")
+    return found
+
+
+def _cut(root: Path, cut: Path, fraction: float) -> Plan:
+    classes = _classes(root)
+    hashed = hashes(path for folder in classes.values() for path in photos(folder))
+    shutil.rmtree(cut, ignore_errors=True)
+    test: list[Photo] = []
+    for name, folder in classes.items():
+        kept, held_out = split({path: digest for path, digest in hashed.items() if path.parent == folder}, fraction)
+        test += [Photo(path, name) for path in held_out]
+        (cut / folder.name).mkdir(parents=True)
+        for path in kept:
+            _hard_link(path, cut / folder.name / path.name)
+    if not test:
+        raise UserError(f"{root} has one photo a class, nothing can be kept back to test with: add photos")
+    return Plan({"train": cut}, test, list(classes))
+
+
+def _hard_link(source: Path, target: Path) -> None:
+    """A hard link, or a copy where the file systems differ or links are not allowed."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,49 @@
+"""What goes into the build context, what an image's layers weigh, and train-local's settings."""
+
+from pathlib import Path
+
+import pytest
+
+from kennel.errors import UserError
+from kennel_launch import build, layers, local
+
+
+def test_weights_are_staged_alone(tmp_path: Path) -> None:
+    source, target = tmp_path / "mine", tmp_path / "weights"
+    source.mkdir()
+    target.mkdir()
+    (target / "old.pth").write_text("old")
+    (source / "resnet50.safetensors").write_text("new")
+    (source / "notes.txt").write_text("secret")
+    build.stage_weights(source, target)
+    assert [path.name for path in target.iterdir()] == ["resnet50.safetensors"]
+    build.stage_weights(target, target)
+    assert [path.name for path in target.iterdir()] == ["resnet50.safetensors"]
+    build.stage_weights(None, target)
+    assert list(target.iterdir()) == []
+
+
+def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="WEIGHTS="):
+        build.stage_weights(tmp_path, tmp_path / "weights")
+
+
+def test_the_table_of_layers() -> None:
+    rows = [
+        {"Size": "0", "CreatedBy": 'ENTRYPOINT ["python3"]'},
+        {"Size": "2500000000", "CreatedBy": "RUN |1 BASE_IMAGE=x /bin/sh -c pip install   all # buildkit"},
+        {"Size": "12", "CreatedBy": "COPY container /code # buildkit"},
+        {"Size": "173000000", "CreatedBy": ""},
+    ]
+    assert layers.table("kennel:dev", rows).splitlines() == [
+        "    173.0 MB  the base",
+        "      0.0 MB  COPY container /code",
+        "   2500.0 MB  pip install all",
+        "   2673.0 MB  kennel:dev",
+    ]
+
+
+def test_hyperparameters_of_train_local() -> None:
+    assert local.settings_of("epochs=5  learning_rate=0.01") == {"epochs": "5", "learning_rate": "0.01"}
+    with pytest.raises(UserError, match="'epochs' has no value"):
+        local.settings_of("epochs 5")

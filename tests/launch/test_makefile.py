@@ -1,0 +1,65 @@
+"""The Makefile's help, and its plain words where a Python, a folder or an address is missing."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from .conftest import REPOSITORY
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="no make on PATH")
+TEXT = (REPOSITORY / "Makefile").read_text()
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """make as from a fresh shell: not with the flags of a make that runs the tests."""
+    env = {
+        key: value for key, value in os.environ.items() if "MAKE" not in key and key not in ("IMAGE", "DATA", "VENV")
+    }
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments],
+        cwd=REPOSITORY,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_help_is_the_default_and_lists_every_target() -> None:
+    shown = make().stdout
+    assert shown == make("help").stdout
+    targets = re.findall(r"^([a-z][a-z-]*):", TEXT, re.MULTILINE)
+    assert len(targets) > 10
+    assert re.findall(r"^  ([a-z-]+) +\S", shown, re.MULTILINE) == targets
+
+
+def test_every_target_is_phony() -> None:
+    phony = re.search(r"^\.PHONY: (.*?[^\\])$", TEXT, re.MULTILINE | re.DOTALL)
+    assert phony is not None
+    assert set(re.findall(r"^([a-z][a-z-]*):", TEXT, re.MULTILINE)) <= set(phony[1].split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["build", "PYTHON=/bin/false"], "Kennel needs Python 3.11 or 3.12, and /bin/false is neither"),
+        (["build", "PYTHON="], "Kennel needs Python 3.11 or 3.12, and what is on PATH is neither"),
+        (["venv", "PYTHON=no-such-python", "VENV=build/no-such-venv"], "Kennel needs Python 3.11 or 3.12"),
+        (["demo", "DATA=/no/such/folder"], "DATA=/no/such/folder is no folder"),
+        (["train-local"], "make train-local DATA=folder"),
+        (["serve-local", f"PYTHON={sys.executable}", "MODEL=/no/model"], "MODEL=/no/model is no model folder"),
+        (["build", f"PYTHON={sys.executable}", "DOCKER=/no/docker"], "there is no docker client '/no/docker'"),
+    ],
+)
+def test_one_sentence_says_what_is_missing(arguments: list[str], says: str) -> None:
+    done = make(*arguments)
+    told = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert done.returncode == 2
+    assert len(told) == 1
+    assert says in told[0]
+    assert not (REPOSITORY / "build" / "no-such-venv").exists()

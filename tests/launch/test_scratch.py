@@ -1,0 +1,123 @@
+"""Which photos train and which are kept back, for each shape of folder; the scratch /opt/ml."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kennel.errors import UserError
+from kennel.photos import file_hash, photos
+from kennel_launch import scratch
+
+MakePhotos = Callable[[dict[str, int]], Path]
+
+
+def test_split_folders_are_taken_as_they_are(make_photos: MakePhotos, tmp_path: Path) -> None:
+    data = make_photos({f"{split}/{name}": 3 for split in ("train", "valid", "test") for name in ("1.ant", "2.bee")})
+    plan = scratch.plan(data, tmp_path / "cut")
+    assert plan.channels == {"train": data / "train", "validation": data / "valid"}
+    assert Counter(photo.truth for photo in plan.test) == {"ant": 3, "bee": 3}
+    assert all(photo.path.is_relative_to(data / "test") for photo in plan.test)
+    assert not (tmp_path / "cut").exists()
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "Val"])
+def test_validation_is_the_test_side_where_there_is_no_other(
+    make_photos: MakePhotos, tmp_path: Path, name: str
+) -> None:
+    data = make_photos({"train/ant": 3, "train/bee": 3, f"{name}/ant": 1, f"{name}/bee": 2})
+    plan = scratch.plan(data, tmp_path / "cut")
+    assert plan.channels == {"train": data / "train"}
+    assert Counter(photo.truth for photo in plan.test) == {"ant": 1, "bee": 2}
+
+
+@pytest.mark.parametrize("prefix", ["", "train/"])
+def test_class_folders_alone_are_cut(make_photos: MakePhotos, tmp_path: Path, prefix: str) -> None:
+    data = make_photos({f"{prefix}1.ant": 20, f"{prefix}2.bee": 10})
+    plan = scratch.plan(data, tmp_path / "cut")
+    assert Counter(photo.truth for photo in plan.test) == {"ant": 4, "bee": 2}
+    trained = {file_hash(path) for name in ("1.ant", "2.bee") for path in photos(plan.channels["train"] / name)}
+    kept_back = {file_hash(photo.path) for photo in plan.test}
+    assert len(trained) == 24
+    assert trained.isdisjoint(kept_back)
+    again = scratch.plan(data, tmp_path / "cut")
+    assert again == plan
+
+
+def test_a_cut_drops_duplicates_across_all_classes(make_photos: MakePhotos, tmp_path: Path) -> None:
+    data = make_photos({"ant": 10, "bee": 10})
+    for path in photos(data / "ant"):
+        (data / "ant" / f"copy of {path.name}").write_bytes(path.read_bytes())
+        (data / "bee" / f"copy of {path.name}").write_bytes(path.read_bytes())
+    plan = scratch.plan(data, tmp_path / "cut")
+    found = [*plan.channels["train"].rglob("*.jpg"), *(photo.path for photo in plan.test)]
+    assert len(found) == 20
+    assert len({file_hash(path) for path in found}) == 20
+
+
+def test_a_class_may_be_called_train(make_photos: MakePhotos, tmp_path: Path) -> None:
+    plan = scratch.plan(make_photos({"train": 5, "plane": 5}), tmp_path / "cut")
+    assert plan.class_names == ["plane", "train"]
+
+
+def test_hymenoptera(hymenoptera: Path, tmp_path: Path) -> None:
+    plan = scratch.plan(hymenoptera, tmp_path / "cut")
+    assert plan.channels == {"train": hymenoptera / "train"}
+    assert Counter(photo.truth for photo in plan.test) == {"ants": 70, "bees": 83}
+
+
+def test_hymenoptera_cut(hymenoptera: Path, tmp_path: Path) -> None:
+    plan = scratch.plan(hymenoptera / "train", tmp_path / "cut")
+    trained = list(plan.channels["train"].rglob("*.*"))
+    assert len(trained) + len(plan.test) == 244
+    assert len(plan.test) == 49
+    assert {path.suffix for path in trained} <= {".jpg", ".jpeg"}
+
+
+@pytest.mark.parametrize(
+    ("folders", "says"),
+    [
+        ({}, "no folder"),
+        ({"ant": 3}, "two are needed"),
+        ({"ant": 3, "bee": 0}, "two are needed"),
+        ({"ant": 1, "bee": 1}, "add photos"),
+        ({"train/ant": 3, "train/bee": 3, "val/wasp": 3}, "wasp"),
+        ({"train/ant": 3, "train/bee": 3, "val/bee": 0}, "no photos to test with"),
+        ({"train/ant": 3, "train/bee": 3, "val/bee": 3, "valid/bee": 3}, "val and valid"),
+    ],
+)
+def test_other_shapes_are_one_sentence(
+    make_photos: MakePhotos, tmp_path: Path, folders: dict[str, int], says: str
+) -> None:
+    with pytest.raises(UserError, match=says) as caught:
+        scratch.plan(make_photos(folders), tmp_path / "cut")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_scratch_folder_is_what_sagemaker_lays_out(make_photos: MakePhotos, tmp_path: Path) -> None:
+    channels = {"train": make_photos({"ant": 2, "bee": 2})}
+    layout = scratch.lay_out(tmp_path / "ml", channels, {"epochs": "5"}, "algo-1")
+    scratch.link_channels(layout, channels)
+    assert json.loads(layout.hyperparameters.read_text()) == {"epochs": "5"}
+    assert json.loads((layout.config / "inputdataconfig.json").read_text())["train"]["TrainingInputMode"] == "File"
+    assert json.loads((layout.config / "resourceconfig.json").read_text())["hosts"] == ["algo-1"]
+    assert len(photos(layout.data / "train" / "ant")) == 2
+    assert list(layout.model.iterdir()) == []
+
+
+def test_a_scratch_folder_is_made_anew_and_the_photos_stay(make_photos: MakePhotos, tmp_path: Path) -> None:
+    channels = {"train": make_photos({"ant": 2, "bee": 2})}
+    layout = scratch.lay_out(tmp_path / "ml", channels, {}, "algo-1")
+    scratch.link_channels(layout, channels)
+    (layout.model / "model.onnx").write_text("old")
+    assert list(scratch.lay_out(tmp_path / "ml", channels, {}, "algo-1").model.iterdir()) == []
+    assert len(photos(channels["train"] / "ant")) == 2
+
+
+def test_a_folder_of_somebody_elses_is_never_emptied(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="other files"):
+        scratch.lay_out(tmp_path, {}, {}, "algo-1")
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
