@@ -77,7 +77,7 @@ test-launch: $(VENV_LAUNCH)/.test ## ... the commands and, where a docker engine
 	$(OURS) IMAGE="$(IMAGE)" BASE_IMAGE="$(BASE_IMAGE)" $(VENV_LAUNCH)/$(PYTEST) $(wildcard tests/launch tests/image) $(NO_TESTS)
 
 test-unit: $(VENV)/.test ## ... the unit tests of core, training and entry point, in VENV
-	$(VENV)/$(PYTEST) $(wildcard tests/container tests/train tests/docker) $(NO_TESTS)
+	$(VENV)/$(PYTEST) -m "not slow" $(wildcard tests/container tests/train tests/docker) $(NO_TESTS)
 
 test-other: $(VENV)/.ready ## ... the unit tests under the other Python, 3.12 or 3.11, where it is installed
 	@other=$$($(VENV)/bin/python -c 'import sys; print("3.11" if sys.version_info[1] == 12 else "3.12")'); \

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from kennel.errors import UserError
+from kennel.layout import MANIFEST, ONNX
 from kennel.preprocessing import Preprocessing
 
-MANIFEST = "manifest.json"
-WEIGHTS = "model.safetensors"
-ONNX = "model.onnx"
 FORMAT = 1
 
 

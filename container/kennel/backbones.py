@@ -16,9 +16,8 @@ import torchvision
 from torch import Tensor, nn
 
 from kennel.errors import UserError
+from kennel.layout import WEIGHTS_SUFFIXES
 from kennel.preprocessing import Preprocessing
-
-WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 @dataclass(frozen=True)

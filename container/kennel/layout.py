@@ -1,7 +1,13 @@
-"""SageMaker's /opt/ml as a value: where the platform puts things and where it looks for ours."""
+"""SageMaker's /opt/ml as a value: where the platform puts things, where it looks for ours, and our files' names."""
 
 from dataclasses import dataclass
 from pathlib import Path
+
+# The model folder's files, and what a file of weights may be called.
+MANIFEST = "manifest.json"
+WEIGHTS = "model.safetensors"
+ONNX = "model.onnx"
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Folders of labelled photos: which files are photos, what a class is called, how a class is split in two.
+"""Folders of labelled photos: what splits are called, which files are photos, what a class is called, how it is cut.
 
 Names only: nothing here opens a photo as an image.
 """
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+SPLITS = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test",)}
 _NUMBER = re.compile(r"^\d+[._\- ]+(?=\S)")
 
 

@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 from kennel.errors import UserError
+from kennel.layout import WEIGHTS_SUFFIXES
 from kennel_launch import layers, settings
 
-_WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
 _BAKED = Path("build/weights")  # in the build context; the Dockerfile takes what lies there
 
 
@@ -61,9 +61,11 @@ def stage_weights(source: Path | None, target: Path) -> None:
     target.mkdir(parents=True)
     if source is None:
         return
-    found = sorted(path for path in source.iterdir() if path.suffix in _WEIGHTS) if source.is_dir() else []
+    found = sorted(path for path in source.iterdir() if path.suffix in WEIGHTS_SUFFIXES) if source.is_dir() else []
     if not found:
-        raise UserError(f"WEIGHTS={source} holds no weights: give a folder with <backbone>{' or '.join(_WEIGHTS[:2])}")
+        raise UserError(
+            f"WEIGHTS={source} holds no weights: give a folder with <backbone>{' or '.join(WEIGHTS_SUFFIXES[:2])}"
+        )
     for path in found:
         shutil.copyfile(path, target / path.name)
 

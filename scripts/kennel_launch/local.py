@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 
 from kennel.errors import UserError
+from kennel.layout import MANIFEST
 from kennel_launch import runs, scratch
-
-MANIFEST = "manifest.json"  # artifact.py's, which needs numpy
 
 
 def main() -> int:

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from kennel.errors import UserError
 from kennel.layout import Layout
-from kennel.photos import class_folders, hashes, photos, split
+from kennel.photos import SPLITS, class_folders, hashes, photos, split
 
 TEST_FRACTION = 0.2
-_SPLITS = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test",)}
 _SHAPES = "<class>/*.jpg, or train/<class>/*.jpg beside val/ or test/"
 
 
@@ -47,7 +46,7 @@ def splits(data: Path) -> dict[str, Path]:
     if not data.is_dir():
         raise UserError(f"DATA={data} is no folder: give one that holds {_SHAPES}")
     found: dict[str, Path] = {}
-    for channel, names in _SPLITS.items():
+    for channel, names in SPLITS.items():
         here = [path for path in sorted(data.iterdir()) if path.name.lower() in names and _holds_folders(path)]
         if len(here) > 1:
             raise UserError(f"DATA={data} holds {' and '.join(path.name for path in here)}: keep one of them")

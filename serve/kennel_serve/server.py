@@ -18,8 +18,9 @@ from aiohttp import web
 from PIL import Image
 
 from kennel import cgroup
-from kennel.artifact import ONNX, read_manifest
+from kennel.artifact import read_manifest
 from kennel.errors import UserError
+from kennel.layout import ONNX
 from kennel_serve import settings
 from kennel_serve.front import Front
 from kennel_serve.handler import Endpoint, Serving

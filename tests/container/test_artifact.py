@@ -7,13 +7,14 @@ import pytest
 from kennel import artifact
 from kennel.artifact import Manifest
 from kennel.errors import UserError
+from kennel.layout import MANIFEST, ONNX
 from kennel.preprocessing import Preprocessing
 
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / artifact.ONNX).write_bytes(b"a network")
-    files = {artifact.ONNX: artifact.sha256(tmp_path / artifact.ONNX)}
+    (tmp_path / ONNX).write_bytes(b"a network")
+    files = {ONNX: artifact.sha256(tmp_path / ONNX)}
     made = Manifest(("cat", "dog"), Preprocessing(), {"name": "resnet50"}, metrics={"epoch": 3.0}, files=files)
     artifact.write_manifest(tmp_path, made)
     return tmp_path
@@ -28,7 +29,7 @@ def test_what_is_written_is_read(folder):
 
 
 def edit(folder, **change):
-    path = folder / artifact.MANIFEST
+    path = folder / MANIFEST
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
 
 
@@ -36,18 +37,18 @@ def edit(folder, **change):
     ("damage", "said"),
     [
         (
-            lambda f: (f / artifact.MANIFEST).unlink(),
+            lambda f: (f / MANIFEST).unlink(),
             "is no Kennel model, manifest.json is missing (it holds model.onnx)",
         ),
-        (lambda f: (f / artifact.MANIFEST).write_text("{"), "is damaged"),
-        (lambda f: (f / artifact.MANIFEST).write_text("[]"), "is damaged"),
+        (lambda f: (f / MANIFEST).write_text("{"), "is damaged"),
+        (lambda f: (f / MANIFEST).write_text("[]"), "is damaged"),
         (lambda f: edit(f, format=99), "has format 99, this version reads 1: train again"),
         (lambda f: edit(f, class_names=[]), "is damaged (no class names"),
         (lambda f: edit(f, surprise=1), "is damaged"),
         (lambda f: edit(f, preprocessing={}), "preprocessing"),
-        (lambda f: edit(f, files={artifact.ONNX: "0", "../escape": "0"}), "hash differs"),
-        (lambda f: (f / artifact.ONNX).write_bytes(b"another"), "its hash differs"),
-        (lambda f: (f / artifact.ONNX).unlink(), "is missing or is a link"),
+        (lambda f: edit(f, files={ONNX: "0", "../escape": "0"}), "hash differs"),
+        (lambda f: (f / ONNX).write_bytes(b"another"), "its hash differs"),
+        (lambda f: (f / ONNX).unlink(), "is missing or is a link"),
     ],
 )
 def test_every_damage_is_named(folder, damage, said):

@@ -106,6 +106,7 @@ def test_unknown_and_unfit_names_are_refused(name, said):
         random(name)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "photos").is_dir(), reason="the shared photos are not beside this checkout")
 def test_the_registrys_lite0_weights_are_put_in_the_right_places():
     """Top-1 on 100 real ImageNet photos, the file's own head on our backbone: wrong order would be chance, 0.001."""

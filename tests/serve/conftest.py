@@ -23,7 +23,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from kennel.artifact import ONNX, Manifest, sha256, write_manifest
+from kennel.artifact import Manifest, sha256, write_manifest
+from kennel.layout import ONNX
 from kennel.preprocessing import Preprocessing
 
 CLASSES = ("red", "green", "blue")

@@ -5,7 +5,7 @@ import json
 import pytest
 from mms.context import Context, RequestProcessor
 
-from kennel.artifact import ONNX
+from kennel.layout import ONNX
 from kennel.preprocessing import Preprocessing
 from kennel_serve import handler
 

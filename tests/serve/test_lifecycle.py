@@ -8,7 +8,7 @@ import socket
 import numpy as np
 import pytest
 
-from kennel.artifact import MANIFEST, ONNX
+from kennel.layout import MANIFEST, ONNX
 
 
 def refuses(server, *words):

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from kennel.artifact import ONNX
 from kennel.errors import UserError
+from kennel.layout import ONNX
 from kennel_serve.predictor import CHUNK, Predictor, softmax
 
 

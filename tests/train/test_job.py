@@ -43,6 +43,7 @@ def test_photos_become_a_model_that_tells_them_apart(job):
         assert manifest.class_names[logits.argmax()] == name
 
 
+@pytest.mark.slow
 def test_finetune_trains_the_backbone_and_splits_validation_from_train(job):
     job.photos("train", {"red": 9, "green": 9})  # 7 of each are left: the last batch of 5 would do, 1 would not
     job.configure(strategy="finetune", learning_rate="0.01", batch_size="13")
@@ -52,6 +53,7 @@ def test_finetune_trains_the_backbone_and_splits_validation_from_train(job):
     assert manifest.hyperparameters["strategy"] == "finetune"
 
 
+@pytest.mark.slow
 def test_one_channel_may_hold_all_splits_and_the_same_seed_gives_the_same_model(job):
     job.photos("train/train", {"1.red": 8, "2.green": 8})
     job.photos("train/valid", {"1.red": 3, "2.green": 3})
@@ -63,6 +65,7 @@ def test_one_channel_may_hold_all_splits_and_the_same_seed_gives_the_same_model(
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 def test_sigterm_ends_the_job_with_a_usable_model(job):
     job.photos("train")
     job.configure(epochs="10000")
@@ -81,6 +84,7 @@ def test_sigterm_ends_the_job_with_a_usable_model(job):
     assert len(re.findall(metrics.VALIDATION_ACCURACY.regex, log)) < 10000
 
 
+@pytest.mark.slow
 def test_the_executable_fails_with_the_same_sentence_in_failure_file_and_log(job):
     job.photos("train")
     job.configure(learning_rate="10.5")
@@ -177,6 +181,7 @@ def test_a_pretrained_channel_without_one_good_file_is_refused(job, files, said)
     assert job.fail().startswith(said)
 
 
+@pytest.mark.slow
 def test_a_few_corrupt_photos_are_left_out_and_named(job, capsys):
     job.photos("train", {"red": 60, "green": 60})
     (job.data / "train" / "red" / "7.jpg").write_bytes(b"this is no JPEG")
@@ -214,12 +219,11 @@ def hooked(job, body: str) -> None:
     job.configure(sagemaker_program='"mine.py"', sagemaker_submit_directory=json.dumps(str(source)))
 
 
+@pytest.mark.slow
 def test_a_users_hook_is_called_after_each_epoch(job):
     out = job.base / "seen.json"
-    hooked(
-        job,
-        f"import json\ndef on_epoch_end(epoch, metrics):\n    json.dump([epoch, metrics], open({str(out)!r}, 'w'))\n",
-    )
+    write = f"pathlib.Path({str(out)!r}).write_text(json.dumps(seen))"
+    hooked(job, f"import json, pathlib\ndef on_epoch_end(*seen):\n    {write}\n")
     job.main()
     epoch, seen = json.loads(out.read_text())
     assert epoch == 2
@@ -246,6 +250,7 @@ def test_whatever_a_users_hook_raises_fails_the_job_with_its_cause_first(job, bo
     assert len(first) <= 1000
 
 
+@pytest.mark.slow
 def test_sys_exit_in_a_hook_ends_the_executable_with_1(job):
     hooked(job, "import sys\ndef on_epoch_end(epoch, metrics):\n    sys.exit(0)\n")
     code, log = job.run()

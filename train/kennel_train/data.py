@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kennel.errors import UserError
-from kennel.photos import class_folders, photos
+from kennel.photos import SPLITS, class_folders, photos
 
-SPLITS = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test",)}
 _EXPECTED = "expected {0}/<class>/*.jpg (or .png, .webp, ...)"
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from kennel import artifact
 from kennel.artifact import Manifest
 from kennel.backbones import Classifier
+from kennel.layout import ONNX, WEIGHTS
 
 _PACKAGES = ("kennel", "torch", "torchvision", "timm", "numpy", "pillow", "onnx", "onnxruntime")
 TOLERANCE = 1e-3  # of a probability; measured on lite0 and ResNet-50: below 1e-5
@@ -41,10 +42,10 @@ def export(classifier: Classifier, sample: Tensor, manifest: Manifest, folder: P
     try:
         classifier.cpu().eval()
         state = {key: value.contiguous() for key, value in classifier.state_dict().items()}
-        safetensors.torch.save_file(state, partial / artifact.WEIGHTS)
-        (partial / artifact.WEIGHTS).chmod(0o644)  # safetensors makes it 0600, and another user may serve it
-        _onnx(classifier, sample, partial / artifact.ONNX)
-        files = {name: artifact.sha256(partial / name) for name in (artifact.WEIGHTS, artifact.ONNX)}
+        safetensors.torch.save_file(state, partial / WEIGHTS)
+        (partial / WEIGHTS).chmod(0o644)  # safetensors makes it 0600, and another user may serve it
+        _onnx(classifier, sample, partial / ONNX)
+        files = {name: artifact.sha256(partial / name) for name in (WEIGHTS, ONNX)}
         versions = {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
         for name in files:
             (partial / name).replace(folder / name)
