@@ -43,3 +43,8 @@ class Layout:
     def failure(self) -> Path:
         """Its first 1,024 characters become the job's FailureReason."""
         return self.base / "output" / "failure"
+
+    @property
+    def success(self) -> Path:
+        """Written by the toolkit when a job has ended well."""
+        return self.base / "output" / "success"

@@ -1,0 +1,245 @@
+"""The entry point as a real process: exit codes, signals, orphans, the failure file, whose files they are."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ENTRYPOINT = [sys.executable, "-I", "-m", "kennel_image.entrypoint"]
+OWNER = 1234
+PR_SET_CHILD_SUBREAPER = 36
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """/opt/ml as the platform prepares it."""
+    for folder in ("input/data/train", "model"):
+        (tmp_path / "ml" / folder).mkdir(parents=True)
+    return tmp_path / "ml"
+
+
+def environment(base: Path, **more: str) -> dict[str, str]:
+    """As in the image, with the test's own `train` first on PATH."""
+    path = f"{base.parent / 'bin'}:{os.defpath}"
+    return {"PATH": path, "HOME": str(base.parent), "SAGEMAKER_BASE_DIR": str(base), **more}
+
+
+def run(base: Path, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
+    env = environment(base, **more)
+    return subprocess.run([*ENTRYPOINT, *command], env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def train_is(base: Path, script: str) -> None:
+    """Make `train` this shell script, run inside /opt/ml."""
+    train = base.parent / "bin" / "train"
+    train.parent.mkdir(exist_ok=True)
+    train.write_text(f"#!/bin/sh\ncd {base}\n{script}\n")
+    train.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["true"], 0),
+        (["sh", "-c", "exit 3"], 3),
+        (["sh", "-c", "kill -9 $$"], 128 + 9),
+        (["sh", "-c", "kill -15 $$"], 128 + 15),
+        (["serve-it"], 127),
+        (["/etc/passwd"], 126),
+    ],
+)
+def test_the_exit_code_is_the_commands(base: Path, command: list[str], code: int) -> None:
+    ended = run(base, *command)
+    assert ended.returncode == code
+    assert ("cannot be started" in ended.stderr) is (code in (126, 127))
+
+
+def test_no_command_says_which_there_are(base: Path) -> None:
+    ended = run(base)
+    assert ended.returncode == 2
+    assert "`train`" in ended.stderr
+    assert "`serve`" in ended.stderr
+
+
+def test_any_other_command_runs_untouched(base: Path) -> None:
+    ended = run(base, sys.executable, "-c", "import sys; print(sys.argv[1:]); sys.exit(4)", "--epochs", "a b")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (4, "['--epochs', 'a b']\n", "")
+    assert not (base / "output").exists()
+
+
+def test_no_mount_is_needed(tmp_path: Path) -> None:
+    ended = run(tmp_path / "absent", "true")
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2"])
+def test_signals_reach_the_command(base: Path, name: str) -> None:
+    number = getattr(signal, f"SIG{name}")
+    script = f"trap 'echo got {name}; exit 5' {name}; echo ready; for _ in $(seq 600); do sleep 0.05; done"
+    with subprocess.Popen(
+        [*ENTRYPOINT, "sh", "-c", script],
+        env=environment(base),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # nohup, say, has it ignored, and shells keep that
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.stdout.read() == f"got {name}\n"
+    assert process.returncode == 5
+
+
+def test_orphans_are_reaped(base: Path) -> None:
+    # The middle shell ends at once, so the sleeping one becomes the entry point's; its /proc entry must vanish.
+    script = """
+        sh -c 'sleep 0.1 & echo $! > orphan'
+        for _ in $(seq 100); do [ -d /proc/$(cat orphan) ] || exit 0; sleep 0.1; done; exit 1
+    """
+    libc = ctypes.CDLL(None)
+    ended = subprocess.run(
+        [*ENTRYPOINT, "sh", "-c", script],
+        cwd=base,
+        env=environment(base),
+        timeout=60,
+        check=False,
+        preexec_fn=lambda: libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0),  # what PID 1 is by nature
+    )
+    assert ended.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "said"),
+    [
+        ("kill -9 $$", 137, ["SIGKILL", "out of memory", "batch_size", "instance"]),
+        ("kill -15 $$", 143, ["SIGTERM", "stopped"]),
+        ("kill -7 $$", 135, ["SIGBUS", "shared memory"]),
+        ("kill -11 $$", 139, ["SIGSEGV", "native code"]),
+        ("exit 7", 7, ["exit code 7"]),
+    ],
+)
+def test_a_training_job_that_dies_leaves_its_cause(base: Path, script: str, code: int, said: list[str]) -> None:
+    train_is(base, script)
+    ended = run(base, "train")
+    first_line = (base / "output/failure").read_text().splitlines()[0]
+    assert ended.returncode == code
+    assert all(word in first_line for word in said), first_line
+    assert first_line in ended.stderr
+
+
+def test_the_jobs_own_failure_file_stays(base: Path) -> None:
+    train_is(base, "echo mine > output/failure; exit 1")
+    assert run(base, "train").returncode == 1
+    assert (base / "output/failure").read_text() == "mine\n"
+
+
+def test_success_leaves_no_failure_file(base: Path) -> None:
+    train_is(base, "touch output/success")
+    assert run(base, "train").returncode == 0
+    assert not (base / "output/failure").exists()
+
+
+def test_a_job_that_ends_in_silence_has_failed(base: Path) -> None:
+    # The toolkit does, where it can write no failure file.
+    train_is(base, "exit 0")
+    assert run(base, "train").returncode == 1
+    assert "without a word of success" in (base / "output/failure").read_text()
+
+
+def test_what_a_hand_written_mount_leaves_out_is_filled_in(base: Path) -> None:
+    given = base / "input/config/hyperparameters.json"
+    given.parent.mkdir()
+    given.write_text('{"epochs": "3"}')
+    train_is(base, "cat input/config/*.json; touch output/success")
+    assert run(base, "train").stdout == '{"epochs": "3"}{}{"current_host": "localhost", "hosts": ["localhost"]}'
+
+
+def test_settings_that_are_no_json_are_told_before_the_toolkit_chokes_on_them(base: Path) -> None:
+    (base / "input/config").mkdir()
+    (base / "input/config/hyperparameters.json").write_text("{epochs: 3}")
+    train_is(base, "touch output/success")
+    assert run(base, "train").returncode == 1
+    assert "hyperparameters.json cannot be read as JSON" in (base / "output/failure").read_text()
+
+
+def test_a_training_job_that_cannot_start_leaves_its_cause(base: Path) -> None:
+    assert run(base, "train").returncode == 127
+    assert "cannot be started" in (base / "output/failure").read_text()
+
+
+@pytest.mark.parametrize("mounted", [True, False])
+def test_training_without_input_says_what_to_mount(tmp_path: Path, mounted: bool) -> None:
+    base = tmp_path / "ml"
+    if mounted:
+        base.mkdir()
+    train_is(base, "exit 0")
+    ended = run(base, "train")
+    assert ended.returncode == 1
+    assert "input/data/train" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+    assert (base / "output/failure").exists() is mounted
+
+
+def test_only_training_leaves_a_failure_file(base: Path) -> None:
+    assert run(base, "sh", "-c", "kill -9 $$").returncode == 137
+    assert not (base / "output").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "library_path"),
+    [("on", "/usr/local/cuda/compat:/lib/mine"), ("off", "/lib/mine")],
+)
+def test_the_override_decides_the_library_path(base: Path, override: str, library_path: str) -> None:
+    script = 'echo "$LD_LIBRARY_PATH"; echo "$KENNEL_CUDA_COMPAT_CHOICE"'
+    ended = run(base, "sh", "-c", script, KENNEL_CUDA_COMPAT=override, LD_LIBRARY_PATH="/lib/mine")
+    path, reason = ended.stdout.splitlines()
+    assert path == library_path
+    assert reason == f"{override}: KENNEL_CUDA_COMPAT says so"
+
+
+def test_an_override_that_is_no_word_is_refused(base: Path) -> None:
+    ended = run(base, "true", KENNEL_CUDA_COMPAT="yes")
+    assert ended.returncode == 2
+    assert "KENNEL_CUDA_COMPAT='yes'" in ended.stderr
+
+
+@pytest.mark.parametrize("home", ["/nowhere", ""])
+def test_a_home_that_cannot_be_written_becomes_tmp(base: Path, home: str) -> None:
+    assert run(base, "sh", "-c", 'echo "$HOME"', HOME=home).stdout == "/tmp\n"
+
+
+@as_root
+def test_what_root_made_goes_to_the_owner_of_the_mount(base: Path) -> None:
+    outside = base.parent / "outside"
+    outside.touch()
+    (base / "input/data/train/photo.jpg").touch()
+    os.chown(base, OWNER, OWNER + 1)
+    train_is(
+        base,
+        f"mkdir -p model/deep output/data checkpoints; touch model/deep/file output/data/file; chown 77 checkpoints\n"
+        f"touch checkpoints/file; ln -s {outside} model/link; exit 1",
+    )
+    run(base, "train")
+    owners = {str(p.relative_to(base)): p.lstat().st_uid for p in base.rglob("*")}
+    given = ["model", "model/deep", "model/deep/file", "model/link", "output/data/file", "output/failure"]
+    assert {name: owners[name] for name in given} == dict.fromkeys(given, OWNER)
+    assert (base / "model").stat().st_gid == OWNER + 1
+    assert (owners["checkpoints"], owners["checkpoints/file"]) == (77, 77)  # the nearest owner, not the top one
+    assert {owners[name] for name in ("input", "input/data/train/photo.jpg")} == {0}
+    assert outside.stat().st_uid == 0
+
+
+@as_root
+def test_a_folder_of_roots_own_stays_roots(base: Path) -> None:
+    os.chown(base / "model", OWNER, OWNER)
+    train_is(base, "touch output/file model/file; kill -9 $$")
+    run(base, "train")
+    assert (base / "output/file").stat().st_uid == 0
+    assert (base / "model/file").stat().st_uid == OWNER

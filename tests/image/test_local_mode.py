@@ -1,0 +1,118 @@
+"""The SageMaker SDK's local mode, v2: Estimator.fit, then Model.deploy and predict, as a user's notebook does it."""
+
+import os
+import shutil
+import socket
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # the SDK's own
+    pytest.mark.skipif(shutil.which("docker-compose") is None, reason="local mode needs docker-compose"),
+]
+ROLE = "arn:aws:iam::111111111111:role/service-role/any"
+CONFIG = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def no_remains(docker: Callable, image: str) -> Iterator[None]:
+    """Removes the containers and networks that the SDK leaves, and fails where some outlive that."""
+    listings = {"rm": ("ps", "-aq"), "network rm": ("network", "ls", "-q")}
+    before = {kind: set(docker(*listing).stdout.split()) for kind, listing in listings.items()}
+    yield
+    for kind, listing in listings.items():
+        new = set(docker(*listing).stdout.split()) - before[kind]
+        if new:
+            docker(*kind.split(), *(["-f"] if kind == "rm" else []), *new)
+        assert set(docker(*listing).stdout.split()) <= before[kind]
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_remains: None) -> Any:
+    """A local session that needs neither AWS nor a network; it finds the tests' docker client first on PATH."""
+    client = shutil.which(os.environ.get("DOCKER", "docker"))
+    assert client is not None
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "docker").symlink_to(client)
+    for name, value in {
+        "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "AWS_ACCESS_KEY_ID": "none",
+        "AWS_SECRET_ACCESS_KEY": "none",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "HOME": str(tmp_path),
+    }.items():
+        monkeypatch.setenv(name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import boto3
+        from sagemaker.local import LocalSession
+    made = LocalSession(boto3.Session(region_name="eu-west-1"), sagemaker_config=CONFIG)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    made.config = {"local": {"local_code": True, "serving_port": free_port(), "container_root": str(scratch)}}
+    return made
+
+
+def test_fit_deploy_predict(session: Any, image: str, photos: Path, hyperparameters: dict, tmp_path: Path) -> None:
+    from sagemaker.deserializers import JSONDeserializer
+    from sagemaker.estimator import Estimator
+    from sagemaker.model import Model
+    from sagemaker.predictor import Predictor
+    from sagemaker.serializers import IdentitySerializer
+
+    estimator = Estimator(
+        image,
+        ROLE,
+        instance_count=1,
+        instance_type="local",
+        hyperparameters={**hyperparameters, "epochs": 10},
+        output_path=f"file://{tmp_path / 'output'}",
+        sagemaker_session=session,
+    )
+    estimator.fit({"train": f"file://{photos}", "validation": f"file://{photos}"})
+    assert Path(estimator.model_data.removeprefix("file://")).name == "model.tar.gz"
+
+    model = Model(image, model_data=estimator.model_data, role=ROLE, predictor_cls=Predictor, sagemaker_session=session)
+    predictor = model.deploy(
+        1,
+        "local",
+        serializer=IdentitySerializer("image/jpeg"),
+        deserializer=JSONDeserializer(),
+    )
+    port = session.config["local"]["serving_port"]
+    try:
+        for label in ("red", "green", "blue"):
+            answer = predictor.predict((photos / label / "1.jpg").read_bytes())
+            assert answer["predictions"][0]["label"] == label
+    finally:
+        predictor.delete_endpoint()
+    assert not answers(port)
+
+
+def test_a_failed_fit_says_why(
+    session: Any, image: str, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from sagemaker.estimator import Estimator
+
+    output = f"file://{tmp_path / 'output'}"
+    estimator = Estimator(
+        image, ROLE, 1, "local", hyperparameters={"epoch": "3"}, output_path=output, sagemaker_session=session
+    )
+    with pytest.raises(RuntimeError, match="exited with code: 1"):
+        estimator.fit({"train": f"file://{photos}"})
+    assert "did you mean 'epochs'" in capfd.readouterr().out
