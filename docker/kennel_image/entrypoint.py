@@ -121,7 +121,7 @@ def _run(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
     # Python ignores two more, and whoever started us may have ignored any: the child starts with a clean slate.
     reset = {*_FORWARDED, signal.SIGPIPE, signal.SIGXFSZ}
     try:
-        child = os.posix_spawnp(command[0], command, environment, setsigmask=before, setsigdef=[signal.SIGPIPE])
+        child = os.posix_spawnp(command[0], command, environment, setsigmask=before, setsigdef=reset)
     except OSError as error:
         code = 127 if isinstance(error, FileNotFoundError) else 126  # as a shell says it
         return code, f"{command[0]!r} cannot be started ({error.strerror}): {_USAGE}"

@@ -1,5 +1,6 @@
 """The SageMaker SDK's local mode, v2: Estimator.fit, then Model.deploy and predict, as a user's notebook does it."""
 
+import gc
 import os
 import shutil
 import socket
@@ -43,7 +44,7 @@ def no_remains(docker: Callable, image: str) -> Iterator[None]:
 
 
 @pytest.fixture
-def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_remains: None) -> Any:
+def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_remains: None) -> Iterator[Any]:
     """A local session that needs neither AWS nor a network; it finds the tests' docker client first on PATH."""
     client = shutil.which(os.environ.get("DOCKER", "docker"))
     assert client is not None
@@ -65,7 +66,8 @@ def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_remains: None) -
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     made.config = {"local": {"local_code": True, "serving_port": free_port(), "container_root": str(scratch)}}
-    return made
+    yield made
+    gc.collect()  # the SDK leaves pipes open; let them go here, not in a later test, where a warning is an error
 
 
 def test_fit_deploy_predict(session: Any, image: str, photos: Path, hyperparameters: dict, tmp_path: Path) -> None:
