@@ -1,7 +1,9 @@
 """A scratch /opt/ml with real photos, and the real `train` executable or the function that it calls."""
 
+import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +18,7 @@ from PIL import Image
 
 # sagemaker_training reads this at import, and creates folders in the user's home without it.
 os.environ["SAGEMAKER_BASE_DIR"] = tempfile.mkdtemp(prefix="kennel-test-")
+atexit.register(shutil.rmtree, os.environ["SAGEMAKER_BASE_DIR"], ignore_errors=True)
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (40, 60, 220)}
 TINY = {"backbone": "test_resnet", "pretrained": "false", "image_size": "64", "epochs": "2", "batch_size": "8"}
