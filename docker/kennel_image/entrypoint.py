@@ -82,6 +82,8 @@ def _prepare(layout: Layout) -> None:
         raise UserError(f"{layout.base} holds no input: mount a folder with input/data/train/<class>/*.jpg there")
     hyperparameters.load(layout.hyperparameters)
     layout.failure.parent.mkdir(parents=True, exist_ok=True)
+    for word_of_an_earlier_job in (layout.failure, layout.success):
+        word_of_an_earlier_job.unlink(missing_ok=True)
     host = "localhost"
     wanted = {"hyperparameters": {}, "inputdataconfig": {}, "resourceconfig": {"current_host": host, "hosts": [host]}}
     for name, content in wanted.items():

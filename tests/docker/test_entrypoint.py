@@ -146,6 +146,18 @@ def test_success_leaves_no_failure_file(base: Path) -> None:
     assert not (base / "output/failure").exists()
 
 
+def test_the_words_of_an_earlier_job_do_not_count(base: Path) -> None:
+    (base / "output").mkdir()
+    for name in ("failure", "success"):
+        (base / "output" / name).touch()
+    train_is(base, "exit 0")
+    assert run(base, "train").returncode == 1
+    assert "without a word of success" in (base / "output/failure").read_text()
+    train_is(base, "touch output/success")
+    assert run(base, "train").returncode == 0
+    assert not (base / "output/failure").exists()
+
+
 def test_a_job_that_ends_in_silence_has_failed(base: Path) -> None:
     # The toolkit does, where it can write no failure file.
     train_is(base, "exit 0")
