@@ -24,8 +24,10 @@ NEEDS_PYTHON = "$(PYTHON)" -c '$(KNOWN_PYTHON)' 2>/dev/null || { \
 	echo "Kennel needs Python 3.11 or 3.12, and $(or $(PYTHON),what is on PATH) is neither: set PYTHON=python3.11" >&2; exit 1; }
 NEEDS_VENV = "$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { \
 	echo "$(PYTHON) has no venv module: install it (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
-NEEDS_GCC = command -v gcc >/dev/null || command -v cc >/dev/null || { \
-	echo "sagemaker-training is compiled at its installation: install gcc" >&2; exit 1; }
+HAS_HEADERS = import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))
+NEEDS_GCC = { command -v gcc >/dev/null || command -v cc >/dev/null; } && "$(PYTHON)" -c '$(HAS_HEADERS)' || { \
+	echo "sagemaker-training is compiled at its installation: install gcc and Python's headers" \
+	"(Debian, Ubuntu: apt-get install gcc libc6-dev python3-dev)" >&2; exit 1; }
 # Run from the checkout, before or without an installation.
 OURS = PYTHONPATH="$(CURDIR)/scripts:$(CURDIR)/container" DOCKER="$(DOCKER)"
 PIP_INSTALL = bin/python -m pip install --disable-pip-version-check --require-hashes --no-deps
