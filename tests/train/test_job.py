@@ -5,6 +5,7 @@ import re
 import signal
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 import safetensors.numpy
@@ -41,6 +42,31 @@ def test_photos_become_a_model_that_tells_them_apart(job):
         image = preprocessing.decode(job.data / "test" / folder / "0.jpg", manifest.preprocessing)
         (logits,) = session.run(["logits"], {"photos": preprocessing.square(image, manifest.preprocessing)[None]})
         assert manifest.class_names[logits.argmax()] == name
+
+
+@pytest.mark.slow
+def test_the_model_that_is_written_is_the_best_epochs(job):
+    """Against swapped labels every epoch is worse than the first; the exported file has the loss that was its best."""
+    job.photos("train")
+    for mine, theirs in (("red", "green"), ("green", "red")):
+        for i in range(4):
+            photo = job.data / "train" / mine / f"{i}.jpg"
+            target = job.data / "val" / theirs / f"{i}.jpg"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(photo.read_bytes())
+    job.configure(epochs="6", learning_rate="0.1")
+    job.main()
+    model = job.base / "model"
+    manifest = artifact.read_manifest(model)
+    assert manifest.metrics["epoch"] < 6
+    session = onnxruntime.InferenceSession(model / "model.onnx")
+    losses = []
+    for label, name in enumerate(manifest.class_names):
+        for path in sorted((job.data / "val" / name).glob("*.jpg")):
+            square = preprocessing.square(preprocessing.decode(path, manifest.preprocessing), manifest.preprocessing)
+            ((logits,),) = session.run(["logits"], {"photos": square[None]})
+            losses.append(np.log(np.exp(logits - logits.max()).sum()) - (logits[label] - logits.max()))
+    assert np.mean(losses) == pytest.approx(manifest.metrics["validation:loss"], rel=1e-3)
 
 
 @pytest.mark.slow
