@@ -3,7 +3,6 @@
 The manifest is written last and names each file's hash, so a folder without one, or with another file, is no model.
 """
 
-import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 
 from kennel.errors import UserError
 from kennel.layout import MANIFEST, ONNX
+from kennel.photos import file_hash
 from kennel.preprocessing import Preprocessing
 
 FORMAT = 1
@@ -34,11 +34,6 @@ class Manifest:
     files: dict[str, str] = field(default_factory=dict)  # name -> sha256
     created: str = ""  # UTC, ISO 8601
     format: int = FORMAT
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -79,6 +74,6 @@ def read_manifest(folder: Path) -> Manifest:
         file = folder / name
         if "/" in name or file.is_symlink() or not file.is_file():
             raise UserError(f"{file} is missing or is a link: fetch the model again or train again")
-        if sha256(file) != digest:
+        if file_hash(file) != digest:
             raise UserError(f"{file} is not the file that {MANIFEST} names (its hash differs): fetch it again")
     return manifest

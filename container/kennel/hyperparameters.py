@@ -73,10 +73,7 @@ class Hyperparameters:
 
 
 TABLE: dict[str, Rule] = {f.name: f.metadata["rule"] for f in dataclasses.fields(Hyperparameters)}
-TYPES: dict[str, type] = {
-    f.name: f.type if isinstance(f.type, type) else {"str": str, "int": int, "float": float, "bool": bool}[f.type]
-    for f in dataclasses.fields(Hyperparameters)
-}
+TYPES: dict[str, type] = {name: type(getattr(Hyperparameters, name)) for name in TABLE}
 
 
 def parse(raw: Mapping[str, Any]) -> Hyperparameters:

@@ -16,7 +16,7 @@ class Metric:
     @property
     def regex(self) -> str:
         """For SageMaker's MetricDefinitions: the first group is the value; `nan` and `inf` do not match."""
-        return re.escape(self.name).replace(r"\-", "-") + r"=([-+]?[0-9][-+.0-9e]*)"
+        return re.escape(self.name) + r"=([-+]?[0-9][-+.0-9e]*)"
 
 
 TRAIN_LOSS = Metric("train:loss", "Minimize")

@@ -8,13 +8,14 @@ from kennel import artifact
 from kennel.artifact import Manifest
 from kennel.errors import UserError
 from kennel.layout import MANIFEST, ONNX
+from kennel.photos import file_hash
 from kennel.preprocessing import Preprocessing
 
 
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / ONNX).write_bytes(b"a network")
-    files = {ONNX: artifact.sha256(tmp_path / ONNX)}
+    files = {ONNX: file_hash(tmp_path / ONNX)}
     made = Manifest(("cat", "dog"), Preprocessing(), {"name": "resnet50"}, metrics={"epoch": 3.0}, files=files)
     artifact.write_manifest(tmp_path, made)
     return tmp_path

@@ -1,6 +1,7 @@
 """What photos of every kind become: upright RGB, one square; and what bytes that are no photo are told."""
 
 import io
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,7 @@ def test_a_photo_with_too_many_pixels_is_refused_before_decoding(side):
 
 
 def test_a_row_survives_the_manifest_and_a_strange_one_is_refused():
-    assert Preprocessing.from_json(ROW.to_json()) == ROW
+    assert Preprocessing.from_json(asdict(ROW)) == ROW
     for change in ({"interpolation": "magic"}, {"resize": 3}, {"unknown": 1}, {"mean": (0.5,)}):
         with pytest.raises(UserError, match="preprocessing"):
-            Preprocessing.from_json({**ROW.to_json(), **change})
+            Preprocessing.from_json({**asdict(ROW), **change})

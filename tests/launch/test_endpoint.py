@@ -3,9 +3,8 @@
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,8 @@ from rich.console import Console
 from kennel.errors import UserError
 from kennel_launch import endpoint, results
 from kennel_launch.scratch import Photo
+
+from .conftest import serving
 
 ANSWER = {"predictions": [{"label": "ants", "probability": 0.9}, {"label": "bees", "probability": 0.1}]}
 
@@ -47,12 +48,8 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def port() -> Iterator[int]:
     Handler.pings, Handler.types = 0, []
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server.server_port
-        server.shutdown()
-        thread.join()
+    with serving(Handler) as port:
+        yield port
 
 
 def test_waits_while_the_server_is_not_healthy(port: int, tmp_path: Path) -> None:

@@ -3,9 +3,8 @@
 import base64
 import json
 import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from kennel.errors import UserError
 from kennel_launch import push
 
-from .conftest import REPOSITORY, Command
+from .conftest import REPOSITORY, Command, serving
 
 ECR = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 TOKEN = base64.b64encode(b"AWS:secret").decode()
@@ -56,18 +55,14 @@ class Aws(BaseHTTPRequestHandler):
 def aws() -> Iterator[dict[str, str]]:
     """The environment of a caller with credentials, AWS's address being the stand-in's."""
     Aws.calls, Aws.existing, Aws.denied = [], set(), False
-    with ThreadingHTTPServer(("127.0.0.1", 0), Aws) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(Aws) as port:
         yield {
-            "AWS_ENDPOINT_URL_ECR": f"http://127.0.0.1:{server.server_port}",
+            "AWS_ENDPOINT_URL_ECR": f"http://127.0.0.1:{port}",
             "AWS_ACCESS_KEY_ID": "someone",
             "AWS_SECRET_ACCESS_KEY": "something",
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_CONFIG_FILE": "/dev/null",
         }
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from kennel.artifact import Manifest, sha256, write_manifest
+from kennel.artifact import Manifest, write_manifest
 from kennel.layout import ONNX
+from kennel.photos import file_hash
 from kennel.preprocessing import Preprocessing
 
 CLASSES = ("red", "green", "blue")
@@ -54,7 +55,7 @@ def _write_model(folder: Path, weights: np.ndarray | None = None, output: str = 
 def _sign(folder: Path) -> None:
     """A manifest for whatever model.onnx holds."""
     backbone = {"name": "none", "library": "none", "weights": "none"}
-    write_manifest(folder, Manifest(CLASSES, PREPROCESSING, backbone, files={ONNX: sha256(folder / ONNX)}))
+    write_manifest(folder, Manifest(CLASSES, PREPROCESSING, backbone, files={ONNX: file_hash(folder / ONNX)}))
 
 
 def _photo(color: str = "red", format: str = "JPEG", size: tuple[int, int] = (50, 40)) -> bytes:

@@ -50,9 +50,9 @@ def find(data: Path) -> Channels:
                 f"channel '{folders[split].name}' has the class {', '.join(map(repr, unknown))} that channel 'train' "
                 f"lacks: add photos of it to train or remove the folder (train has: {', '.join(names[:20])})"
             )
-    left_out = [path for folder in folders.values() for path in _others(folder)]
+    left_out = [path for split, folder in folders.items() for path in _others(folder, classes[split])]
     labelled = {
-        split: [Photo(path, names.index(name)) for name, paths in found_.items() for path in paths]
+        split: [Photo(path, label) for label, name in enumerate(names) for path in found_.get(name, [])]
         for split, found_ in classes.items()
     }
     return Channels(names, labelled["train"], labelled.get("validation", []), labelled.get("test", []), left_out)
@@ -102,10 +102,10 @@ def _classes(folder: Path, shown: Path) -> dict[str, list[Path]]:
     return {name: paths for name, paths in found.items() if paths}
 
 
-def _others(folder: Path) -> list[Path]:
+def _others(folder: Path, classes: dict[str, list[Path]]) -> list[Path]:
     """What lies in the classes' folders beside photos: other formats, deeper folders; hidden files are not counted."""
     found = []
-    for inner in class_folders(folder).values():
-        known = set(photos(inner))
+    for name, inner in class_folders(folder).items():
+        known = set(classes.get(name, []))
         found += sorted(path for path in inner.iterdir() if path not in known and not path.name.startswith("."))
     return found

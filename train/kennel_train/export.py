@@ -1,6 +1,7 @@
 """The best model as a folder: safetensors, ONNX and the manifest, checked before they are put in place."""
 
 import contextlib
+import dataclasses
 import io
 import platform
 import shutil
@@ -18,6 +19,7 @@ from kennel import artifact
 from kennel.artifact import Manifest
 from kennel.backbones import Classifier
 from kennel.layout import ONNX, WEIGHTS
+from kennel.photos import file_hash
 
 _PACKAGES = ("kennel", "torch", "torchvision", "timm", "numpy", "pillow", "onnx", "onnxruntime")
 TOLERANCE = 1e-3  # of a probability; measured on lite0 and ResNet-50: below 1e-5
@@ -45,17 +47,13 @@ def export(classifier: Classifier, sample: Tensor, manifest: Manifest, folder: P
         safetensors.torch.save_file(state, partial / WEIGHTS)
         (partial / WEIGHTS).chmod(0o644)  # safetensors makes it 0600, and another user may serve it
         _onnx(classifier, sample, partial / ONNX)
-        files = {name: artifact.sha256(partial / name) for name in (WEIGHTS, ONNX)}
+        files = {name: file_hash(partial / name) for name in (WEIGHTS, ONNX)}
         versions = {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
         for name in files:
             (partial / name).replace(folder / name)
-        artifact.write_manifest(folder, _with(manifest, files, versions))
+        artifact.write_manifest(folder, dataclasses.replace(manifest, files=files, versions=versions))
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _with(manifest: Manifest, files: dict[str, str], versions: dict[str, str]) -> Manifest:
-    return Manifest(**{**vars(manifest), "files": files, "versions": versions})
 
 
 def _onnx(classifier: Classifier, sample: Tensor, path: Path) -> None:

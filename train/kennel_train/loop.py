@@ -42,7 +42,7 @@ class Best:
     state: dict[str, Tensor] = field(default_factory=dict)
 
     def beats(self, values: dict[Metric, float]) -> bool:
-        """Whether this epoch is better than `values`: more accuracy, then less loss; a loss that is no number loses."""
+        """Whether this epoch is better than `values`: more accuracy, then less loss."""
         return bool(self.state) and _rank(self.values) >= _rank(values)
 
 
