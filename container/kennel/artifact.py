@@ -1,9 +1,10 @@
-"""The model folder: model.safetensors, model.onnx and manifest.json, which says all that serving must know.
+"""The model folder: weights, ONNX, maybe an int8 ONNX, and manifest.json, which says all that serving must know.
 
 The manifest is written last and names each file's hash, so a folder without one, or with another file, is no model.
 """
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,7 +22,8 @@ FORMAT = 1
 class Manifest:
     """What a model folder holds.
 
-    `model.onnx` takes `photos`, uint8 (N, 3, image_size, image_size), and gives `logits`, float32 (N, classes).
+    `model.onnx` takes `photos`, uint8 (N, 3, image_size, image_size), and gives `logits`, float32 (N, classes);
+    `model.int8.onnx`, where `files` names it, does the same. Probabilities are softmax(logits / temperature).
     """
 
     class_names: tuple[str, ...]
@@ -32,6 +34,9 @@ class Manifest:
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)  # name -> sha256
+    temperature: float = 1.0  # fitted on validation
+    evaluation: dict[str, Any] = field(default_factory=dict)  # split -> its figures
+    int8: dict[str, Any] = field(default_factory=dict)  # kept or not, why, and the figures; empty: not tried
     created: str = ""  # UTC, ISO 8601
     format: int = FORMAT
 
@@ -70,6 +75,9 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(f"{path} is damaged ({error}): fetch the model again or train again") from error
     if not manifest.class_names or ONNX not in manifest.files:
         raise UserError(f"{path} is damaged (no class names or no {ONNX}): fetch the model again or train again")
+    temperature: object = manifest.temperature  # whatever the file says
+    if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
+        raise UserError(f"{path} is damaged (temperature {temperature!r}): fetch the model again or train again")
     for name, digest in manifest.files.items():
         file = folder / name
         if "/" in name or file.is_symlink() or not file.is_file():

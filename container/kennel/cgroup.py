@@ -28,6 +28,16 @@ def memory_bytes(root: Path = _ROOT) -> int:
     return total
 
 
+def free_memory_bytes(root: Path = _ROOT) -> int:
+    """Bytes that could still be taken: what the machine has free and the cgroup's limit leaves, caches not counted."""
+    used = {line.split()[0]: line.split()[1] for line in _read(root / "memory.stat").splitlines() if " " in line}
+    left = memory_bytes(root) - int(used.get("anon", used.get("rss", "0")))
+    for line in _read(Path("/proc/meminfo")).splitlines():
+        if line.startswith("MemAvailable:"):
+            left = min(left, 1024 * int(line.split()[1]))
+    return max(0, left)
+
+
 def _quota(root: Path) -> tuple[int, int]:
     """Microseconds of CPU per period; (0, 0) where there is no limit."""
     v2 = _read(root / "cpu.max").split()

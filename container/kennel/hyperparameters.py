@@ -47,19 +47,47 @@ class Hyperparameters:
     backbone: str = _row("resnet50", "a torchvision or timm model name")
     pretrained: bool = _row(True, "start from pretrained weights; `false`: from random ones")
     strategy: str = _row(
-        "probe",
-        "`probe`: frozen backbone, features once, new head; `finetune`: every weight is trained",
-        choices=("probe", "finetune"),
+        "auto",
+        "`probe`: frozen backbone, features once, new head; `finetune`: every weight; `probe-then-finetune`: both in "
+        "turn; `auto`: `probe-then-finetune` on a GPU, `probe` on a CPU",
+        choices=("auto", "probe", "finetune", "probe-then-finetune"),
     )
     epochs: int = _row(20, "passes over the training photos", low=1, high=10_000)
+    probe_epochs: int = _row(20, "epochs of the head before `probe-then-finetune` goes on", low=1, high=10_000)
     batch_size: int = _row(
-        32, "photos per optimizer step", low=1, high=65_536, tuning=Tuning(values=(32, 64, 128, 256, 512))
+        32,
+        "photos per optimizer step, over all GPUs; memory does not limit it",
+        low=1,
+        high=65_536,
+        tuning=Tuning(values=(32, 64, 128, 256, 512)),
     )
     learning_rate: float = _row(
-        0.01, "peak of the cosine schedule", low=1e-8, high=10.0, tuning=Tuning(low=0.001, high=0.1, log=True)
+        0.01, "of the head, the schedule's peak", low=1e-8, high=10.0, tuning=Tuning(low=0.001, high=0.1, log=True)
     )
-    momentum: float = _row(0.9, "of SGD with Nesterov's step", low=0.0, high=0.999)
-    weight_decay: float = _row(1e-4, "L2 penalty on the trained weights", low=0.0, high=1.0)
+    backbone_learning_rate_scale: float = _row(
+        0.1, "the backbone's learning rate as a share of `learning_rate`, in `finetune`", low=0.0, high=10.0
+    )
+    optimizer: str = _row("sgd", "`sgd` with Nesterov's momentum, or `adamw`", choices=("sgd", "adamw"))
+    momentum: float = _row(0.9, "of SGD", low=0.0, high=0.999)
+    weight_decay: float = _row(1e-4, "on weights, not on biases and normalization layers", low=0.0, high=1.0)
+    schedule: str = _row(
+        "cosine",
+        "the learning rate falls by half a `cosine`, or rises and falls as `one-cycle`",
+        choices=("cosine", "one-cycle"),
+    )
+    warmup_epochs: float = _row(0.0, "epochs in which a `cosine` schedule rises first", low=0.0, high=1000.0)
+    label_smoothing: float = _row(0.0, "share of each label that is spread over all classes", low=0.0, high=0.9)
+    class_weights: str = _row(
+        "none", "`balanced`: a photo counts by the rarity of its class", choices=("none", "balanced")
+    )
+    trivial_augment: bool = _row(False, "one random TrivialAugment operation on each photo, in `finetune`")
+    gradient_clip: float = _row(0.0, "largest norm of all gradients; 0: unlimited", low=0.0, high=1e6)
+    ema_decay: float = _row(
+        0.0, "a moving average of the weights becomes the model, 0.99 or so; 0: off", low=0.0, high=0.99999
+    )
+    patience: int = _row(0, "epochs without a better one before training stops early; 0: never", low=0, high=10_000)
+    checkpoint_minutes: float = _row(5.0, "minutes between checkpoints inside a long epoch", low=0.01, high=1440.0)
+    int8: bool = _row(True, "add an int8 model for CPU endpoints where it is as good as the fp32 one")
     image_size: int = _row(224, "side of the square that the model sees, pixels", low=32, high=1024)
     validation_fraction: float = _row(
         0.2, "share of each class taken from `train` where no validation channel is given", low=0.01, high=0.5
@@ -69,6 +97,7 @@ class Hyperparameters:
         "`skip`: leave unreadable photos out, fail above 1%; `fail`: at the first",
         choices=("skip", "fail"),
     )
+    allow_missing_classes: bool = _row(False, "go on where a class of `train` has no photo in the validation channel")
     seed: int = _row(0, "of weights, order and augmentation", low=0, high=2**31 - 1)
 
 
@@ -89,7 +118,7 @@ def parse(raw: Mapping[str, Any]) -> Hyperparameters:
     for key, value in raw.items():
         if is_platform_key(key):
             continue
-        name = key.strip().replace("-", "_")
+        name = _name(key)
         try:
             if name not in TABLE:
                 raise UserError(_unknown(key))
@@ -101,6 +130,11 @@ def parse(raw: Mapping[str, Any]) -> Hyperparameters:
     if problems:
         raise UserError("; ".join(problems))
     return Hyperparameters(**values)
+
+
+def given(raw: Mapping[str, Any]) -> set[str]:
+    """The names that hyperparameters.json sets; all others have their default."""
+    return {_name(key) for key in raw if not is_platform_key(key)}
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -125,6 +159,10 @@ _EXAMPLE = '{"epochs": "20"}'
 def is_platform_key(key: str) -> bool:
     """Whether SageMaker or its SDK put the key there, not the user."""
     return key.startswith(("sagemaker_", "_tuning_"))
+
+
+def _name(key: str) -> str:
+    return key.strip().replace("-", "_")
 
 
 def unquote(value: Any) -> Any:
@@ -175,7 +213,7 @@ def _short(number: float) -> str:
 
 
 def _unknown(key: str) -> str:
-    near = difflib.get_close_matches(key.strip().replace("-", "_"), TABLE, 1, cutoff=0.5)
+    near = difflib.get_close_matches(_name(key), TABLE, 1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(TABLE)}"
     return f"unknown hyperparameter {key!r}: {hint}"
 

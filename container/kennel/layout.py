@@ -7,6 +7,7 @@ from pathlib import Path
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 ONNX = "model.onnx"
+INT8 = "model.int8.onnx"  # there when it answers as ONNX does
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
@@ -38,6 +39,16 @@ class Layout:
     def code(self) -> Path:
         """Where the toolkit unpacks the source that an Estimator sends."""
         return self.base / "code"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Copied to S3 and back by the platform, where the job has a checkpoint configuration."""
+        return self.base / "checkpoints"
+
+    @property
+    def output_data(self) -> Path:
+        """Becomes output.tar.gz: what is worth keeping beside the model."""
+        return self.base / "output" / "data"
 
     @property
     def failure(self) -> Path:

@@ -1,7 +1,8 @@
 """What a photo becomes before the model: bytes -> upright RGB -> a uint8 square. Both sides use this, nothing else.
 
 Normalization is not here: it is the first layer of the exported model, so that it cannot be applied twice or
-forgotten. Pillow decodes (it knows every format that people send), draft mode cuts large JPEGs' cost.
+forgotten. simplejpeg decodes JPEG (libjpeg-turbo at its best, and it reduces while it decodes); Pillow does the rest:
+every other format, headers, resizing, and the verdict on whatever simplejpeg refuses.
 """
 
 import io
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -20,7 +22,20 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 100_000_000
 Image.MAX_IMAGE_PIXELS = None  # the limit is ours, checked before decoding: Pillow's own would warn at another number
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of torn metadata: such a photo is either read or refused
+_ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap width and height
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+# What undoes each orientation, as in Pillow's exif_transpose.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class TooManyPixelsError(UserError):
@@ -58,26 +73,42 @@ class Preprocessing:
         return made
 
 
+@dataclass(frozen=True)
+class Upright:
+    """A decoded photo: RGB, the right way up, maybe at a reduced size; and its own size before that, in pixels."""
+
+    image: Image.Image
+    width: int
+    height: int
+
+
 def decode(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """`read`'s image alone."""
+    return read(photo, preprocessing, max_pixels).image
+
+
+def read(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> Upright:
     """An upright RGB image: EXIF orientation applied, alpha laid on white, the first frame of an animation.
 
-    A large JPEG is decoded at the smallest scale that still has twice the pixels that `preprocessing` needs.
+    A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, the smallest that still has twice the pixels that
+    `preprocessing` needs: other fractions take longer than they save, and nearer ones change pixels visibly.
 
     Raises:
         TooManyPixelsError: more than `max_pixels`.
         UserError: not a photo, truncated, or of an unknown format.
     """
-    source = io.BytesIO(photo) if isinstance(photo, bytes) else photo
     try:
-        with Image.open(source, formats=FORMATS) as image:
+        data = photo if isinstance(photo, bytes) else photo.read_bytes()
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise TooManyPixelsError(
                     f"the photo has {width}x{height} pixels, more than {max_pixels}: make it smaller"
                 )
-            image.draft(None, (2 * preprocessing.resize, 2 * preprocessing.resize))
-            image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+            upright = _jpeg(data, image, 2 * preprocessing.resize) or _any(image, 2 * preprocessing.resize)
+            if image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:  # of a TIFF: no more, Pillow has turned it
+                width, height = height, width
+            return Upright(upright, width, height)
     except (UserError, MemoryError):  # too many pixels; no fault of the photo's
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on hostile bytes
@@ -85,7 +116,7 @@ def decode(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = 
 
 
 def square(image: Image.Image, preprocessing: Preprocessing, side: int | None = None) -> NDArray[np.uint8]:
-    """The middle square of an RGB image after its short side became `resize` pixels.
+    """The middle square of an RGB image after its short side became `resize` pixels, as models take it.
 
     Args:
         side: pixels of the square, `image_size` where None; training caches `resize` and crops again.
@@ -93,6 +124,11 @@ def square(image: Image.Image, preprocessing: Preprocessing, side: int | None = 
     Returns:
         uint8, (3, side, side).
     """
+    return np.ascontiguousarray(pixels(image, preprocessing, side).transpose(2, 0, 1))
+
+
+def pixels(image: Image.Image, preprocessing: Preprocessing, side: int | None = None) -> NDArray[np.uint8]:
+    """`square`'s pixels as they lie in a photo: uint8, (side, side, 3)."""
     width, height = image.size
     short = min(width, height)
     left, top = (width - short) / 2, (height - short) / 2
@@ -100,7 +136,40 @@ def square(image: Image.Image, preprocessing: Preprocessing, side: int | None = 
     cut = np.asarray(image.resize(size, _FILTERS[preprocessing.interpolation], box=box), dtype=np.uint8)
     side = side or preprocessing.image_size
     edge = (preprocessing.resize - side) // 2
-    return np.ascontiguousarray(cut[edge : edge + side, edge : edge + side].transpose(2, 0, 1))
+    return cut[edge : edge + side, edge : edge + side]
+
+
+def _jpeg(data: bytes, image: Image.Image, wanted: int) -> Image.Image | None:
+    """A grey or colour JPEG by simplejpeg, its short side at least `wanted` pixels where it had them.
+
+    None where Pillow must look at it: another format, CMYK, or a stream that libjpeg warns of, such as stray bytes
+    between markers. Only a cut is final: Pillow would fill the rest of some with grey.
+
+    Raises:
+        ValueError: cut short.
+    """
+    if image.format not in ("JPEG", "MPO") or image.mode not in ("L", "RGB"):
+        return None
+    width, height = image.size
+    scale = next((scale for scale in (8, 4, 2) if min(width, height) // scale >= wanted), 1)
+    try:
+        if simplejpeg.decode_jpeg_header(data)[:2] != (height, width):
+            return None  # only the size that was held against the pixel limit is decoded
+        array = simplejpeg.decode_jpeg(data, min_height=-(-height // scale), min_width=-(-width // scale))
+    except ValueError as error:
+        if "premature end" in str(error).lower():
+            raise
+        return None
+    upright = Image.frombuffer("RGB", array.shape[1::-1], array, "raw", "RGB", 0, 1)  # fromarray copies twice
+    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    return upright if turn is None else upright.transpose(turn)
+
+
+def _any(image: Image.Image, wanted: int) -> Image.Image:
+    """Any photo by Pillow."""
+    image.draft(None, (wanted, wanted))
+    image.load()
+    return _rgb(ImageOps.exif_transpose(image))
 
 
 def _rgb(image: Image.Image) -> Image.Image:

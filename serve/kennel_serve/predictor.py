@@ -1,6 +1,7 @@
 """The exported model on ONNX Runtime: uint8 photos in, probabilities out. Knows nothing of requests."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -14,8 +15,11 @@ CHUNK = 8  # photos per run: more gains nothing on a CPU and costs memory
 class Predictor:
     """A loaded model; one thread by default, so that N workers keep N cores busy."""
 
-    def __init__(self, model: Path, num_classes: int, threads: int = 1) -> None:
+    def __init__(self, model: Path, num_classes: int, threads: int = 1, temperature: float = 1.0) -> None:
         """Load an ONNX file.
+
+        Args:
+            temperature: the manifest's, which the logits are divided by.
 
         Raises:
             UserError: ONNX Runtime cannot load it.
@@ -26,6 +30,7 @@ class Predictor:
         options.log_severity_level = 3
         self._model = model
         self._num_classes = num_classes
+        self._temperature = temperature
         try:
             self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises a family of its own, straight from Exception
@@ -48,10 +53,10 @@ class Predictor:
         if logits.shape != wanted or not np.isfinite(logits).all():
             what = f"logits {logits.shape}, not {wanted}" if logits.shape != wanted else "numbers that are not finite"
             raise UserError(f"{self._model} gives {what}: export the model again")
-        return softmax(logits)
+        return softmax(logits / self._temperature)
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """Each row as probabilities that sum to 1; the largest logit is taken off first, so that none overflows."""
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     shares: NDArray[np.float32] = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -16,7 +16,9 @@ from kennel.preprocessing import Preprocessing
 def folder(tmp_path):
     (tmp_path / ONNX).write_bytes(b"a network")
     files = {ONNX: file_hash(tmp_path / ONNX)}
-    made = Manifest(("cat", "dog"), Preprocessing(), {"name": "resnet50"}, metrics={"epoch": 3.0}, files=files)
+    made = Manifest(
+        ("cat", "dog"), Preprocessing(), {"name": "resnet50"}, metrics={"epoch": 3.0}, files=files, temperature=1.5
+    )
     artifact.write_manifest(tmp_path, made)
     return tmp_path
 
@@ -26,7 +28,16 @@ def test_what_is_written_is_read(folder):
     assert manifest.class_names == ("cat", "dog")
     assert manifest.preprocessing == Preprocessing()
     assert manifest.metrics == {"epoch": 3.0}
+    assert manifest.temperature == 1.5
     assert not list(folder.glob("*.partial"))
+
+
+def test_a_manifest_from_before_the_calibration_is_read(folder):
+    path = folder / MANIFEST
+    row = json.loads(path.read_text())
+    path.write_text(json.dumps({key: row[key] for key in row if key not in ("temperature", "evaluation", "int8")}))
+    manifest = artifact.read_manifest(folder)
+    assert (manifest.temperature, manifest.evaluation, manifest.int8) == (1.0, {}, {})
 
 
 def edit(folder, **change):
@@ -48,6 +59,12 @@ def edit(folder, **change):
         (lambda f: edit(f, surprise=1), "is damaged"),
         (lambda f: edit(f, preprocessing={}), "preprocessing"),
         (lambda f: edit(f, files={ONNX: "0", "../escape": "0"}), "hash differs"),
+        (lambda f: edit(f, temperature=0), "is damaged (temperature 0)"),
+        (lambda f: edit(f, temperature=-1.5), "is damaged (temperature -1.5)"),
+        (lambda f: edit(f, temperature=float("nan")), "is damaged (temperature nan)"),
+        (lambda f: edit(f, temperature=float("inf")), "is damaged (temperature inf)"),
+        (lambda f: edit(f, temperature="2"), "is damaged (temperature '2')"),
+        (lambda f: edit(f, temperature=None), "is damaged (temperature None)"),
         (lambda f: (f / ONNX).write_bytes(b"another"), "its hash differs"),
         (lambda f: (f / ONNX).unlink(), "is missing or is a link"),
     ],

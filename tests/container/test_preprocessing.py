@@ -1,6 +1,8 @@
 """What photos of every kind become: upright RGB, one square; and what bytes that are no photo are told."""
 
 import io
+import struct
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -50,25 +52,98 @@ def test_every_mode_becomes_rgb(mode, colour, seen):
     assert np.abs(got[:, 16, 16].astype(int) - seen).max() <= 1
 
 
-def test_cmyk_jpeg_and_animated_gif():
-    cmyk = Image.new("RGB", (40, 40), (200, 30, 30)).convert("CMYK")
-    assert np.abs(square(encoded(cmyk, "JPEG"))[:, 16, 16].astype(int) - (200, 30, 30)).max() <= 8
+def scene(mode: str = "RGB") -> Image.Image:
+    """A smooth picture of 90x60 with every hue, which lossy formats keep."""
+    y, x = np.indices((60, 90))
+    return Image.fromarray(np.stack([x * 255 // 89, y * 255 // 59, 255 - x * 255 // 89], 2).astype(np.uint8)).convert(
+        mode
+    )
+
+
+def close(data: bytes, picture: Image.Image, limit: float = 3.0) -> None:
+    wanted = preprocessing.square(picture.convert("RGB"), ROW).astype(int)
+    assert np.abs(square(data).astype(int) - wanted).mean() < limit
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "options"),
+    [
+        ("RGB", "JPEG", {"quality": 95}),
+        ("RGB", "JPEG", {"quality": 95, "subsampling": 0, "progressive": True}),
+        ("RGB", "JPEG", {"quality": 95, "keep_rgb": True}),
+        ("L", "JPEG", {"quality": 95}),
+        ("L", "PNG", {}),
+        ("P", "PNG", {}),
+        ("P", "GIF", {}),
+        ("RGB", "WEBP", {"quality": 95}),
+        ("RGB", "TIFF", {"compression": "tiff_lzw"}),
+        ("CMYK", "TIFF", {}),
+        ("RGB", "BMP", {}),
+    ],
+)
+def test_each_format_and_mode_shows_the_same_picture(mode, kind, options):
+    picture = scene(mode)
+    close(encoded(picture, kind, **options), picture)
+
+
+def test_cmyk_jpeg_as_photoshop_inverts_it():
+    """Pillow writes the Adobe marker that says so; without it the values mean ink, as they are."""
+    picture = scene("CMYK")
+    close(encoded(picture, "JPEG", quality=95, subsampling=0), picture, 6.0)
+    assert b"Adobe" in encoded(picture, "JPEG")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_grey_is_scaled_not_clipped(kind):
+    grey = np.asarray(scene("L"))
+    close(encoded(Image.fromarray(grey.astype(np.uint16) * 257), kind), Image.fromarray(grey), 1.0)
+
+
+def test_16_bit_colour_is_scaled():
+    """Pillow writes none: a PNG by hand."""
+    wide = np.asarray(scene()).astype(">u2") * 257
+    rows = b"".join(b"\0" + row.tobytes() for row in wide)
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = struct.pack(">IIBBBBB", 90, 60, 16, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    close(png, scene(), 1.0)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_a_palette_with_a_transparent_entry_lies_on_white(kind):
+    image = Image.new("P", (40, 40), 1)
+    image.putpalette([10, 20, 30, 200, 0, 0])
+    image.paste(0, (0, 0, 40, 20))
+    got = square(encoded(image, kind, transparency=0))
+    assert (got[:, 2, 16].tolist(), got[:, 30, 16].tolist()) == ([255, 255, 255], [200, 0, 0])
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_of_an_animation_the_first_frame_counts(kind):
     frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
-    gif = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert square(gif)[:, 16, 16].tolist() == [255, 0, 0]
+    got = square(encoded(frames[0], kind, save_all=True, append_images=frames[1:]))[:, 16, 16]
+    assert np.abs(got.astype(int) - [255, 0, 0]).max() <= 4
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_honoured(orientation):
-    upright = Image.new("RGB", (64, 48), "black")
-    upright.paste("white", (0, 0, 32, 24))  # the upper left corner is white, and must stay there
+def test_exif_orientation_is_honoured(orientation, kind):
+    upright = Image.new("RGB", (640, 480), "black")
+    upright.paste("white", (0, 0, 320, 240))  # the upper left corner is white, and must stay there
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the transpose that a camera held so would have recorded
     stored = upright.transpose(Image.Transpose(undo[orientation])) if orientation > 1 else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
-    got = square(encoded(stored, "JPEG", exif=exif, quality=95))
+    data = encoded(stored, kind, exif=exif, quality=95)
+    read = preprocessing.read(data, ROW)
+    got = preprocessing.square(read.image, ROW)
     assert got[:, 6, 6].min() > 200
     assert max(got[:, 6, 26].max(), got[:, 26, 6].max(), got[:, 26, 26].max()) < 50
+    assert (read.width, read.height) == (640, 480)
+    assert read.image.width > read.image.height
 
 
 def test_the_middle_is_kept():
@@ -81,9 +156,44 @@ def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same():
     grid = np.indices((1600, 2000)).sum(0) // 400 % 2 * 255
     image = Image.fromarray(grid.astype(np.uint8)).convert("RGB")
     data = encoded(image, "JPEG", quality=95)
-    assert preprocessing.decode(data, ROW).width < 500
+    read = preprocessing.read(data, ROW)
+    assert (read.width, read.height, read.image.size) == (2000, 1600, (250, 200))
     exact = preprocessing.square(image, ROW).astype(int)
     assert np.abs(square(data).astype(int) - exact).mean() < 4
+
+
+@pytest.mark.parametrize(("side", "decoded"), [(143, 143), (144, 72), (287, 144), (288, 72), (576, 72), (577, 73)])
+def test_a_jpeg_keeps_twice_the_pixels_that_are_needed(side, decoded):
+    assert preprocessing.decode(encoded(Image.new("RGB", (side, side)), "JPEG"), ROW).size == (decoded, decoded)
+
+
+def test_a_jpeg_that_libjpeg_only_warns_of_is_read():
+    whole = encoded(scene(), "JPEG", quality=95)
+    tables, version = whole.index(b"\xff\xdb"), whole.index(b"JFIF") + 5
+    close(whole[:tables] + b"stray" + whole[tables:], scene())
+    close(whole[:version] + b"\x09" + whole[version + 1 :], scene())
+    close(whole + b"and a tail", scene())
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_cut_jpeg_is_refused_even_where_its_end_was_mended(progressive):
+    whole = encoded(scene(), "JPEG", quality=95, progressive=progressive)
+    for data in (whole[:-2], whole[:-40], whole[:-40] + whole[-2:], whole[: len(whole) // 2] + whole[-2:]):
+        with pytest.raises(UserError, match=r"not a readable photo \(.*[Pp]remature end .*send one of JPEG"):
+            preprocessing.decode(data, ROW)
+
+
+def test_a_second_header_does_not_lift_the_pixel_limit():
+    small, large = (encoded(Image.new("RGB", (side, side)), "JPEG") for side in (64, 12_000))
+
+    def header(data: bytes) -> bytes:
+        at = data.index(b"\xff\xc0")
+        return data[at : at + 2 + int.from_bytes(data[at + 2 : at + 4])]
+
+    for first, second in ((small, large), (large, small)):
+        at = first.index(header(first)) + len(header(first))
+        with pytest.raises(UserError):
+            preprocessing.decode(first[:at] + header(second) + first[at:], ROW)
 
 
 @pytest.mark.parametrize("photo", sorted(PHOTOS.glob("*.JPEG"))[:12], ids=lambda path: path.stem)

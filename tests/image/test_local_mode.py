@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 import socket
+import tarfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -86,7 +87,7 @@ def test_fit_deploy_predict(session: Any, image: str, photos: Path, hyperparamet
         output_path=f"file://{tmp_path / 'output'}",
         sagemaker_session=session,
     )
-    estimator.fit({"train": f"file://{photos}", "validation": f"file://{photos}"})
+    estimator.fit({"train": f"file://{photos}"})
     assert Path(estimator.model_data.removeprefix("file://")).name == "model.tar.gz"
 
     model = Model(image, model_data=estimator.model_data, role=ROLE, predictor_cls=Predictor, sagemaker_session=session)
@@ -118,3 +119,70 @@ def test_a_failed_fit_says_why(
     with pytest.raises(RuntimeError, match="exited with code: 1"):
         estimator.fit({"train": f"file://{photos}"})
     assert "did you mean 'epochs'" in capfd.readouterr().out
+
+
+SCRIPT = """
+import argparse, os, pathlib
+import torch.distributed as dist
+parser = argparse.ArgumentParser()
+parser.add_argument("--depth", type=int)
+parser.add_argument("--fail", default="")
+told = parser.parse_args()
+if os.environ.get("WORLD_SIZE"):
+    dist.init_process_group("gloo")
+    dist.barrier()
+    dist.destroy_process_group()
+if told.fail:
+    raise ValueError(told.fail)
+photos = len(list(pathlib.Path(os.environ["SM_CHANNEL_TRAIN"]).rglob("*.jpg")))
+says = f"{told.depth} deep, {photos} photos, rank {os.environ.get('RANK')}"
+pathlib.Path(os.environ["SM_MODEL_DIR"], "said.txt").write_text(says)
+"""
+
+
+@pytest.fixture
+def script(session: Any, image: str, tmp_path: Path) -> Callable[..., Any]:
+    """`script(distribution, **hyperparameters)`: an estimator with a user's own script and its folder."""
+    from sagemaker.pytorch import PyTorch
+
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "mine.py").write_text(SCRIPT)
+
+    def made(distribution: dict | None, **hyperparameters: object) -> Any:
+        return PyTorch(
+            entry_point="mine.py",
+            source_dir=str(source),
+            image_uri=image,
+            role=ROLE,
+            instance_count=1,
+            instance_type="local",
+            hyperparameters=hyperparameters,
+            distribution=distribution,
+            output_path=f"file://{tmp_path / 'output'}",
+            sagemaker_session=session,
+        )
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("distribution", "rank"), [(None, None), ({"torch_distributed": {"enabled": True}}, 0)], ids=["python", "torchrun"]
+)
+def test_a_users_script_trains_in_this_image(
+    script: Callable[..., Any], photos: Path, tmp_path: Path, distribution: dict | None, rank: int | None
+) -> None:
+    estimator = script(distribution, depth=3)
+    estimator.fit({"train": f"file://{photos}"})
+    with tarfile.open(estimator.model_data.removeprefix("file://")) as archive:
+        said = archive.extractfile("said.txt")
+        assert said is not None
+        assert said.read().decode() == f"3 deep, 30 photos, rank {rank}"
+
+
+def test_a_users_script_that_fails_says_why(
+    script: Callable[..., Any], photos: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(RuntimeError, match="exited with code: 1"):
+        script(None, fail="no such luck").fit({"train": f"file://{photos}"})
+    assert "mine.py failed: ValueError: no such luck (mine.py:13, in <module>)" in capfd.readouterr().out

@@ -27,6 +27,15 @@ def test_every_photo_of_a_long_list_keeps_its_place(tmp_path, write_model):
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize("temperature", [0.05, 0.5, 1.0, 2.0, 20.0])
+def test_the_temperature_divides_the_logits(tmp_path, write_model, temperature):
+    model = write_model(tmp_path / "model") / ONNX
+    photos = photos_of(0, 2)
+    plain = np.log(Predictor(model, 3).predict(photos))  # logits but for a constant
+    wanted = softmax(plain / np.float32(temperature))
+    np.testing.assert_allclose(Predictor(model, 3, temperature=temperature).predict(photos), wanted, atol=1e-4)
+
+
 def test_softmax_of_huge_logits_stays_finite():
     np.testing.assert_allclose(softmax(np.array([[1e4, 1e4, -1e4]], np.float32)), [[0.5, 0.5, 0]])
 

@@ -21,7 +21,14 @@ os.environ["SAGEMAKER_BASE_DIR"] = tempfile.mkdtemp(prefix="kennel-test-")
 atexit.register(shutil.rmtree, os.environ["SAGEMAKER_BASE_DIR"], ignore_errors=True)
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (40, 60, 220)}
-TINY = {"backbone": "test_resnet", "pretrained": "false", "image_size": "64", "epochs": "2", "batch_size": "8"}
+TINY = {
+    "backbone": "test_resnet",
+    "pretrained": "false",
+    "image_size": "64",
+    "epochs": "2",
+    "batch_size": "8",
+    "int8": "false",
+}
 
 
 def photo(path: Path, colour: tuple[int, int, int], seed: int, size: tuple[int, int] = (90, 70)) -> Path:
@@ -53,6 +60,10 @@ class Job:
                     colour,
                     seed=zlib.crc32(f"{channel}/{folder}/{i}".encode()),
                 )
+
+    def paint(self, name: str, colour: str, seed: int) -> None:
+        """One photo, at a path below the channels."""
+        photo(self.data / name, COLOURS[colour], seed)
 
     def configure(self, **hyperparameters: str) -> None:
         config = self.base / "input" / "config"

@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -17,7 +16,7 @@ def test_photos_become_a_model_that_tells_them_apart(job):
     job.photos("train", {"002.red": 14, "001.green": 14})
     job.photos("valid", {"002.red": 4, "001.green": 4})
     job.photos("test", {"002.red": 4, "001.green": 4})
-    job.configure(epochs='"3"', learning_rate="0.05")  # the tuner sends JSON inside the string
+    job.configure(epochs='"3"', learning_rate="0.05", int8="true")  # the tuner sends JSON inside the string
     code, log = job.run()
     assert code == 0, log
     assert not (job.base / "output" / "failure").exists()
@@ -30,8 +29,14 @@ def test_photos_become_a_model_that_tells_them_apart(job):
         assert len(found) == (1 if metric.name.startswith("test") else 3), metric
 
     model = job.base / "model"
-    assert {path.name for path in model.iterdir()} == {"manifest.json", "model.onnx", "model.safetensors"}
     manifest = artifact.read_manifest(model)
+    assert manifest.int8["kept"] == ("model.int8.onnx" in manifest.files)
+    assert {path.name for path in model.iterdir()} == {"manifest.json", *manifest.files}
+    assert manifest.evaluation["test"]["confusion"] == [[4, 0], [0, 4]]
+    out = job.base / "output" / "data"
+    assert {path.name for path in out.iterdir()} == {"audit.json", "report.html", "report.json"}
+    assert [row["epoch"] for row in json.loads((out / "report.json").read_text())["epochs"]] == [1, 2, 3]
+    assert list((job.base / "checkpoints").glob("checkpoint-*.pt"))
     assert manifest.class_names == ("green", "red")
     assert manifest.data["photos"] == {"train": 28, "validation": 8, "test": 8}
     assert manifest.metrics["test:accuracy"] == float(re.findall(metrics.TEST_ACCURACY.regex, log)[0]) == 1.0
@@ -50,10 +55,7 @@ def test_the_model_that_is_written_is_the_best_epochs(job):
     job.photos("train")
     for mine, theirs in (("red", "green"), ("green", "red")):
         for i in range(4):
-            photo = job.data / "train" / mine / f"{i}.jpg"
-            target = job.data / "val" / theirs / f"{i}.jpg"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(photo.read_bytes())
+            job.paint(f"val/{theirs}/{i}.jpg", mine, seed=1000 + i)
     job.configure(epochs="6", learning_rate="0.1")
     job.main()
     model = job.base / "model"
@@ -264,9 +266,11 @@ def test_a_users_hook_is_called_after_each_epoch(job):
         ("def on_epoch_end(epoch, metrics):\n    raise MemoryError\n", "out of memory at mine.py:2"),
         ("def on_epoch_end(epoch, metrics):\n    raise KeyboardInterrupt\n", "the job was interrupted"),
         ("def on_epoch_end(epoch, metrics):\n    raise OSError(28, 'No space left')\n", "the disk is full"),
-        ("import nothing_of_that_name\n", "entry point mine.py cannot be imported: ModuleNotFoundError"),
-        ("print('a script')\n", "entry point mine.py defines no on_epoch_end(epoch, metrics)"),
-        ("import sys\nsys.exit(3)\n", "sys.exit(3) was called at mine.py:2"),
+        (
+            "import nothing_of_that_name\ndef on_epoch_end(e, m): ...\n",
+            "entry point mine.py cannot be imported: ModuleNotFoundError",
+        ),
+        ("import sys\nsys.exit(3)\ndef on_epoch_end(e, m): ...\n", "sys.exit(3) was called at mine.py:2"),
     ],
 )
 def test_whatever_a_users_hook_raises_fails_the_job_with_its_cause_first(job, body, said):
@@ -293,13 +297,13 @@ def test_a_loss_that_is_no_number_fails_the_job(job):
 
 def test_a_photo_is_seen_alike_in_training_and_serving(job):
     """The middle of the cached square is the square that serving cuts."""
-    import torch
-
     from kennel.preprocessing import Preprocessing
-    from kennel_train.loop import middle
+    from kennel_train import crops, decoding
+    from kennel_train.data import Photo
 
     row = Preprocessing(image_size=64, resize=73, interpolation="bicubic")
     job.photos("train", {"red": 1})
-    image = preprocessing.decode(Path(job.data / "train" / "red" / "0.jpg"), row)
-    cached = torch.from_numpy(preprocessing.square(image, row, row.resize))
-    assert (middle(cached[None], 64)[0].numpy() == preprocessing.square(image, row)).all()
+    path = job.data / "train" / "red" / "0.jpg"
+    decoded, _ = decoding.decode([Photo(path, 0)], row, "fail", print)
+    (cached,) = crops.middle(decoded.images, decoded.rows, 64)
+    assert (cached.transpose(2, 0, 1) == preprocessing.square(preprocessing.decode(path, row), row)).all()

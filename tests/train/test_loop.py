@@ -1,12 +1,19 @@
-"""The training loop by itself: what it keeps, and when it stops."""
+"""The training loop by itself: what it keeps, when it stops, and that a run taken up again ends like one unbroken."""
 
+import copy
+import io
+
+import numpy as np
 import pytest
 import torch
 
 from kennel import metrics
+from kennel.errors import UserError
 from kennel.hyperparameters import Hyperparameters
 from kennel_train import device, loop
-from kennel_train.loop import Split
+from kennel_train.cluster import Cluster
+from kennel_train.inputs import Features, Photos
+from kennel_train.loop import Best, Hooks, Plan
 
 
 @pytest.fixture
@@ -14,27 +21,66 @@ def chosen():
     return device.choose("")
 
 
-def blobs(count: int, swapped: bool = False) -> Split:
+def blobs(count: int, swapped: bool = False) -> Features:
     """Features of two classes that a line tells apart; swapped, each with the other's label."""
     generator = torch.Generator().manual_seed(1)
     labels = torch.arange(count) % 2
-    inputs = torch.randn(count, 4, generator=generator) + 2.0 * labels[:, None]
-    return Split(inputs, torch.arange(count), 1 - labels if swapped else labels)
+    features = torch.randn(count, 4, generator=generator) + 2.0 * labels[:, None]
+    return Features(1 - labels if swapped else labels, np.arange(count), count, torch.device("cpu"), features)
 
 
-def fit(module, train, validation, hp, chosen, stop=lambda: False):
+def painted(count: int) -> Photos:
+    """Dark and bright photos with noise."""
+    noise = np.random.default_rng(0).integers(0, 120, (count, 16, 16, 3))
+    images = (noise + 120 * (np.arange(count) % 2)[:, None, None, None]).astype(np.uint8)
+    labels = torch.arange(count) % 2
+    return Photos(labels, np.arange(count), count, torch.device("cpu"), images, np.arange(count), side=12)
+
+
+class Net(torch.nn.Module):
+    """With a statistic that a step changes, and with dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.Dropout(0.3)
+        )
+        self.head = torch.nn.Linear(4, 2)
+
+    def forward(self, photos):
+        return self.head(self.backbone(photos.float() / 255).mean((2, 3)))
+
+
+def fit(
+    module, train, validation, hp, chosen, *, stop=lambda: False, state=None, micro_batch=64, save=None, hurry=None
+):
     seen = []
-    best = loop.fit(
+    run = loop.fit(
         module,
         train,
         validation,
         hp,
         chosen,
-        crop=None,
-        stop=stop,
-        on_epoch_end=lambda epoch, v: seen.append((epoch, v)),
+        Cluster(),
+        Plan("finetune", hp.epochs, 0, micro_batch, torch.ones(2)),
+        Hooks(stop, hurry or stop, save or (lambda _: None), lambda row, values: seen.append((row["epoch"], values))),
+        Best(),
+        state,
     )
-    return best, seen
+    return run, seen
+
+
+def kept_states():
+    """A list and a `save` that puts into it what a checkpoint's file would hold."""
+    states = []
+
+    def save(state):
+        file = io.BytesIO()
+        torch.save(state, file)
+        file.seek(0)
+        states.append(torch.load(file, weights_only=True))
+
+    return states, save
 
 
 def test_the_best_epoch_is_kept_and_not_the_last(chosen):
@@ -42,41 +88,127 @@ def test_the_best_epoch_is_kept_and_not_the_last(chosen):
     torch.manual_seed(0)
     module = torch.nn.Linear(4, 2)
     hp = Hyperparameters(epochs=6, batch_size=64, learning_rate=0.05)
-    best, seen = fit(module, blobs(64), blobs(64, swapped=True), hp, chosen)
+    run, seen = fit(module, blobs(64), blobs(64, swapped=True), hp, chosen)
     ranked = sorted(seen, key=lambda row: (row[1][metrics.VALIDATION_ACCURACY], -row[1][metrics.VALIDATION_LOSS]))
-    assert (best.epoch, best.values) == ranked[-1]
-    assert best.epoch < 6
-    assert not torch.equal(best.state["weight"], module.weight)
-    module.load_state_dict(best.state)
-    loss, accuracy = loop.evaluate(module, blobs(64, swapped=True), chosen, None)
-    assert loss == pytest.approx(best.values[metrics.VALIDATION_LOSS])
-    assert accuracy == best.values[metrics.VALIDATION_ACCURACY]
+    assert (run.best.epoch, run.best.values) == ranked[-1]
+    assert run.best.epoch < 6
+    assert not torch.equal(run.best.state["weight"], module.weight)
+    module.load_state_dict(run.best.state)
+    loss, accuracy = loop.evaluate(module, blobs(64, swapped=True), chosen, Cluster())
+    assert loss == pytest.approx(run.best.values[metrics.VALIDATION_LOSS])
+    assert accuracy == run.best.values[metrics.VALIDATION_ACCURACY]
 
 
-def test_a_stop_ends_the_running_epoch_and_leaves_a_model(chosen):
-    asked = iter([False, False] + [True] * 100)
-    count = [0]
+def test_patience_ends_training_when_nothing_gets_better(chosen):
+    torch.manual_seed(0)
+    hp = Hyperparameters(epochs=50, batch_size=64, learning_rate=0.05, patience=3)
+    run, seen = fit(torch.nn.Linear(4, 2), blobs(64), blobs(64, swapped=True), hp, chosen)
+    assert len(seen) == run.best.epoch + 3 < 50
 
-    def stop():
-        count[0] += 1
-        return next(asked)
 
+def test_a_stop_in_the_first_epoch_saves_where_it_stands_and_leaves_a_model(chosen):
+    asked = iter([False] * 3 + [True] * 100)
+    states, save = kept_states()
     hp = Hyperparameters(epochs=10_000, batch_size=1)
-    best, seen = fit(torch.nn.Linear(4, 2), blobs(64), blobs(64), hp, chosen, stop)
+    run, seen = fit(torch.nn.Linear(4, 2), blobs(64), blobs(64), hp, chosen, stop=lambda: next(asked), save=save)
     assert [epoch for epoch, _ in seen] == [1]
-    assert count[0] == 4  # two steps, the one that was not taken, the end of the epoch
-    assert best.state
+    assert states[-1]["position"] == {"epoch": 1, "step": 2, "stale": 0}
+    assert states[-1]["best"]["state"] == {}, "an epoch that was broken off is no result for the run that goes on"
+    assert run.best.state
 
 
-def test_crops_are_parts_of_their_photos_some_of_them_mirrored():
-    photos = torch.arange(8 * 3 * 6 * 6).reshape(8, 3, 6, 6).to(torch.uint8)
-    cut = loop.random_crop(photos, 4, torch.Generator().manual_seed(0))
-    mirrored = 0
-    for photo, square in zip(photos, cut, strict=True):
-        windows = [photo[:, t : t + 4, left : left + 4] for t in range(3) for left in range(3)]
-        plain = any(torch.equal(window, square) for window in windows)
-        flipped = any(torch.equal(window.flip(2), square) for window in windows)
-        assert plain or flipped
-        mirrored += flipped
-    assert 0 < mirrored < 8
-    assert torch.equal(cut, loop.random_crop(photos, 4, torch.Generator().manual_seed(0)))
+def test_a_stop_later_leaves_the_best_whole_epoch(chosen):
+    asked = [False] * 200 + [True] * 100
+    hp = Hyperparameters(epochs=10_000, batch_size=1)
+    run, seen = fit(torch.nn.Linear(4, 2), blobs(64), blobs(64), hp, chosen, stop=lambda: asked.pop(0))
+    assert [epoch for epoch, _ in seen] == [1, 2, 3]
+    assert run.best.epoch in (1, 2, 3)
+
+
+def test_a_job_stopped_before_its_first_step_still_learns_while_there_is_time(chosen):
+    left = iter([False] * 9 + [True] * 100)
+    states, save = kept_states()
+    hp = Hyperparameters(epochs=10_000, batch_size=8, learning_rate=0.1)
+    run, _ = fit(
+        torch.nn.Linear(4, 2), blobs(64), blobs(64), hp, chosen, stop=lambda: True, hurry=lambda: next(left), save=save
+    )
+    assert run.best.values[metrics.VALIDATION_ACCURACY] > 0.8
+    assert metrics.TRAIN_LOSS in run.best.values
+    assert not states, "the whole job is not this one"
+
+
+RECIPES = [
+    {"optimizer": "sgd"},
+    {"optimizer": "adamw", "schedule": "one-cycle", "learning_rate": 0.003},
+    {"ema_decay": 0.9, "warmup_epochs": 1.5, "label_smoothing": 0.1, "gradient_clip": 0.5},
+    {"trivial_augment": True},
+]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: " ".join(recipe))
+def test_a_run_taken_up_at_any_checkpoint_ends_with_the_same_bytes(chosen, recipe):
+    """Every step is saved, as it would be by SIGTERM; from a few of them the rest is run again."""
+    hp = Hyperparameters(epochs=3, batch_size=10, checkpoint_minutes=1e-9, seed=5, **recipe)
+    train, validation = painted(36), painted(12)
+    train.trivial_augment = hp.trivial_augment
+    torch.manual_seed(0)
+    module = Net()
+    fresh = copy.deepcopy(module)
+    states, save = kept_states()
+    whole, _ = fit(module, train, validation, hp, chosen, save=save)
+    assert len(states) == 3 * 4  # ceil(36 / 10) steps, the last of which ends the epoch
+    for at in (0, 3, 6, 10):
+        again, _ = fit(copy.deepcopy(fresh), train, validation, hp, chosen, state=states[at])
+        assert again.rows[-1]["train:loss"] == whole.rows[-1]["train:loss"]
+        for name, tensor in whole.judged.state_dict().items():
+            assert torch.equal(again.judged.state_dict()[name], tensor), (at, name)
+        assert again.best.epoch == whole.best.epoch
+        assert all(torch.equal(again.best.state[name], tensor) for name, tensor in whole.best.state.items())
+
+
+def test_micro_batches_change_nothing_but_the_last_digits(chosen):
+    hp = Hyperparameters(epochs=3, batch_size=16, class_weights="balanced", label_smoothing=0.1, weight_decay=0.01)
+    ends = []
+    for micro_batch in (16, 5, 1):
+        torch.manual_seed(0)
+        module = torch.nn.Linear(4, 2)
+        fit(module, blobs(40), blobs(10), hp, chosen, micro_batch=micro_batch)
+        ends.append(module.weight.detach().clone())
+    assert torch.allclose(ends[0], ends[1], atol=1e-6)
+    assert torch.allclose(ends[0], ends[2], atol=1e-6)
+
+
+def test_the_moving_average_is_what_is_judged_and_kept(chosen):
+    hp = Hyperparameters(epochs=2, batch_size=8, learning_rate=0.5, ema_decay=0.95)
+    torch.manual_seed(0)
+    module = torch.nn.Linear(4, 2)
+    run, _ = fit(module, blobs(64), blobs(64), hp, chosen)
+    assert not torch.equal(run.best.state["weight"], module.weight)
+    probe = torch.nn.Linear(4, 2)
+    probe.load_state_dict(run.best.state)
+    assert loop.evaluate(probe, blobs(64), chosen, Cluster())[0] == pytest.approx(
+        run.best.values[metrics.VALIDATION_LOSS]
+    )
+
+
+def test_an_epoch_deals_every_photo_once_and_evenly(chosen):
+    seen = []
+
+    class Watched(Features):
+        def training(self, parts, seed, epoch):
+            seen.append([len(part) for part in parts])
+            assert sorted(np.concatenate(parts)) == list(range(41))
+            return super().training(parts, seed, epoch)
+
+    plain = blobs(41)
+    train = Watched(plain.labels, plain.ids, plain.total, plain.device, plain.features)
+    fit(torch.nn.Linear(4, 2), train, blobs(8), Hyperparameters(epochs=2, batch_size=10), chosen)
+    assert seen == [[9, 8, 8, 8, 8]] * 2
+
+
+def test_a_loss_that_is_no_number_is_said(chosen):
+    hp = Hyperparameters(epochs=5, batch_size=8, learning_rate=10.0)
+    features = blobs(16)
+    features.features *= 1e30
+    with pytest.raises(UserError, match=r"the loss is no number any more in epoch \d: lower learning_rate"):
+        fit(torch.nn.Linear(4, 2), features, features, hp, chosen)

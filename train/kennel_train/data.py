@@ -1,5 +1,6 @@
 """From channels to labelled photos: which folder is which split, which folder is which class. Opens no photo."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,46 +17,67 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class Channels:
-    """The labelled photos of one job; `validation` and `test` are empty where no such channel was given."""
+class Found:
+    """What lies on this host: split -> class name -> photos; a split that no channel gives is left out."""
 
-    class_names: tuple[str, ...]
-    train: list[Photo]
-    validation: list[Photo]
-    test: list[Photo]
+    folders: dict[str, dict[str, list[Path]]]
+    shown: dict[str, str]  # split -> its channel's name
     left_out: list[Path]  # other files in the classes' folders
 
 
-def find(data: Path) -> Channels:
+@dataclass(frozen=True)
+class Channels:
+    """The labelled photos of one job on this host; a split that no channel gives is left out."""
+
+    class_names: tuple[str, ...]
+    splits: dict[str, list[Photo]]
+    left_out: list[Path]
+
+
+def find(data: Path) -> Found:
     """The photos of every split under /opt/ml/input/data.
 
     A split is a channel of its own, or a folder inside the training channel (`train/train/...`, `train/valid/...`).
-    Class names are the folders' names of the training split.
 
     Raises:
-        UserError: a missing or empty channel, fewer than two classes, or a class that training lacks.
+        UserError: a missing channel, or photos outside a class folder.
     """
     folders = _split_folders(data)
     if "train" not in folders:
         found = ", ".join(sorted(path.name for path in data.iterdir())) if data.is_dir() else ""
         raise UserError(f"there is no channel 'train' (channels: {found or 'none'}): {_EXPECTED.format('train')}")
     classes = {split: _classes(path, path.relative_to(data)) for split, path in folders.items()}
+    left_out = [path for split, folder in folders.items() for path in _others(folder, classes[split])]
+    return Found(classes, {split: str(path.relative_to(data)) for split, path in folders.items()}, left_out)
+
+
+def label(found: Found, classes: Mapping[str, Collection[str]]) -> Channels:
+    """This host's photos with the numbers of their classes, which are the sorted names of the training split.
+
+    Args:
+        classes: split -> the class names that any host has, since a sharded channel gives each host a part only.
+
+    Raises:
+        UserError: an empty channel, fewer than two classes, or a class that training lacks.
+    """
+    for split, shown in found.shown.items():
+        if not classes[split]:
+            raise UserError(f"channel '{shown}' has no photos: {_EXPECTED.format(shown)}")
     names = tuple(sorted(classes["train"]))
     if len(names) < 2:
         raise UserError(f"channel 'train' has one class only ({names[0]}): a classifier needs two folders or more")
-    for split in classes:
+    for split, shown in found.shown.items():
         unknown = sorted(set(classes[split]) - set(names))
         if unknown:
             raise UserError(
-                f"channel '{folders[split].name}' has the class {', '.join(map(repr, unknown))} that channel 'train' "
+                f"channel '{Path(shown).name}' has the class {', '.join(map(repr, unknown))} that channel 'train' "
                 f"lacks: add photos of it to train or remove the folder (train has: {', '.join(names[:20])})"
             )
-    left_out = [path for split, folder in folders.items() for path in _others(folder, classes[split])]
     labelled = {
-        split: [Photo(path, label) for label, name in enumerate(names) for path in found_.get(name, [])]
-        for split, found_ in classes.items()
+        split: [Photo(path, at) for at, name in enumerate(names) for path in inner.get(name, [])]
+        for split, inner in found.folders.items()
     }
-    return Channels(names, labelled["train"], labelled.get("validation", []), labelled.get("test", []), left_out)
+    return Channels(names, labelled, found.left_out)
 
 
 def _split_folders(data: Path) -> dict[str, Path]:
@@ -88,7 +110,7 @@ def _classes(folder: Path, shown: Path) -> dict[str, list[Path]]:
     """Class name -> its photos; folders without photos are left out.
 
     Raises:
-        UserError: no photos at all, or photos that lie outside a class folder.
+        UserError: photos that lie outside a class folder.
     """
     loose = photos(folder)
     if loose:
@@ -97,8 +119,6 @@ def _classes(folder: Path, shown: Path) -> dict[str, list[Path]]:
             f"move each into a folder named after its class, {_EXPECTED.format(shown)}"
         )
     found = {name: photos(path) for name, path in class_folders(folder).items()}
-    if not any(found.values()):
-        raise UserError(f"channel '{shown}' has no photos: {_EXPECTED.format(shown)}")
     return {name: paths for name, paths in found.items() if paths}
 
 

@@ -20,27 +20,29 @@ class Device:
     description: str
 
 
-def choose(compat: str) -> Device:
-    """The first GPU when there is one, else the CPU with as many threads as the cgroup allows.
+def choose(compat: str, local: int = 0, processes: int = 1) -> Device:
+    """This process's GPU when there is one, else its share of the threads that the cgroup allows.
 
     Args:
         compat: the entry point's CUDA compatibility choice in words; empty outside the image.
+        local: number of this process on its host, of so many `processes`.
 
     Raises:
         UserError: a GPU is there but CUDA cannot start on its driver; training on the CPU instead would cost hours.
     """
     words = f"torch {torch.__version__}; CUDA compatibility: {compat or 'not decided (run outside the image)'}"
     if torch.cuda.is_available():
-        properties = torch.cuda.get_device_properties(0)
+        properties = torch.cuda.get_device_properties(local)
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         gpu = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, driver {_driver()}"
-        return Device(torch.device("cuda", 0), bf16, f"device: {gpu}, {'bf16' if bf16 else 'fp32'}, {words}")
+        torch.backends.cudnn.benchmark = True  # crops have one size: the fastest kernels are found once
+        return Device(torch.device("cuda", local), bf16, f"device: {gpu}, {'bf16' if bf16 else 'fp32'}, {words}")
     if Path("/dev/nvidia0").exists():
         raise UserError(
             f"the host has an NVIDIA GPU (driver {_driver()}) but CUDA {torch.version.cuda} cannot start on it "
             f"({words}): take an instance type with a newer driver"
         )
-    threads = cgroup.cpus()
+    threads = max(1, cgroup.cpus() // processes)
     torch.set_num_threads(threads)
     return Device(torch.device("cpu"), False, f"device: CPU, {threads} threads, no NVIDIA GPU, {words}")
 

@@ -1,4 +1,4 @@
-"""The best model as a folder: safetensors, ONNX and the manifest, checked before they are put in place."""
+"""The best model as a folder: weights, ONNX, maybe int8, and the manifest, checked before they are put in place."""
 
 import contextlib
 import dataclasses
@@ -18,20 +18,28 @@ from torch import Tensor
 from kennel import artifact
 from kennel.artifact import Manifest
 from kennel.backbones import Classifier
-from kennel.layout import ONNX, WEIGHTS
+from kennel.layout import INT8, ONNX, WEIGHTS
 from kennel.photos import file_hash
+from kennel_train import quantization
+from kennel_train.quantization import Gate
 
 _PACKAGES = ("kennel", "torch", "torchvision", "timm", "numpy", "pillow", "onnx", "onnxruntime")
 TOLERANCE = 1e-3  # of a probability; measured on lite0 and ResNet-50: below 1e-5
 
 
-def export(classifier: Classifier, sample: Tensor, manifest: Manifest, folder: Path) -> None:
+def export(
+    classifier: Classifier, sample: Tensor, manifest: Manifest, folder: Path, *, int8: Gate | None = None
+) -> Manifest:
     """Write a model folder: everything into a hidden folder first, the manifest last.
 
     Args:
         classifier: moved to the CPU and to evaluation mode, in place.
         sample: uint8 (N, 3, S, S), a few real photos that torch and ONNX Runtime must agree on.
-        manifest: `files` and `versions` are filled in here.
+        manifest: `files`, `versions` and, with a gate, `int8` are filled in here.
+        int8: what an int8 copy is judged by; None makes none.
+
+    Returns:
+        The manifest as it was written.
 
     Raises:
         RuntimeError: ONNX Runtime's probabilities differ from torch's by more than `TOLERANCE`.
@@ -47,11 +55,18 @@ def export(classifier: Classifier, sample: Tensor, manifest: Manifest, folder: P
         safetensors.torch.save_file(state, partial / WEIGHTS)
         (partial / WEIGHTS).chmod(0o644)  # safetensors makes it 0600, and another user may serve it
         _onnx(classifier, sample, partial / ONNX)
-        files = {name: file_hash(partial / name) for name in (WEIGHTS, ONNX)}
+        if int8:
+            verdict = quantization.attempt(partial / ONNX, partial / INT8, int8)
+            manifest = dataclasses.replace(manifest, int8=dataclasses.asdict(verdict))
+        files = {name: file_hash(partial / name) for name in (WEIGHTS, ONNX, INT8) if (partial / name).exists()}
         versions = {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
         for name in files:
             (partial / name).replace(folder / name)
-        artifact.write_manifest(folder, dataclasses.replace(manifest, files=files, versions=versions))
+        if INT8 not in files:
+            (folder / INT8).unlink(missing_ok=True)  # of an earlier export
+        manifest = dataclasses.replace(manifest, files=files, versions=versions)
+        artifact.write_manifest(folder, manifest)
+        return manifest
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -1,9 +1,17 @@
-"""The training loop: epoch, step, evaluate, keep the best. It knows neither files nor SageMaker."""
+"""The training loop: epoch, step, evaluate, keep the best, write a checkpoint. It knows neither files nor SageMaker.
 
+Every random choice is a function of (seed, epoch, photo) or (seed, epoch, step), so that a run that was stopped and
+taken up again ends with the weights of one that never was.
+"""
+
+import logging
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -12,143 +20,279 @@ from kennel import metrics
 from kennel.errors import UserError
 from kennel.hyperparameters import Hyperparameters
 from kennel.metrics import Metric
+from kennel_train import recipe
+from kennel_train.cluster import Cluster
 from kennel_train.device import Device
+from kennel_train.inputs import Index, Inputs
 
-EVALUATION_BATCH = 64
-
-
-@dataclass(frozen=True)
-class Split:
-    """What a module trains or is judged on.
-
-    Item i is row `rows[i]` (int64, (N,)) of `inputs`, uint8 photos (M, 3, R, R) or float features (M, width); its
-    label is `labels[i]` (int64, (N,)). Photos may lie in a memory-mapped file: they are gathered batch by batch.
-    """
-
-    inputs: Tensor
-    rows: Tensor
-    labels: Tensor
-
-    def batch(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        return self.inputs[self.rows[index]].to(device), self.labels[index].to(device)
+log = logging.getLogger("kennel")
 
 
 @dataclass
 class Best:
-    """The best epoch so far: its number, its metrics and its trainable module's state, on the CPU."""
+    """The best epoch so far: its stage and number, its metrics and its trainable module's state, on the CPU."""
 
+    stage: str = ""
     epoch: int = 0
     values: dict[Metric, float] = field(default_factory=dict)
     state: dict[str, Tensor] = field(default_factory=dict)
 
     def beats(self, values: dict[Metric, float]) -> bool:
-        """Whether this epoch is better than `values`: more accuracy, then less loss."""
+        """Whether this epoch is no worse than `values`: more accuracy, then less loss."""
         return bool(self.state) and _rank(self.values) >= _rank(values)
+
+    def as_dict(self) -> dict[str, Any]:
+        values = {metric.name: value for metric, value in self.values.items()}
+        return {"stage": self.stage, "epoch": self.epoch, "values": values, "state": self.state}
+
+    @classmethod
+    def from_dict(cls, row: dict[str, Any]) -> "Best":
+        values = {metric: row["values"][metric.name] for metric in metrics.METRICS if metric.name in row["values"]}
+        return cls(row["stage"], row["epoch"], values, row["state"])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one call of `fit` does: a stage of so many epochs, in micro-batches of so many photos."""
+
+    stage: str
+    epochs: int
+    before: int  # epochs of earlier stages: the numbering goes on
+    micro_batch: int
+    class_weights: Tensor  # float32 (classes,)
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Whom the loop tells: of an epoch's row and its metrics, of a state worth keeping; and whom it asks to stop."""
+
+    stop: Callable[[], bool]
+    hurry: Callable[[], bool]  # whether a job that was stopped before its first step has used up its time
+    save: Callable[[dict[str, Any]], None]
+    on_epoch_end: Callable[[dict[str, Any], dict[Metric, float]], None]
+
+
+class Run:
+    """The state of one stage: module, optimizer, schedule, moving average, position, best epoch."""
+
+    def __init__(
+        self, module: nn.Module, train: Inputs, hp: Hyperparameters, device: Device, plan: Plan, best: Best
+    ) -> None:
+        self.steps = math.ceil(train.total / hp.batch_size)
+        self.module = module
+        self.optimizer = recipe.optimizer(module, hp, device.torch)
+        self.schedule = recipe.schedule(self.optimizer, hp, plan.epochs, self.steps)
+        self.average = recipe.average(module, hp)
+        self.epoch, self.step, self.stale, self.best = 1, 0, 0, best
+        self.sums = torch.zeros(2, dtype=torch.float64, device=device.torch)  # the epoch's losses and weights so far
+        self.rows: list[dict[str, Any]] = []  # one per finished epoch
+
+    @property
+    def judged(self) -> nn.Module:
+        return self.average.module if self.average else self.module
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "position": {"epoch": self.epoch, "step": self.step, "stale": self.stale},
+            "sums": self.sums.cpu(),
+            "best": self.best.as_dict(),
+            "rows": self.rows,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self.epoch, self.step, self.stale = (state["position"][key] for key in ("epoch", "step", "stale"))
+        self.sums = state["sums"].to(self.sums.device)
+        self.rows, self.best = state["rows"], Best.from_dict(state["best"])
 
 
 def fit(
     module: nn.Module,
-    train: Split,
-    validation: Split,
+    train: Inputs,
+    validation: Inputs,
     hp: Hyperparameters,
     device: Device,
-    *,
-    crop: int | None,
-    stop: Callable[[], bool],
-    on_epoch_end: Callable[[int, dict[Metric, float]], None],
-) -> Best:
-    """Train `module` with SGD under a cosine schedule; the best epoch on `validation` is returned.
+    cluster: Cluster,
+    plan: Plan,
+    hooks: Hooks,
+    best: Best,
+    state: dict[str, Any] | None,
+) -> Run:
+    """Train `module`; the best epoch on `validation` is in the run that is returned.
 
     Args:
-        crop: pixels of the random crop that is taken from photos (and of the middle one in evaluation); None for
-            features.
-        stop: asked before every step; the running epoch is then evaluated as it is and is the last.
+        best: what an epoch must beat; an earlier stage's, or an empty one.
+        state: `Run.as_dict()` of a checkpoint of this stage, or None.
 
     Raises:
         UserError: the loss is no number any more.
     """
-    generator = torch.Generator().manual_seed(hp.seed)
-    batch_size = min(hp.batch_size, len(train.labels))
-    steps = math.ceil(len(train.labels) / batch_size)
-    optimizer = torch.optim.SGD(
-        [p for p in module.parameters() if p.requires_grad],
-        lr=hp.learning_rate,
-        momentum=hp.momentum,
-        weight_decay=hp.weight_decay,
-        nesterov=hp.momentum > 0,
-    )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, hp.epochs * steps)
-    best = Best()
-    for epoch in range(1, hp.epochs + 1):
-        module.train()
-        losses: list[Tensor] = []
-        for index in torch.split(torch.randperm(len(train.labels), generator=generator), batch_size):
-            if stop():
+    run = Run(module, train, hp, device, plan, best)
+    if state:
+        run.restore(state)
+    # Stopped before the first step of all: what can be learned in the time that is left becomes the model.
+    late = not run.best.state and run.step == 0 and cluster.any(hooks.stop())
+    saved = time.monotonic()
+    while run.epoch <= plan.epochs and not (hp.patience and run.stale >= hp.patience):
+        started, waited, begun = time.monotonic(), train.waited, run.step
+        rate = run.schedule.get_last_lr()[-1]
+        for stopped in _steps(run, train, hp, device, cluster, plan, hooks.hurry if late else hooks.stop):
+            if stopped:
                 break
-            if crop and len(index) == 1 < batch_size:
-                continue  # batch normalization cannot be trained on one photo
-            inputs, labels = train.batch(index, device.torch)
-            if crop:
-                inputs = random_crop(inputs, crop, generator)
-            with torch.autocast(device.torch.type, torch.bfloat16, enabled=device.bf16):
-                loss = cross_entropy(module(inputs), labels)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.detach())
-        values = _epoch_values(module, losses, validation, device, crop, epoch)
-        if not best.beats(values):
-            best = Best(epoch, values, {key: value.cpu().clone() for key, value in module.state_dict().items()})
-        on_epoch_end(epoch, values)
-        if stop():
+            if time.monotonic() - saved > 60 * hp.checkpoint_minutes and run.step < run.steps:
+                hooks.save(run.as_dict())
+                saved = time.monotonic()
+        interrupted = run.step < run.steps
+        if interrupted and not late:
+            hooks.save(run.as_dict())  # as it is: the epoch goes on here when the job is started again
+        if interrupted and run.best.state:
             break
-    return best
+        seconds = time.monotonic() - started
+        values = _epoch_values(run, validation, device, cluster)
+        row = {
+            "stage": plan.stage,
+            "epoch": plan.before + run.epoch,
+            "learning_rate": rate,
+            "seconds": seconds,
+            "photos_per_second": train.total * (run.step - begun) / run.steps / max(seconds, 1e-9),
+            "waited": (train.waited - waited) / max(seconds, 1e-9),
+            **{metric.name: value for metric, value in values.items()},
+        }
+        _close_epoch(run, plan, row, values)
+        hooks.on_epoch_end(row, values)
+        if interrupted:
+            break
+        if not late:
+            hooks.save(run.as_dict())
+            saved = time.monotonic()
+    return run
 
 
-def evaluate(module: nn.Module, split: Split, device: Device, crop: int | None) -> tuple[float, float]:
-    """(mean cross-entropy in nats, accuracy 0–1) of a module on a split, the middle crop of its photos."""
+def evaluate(module: nn.Module, split: Inputs, device: Device, cluster: Cluster) -> tuple[float, float]:
+    """(mean cross-entropy in nats, accuracy 0–1) of a module on a split, over all ranks."""
+    sums = torch.zeros(3, dtype=torch.float64)
+    for logits, labels in logits_of(module, split, device):
+        loss = cross_entropy(logits, labels, reduction="sum")
+        hits = (logits.argmax(1) == labels).sum()
+        sums += torch.stack([loss.double(), hits.double(), torch.tensor(len(labels), device=loss.device)]).cpu()
+    loss, hits, count = cluster.sum(sums).tolist()
+    return loss / count, hits / count
+
+
+def logits_of(module: nn.Module, split: Inputs, device: Device) -> Iterator[tuple[Tensor, Tensor]]:
+    """(float32 logits (n, classes), labels (n,)) of this rank's items of a split, in order."""
     module.eval()
-    loss, hits = 0.0, 0
     with torch.inference_mode(), torch.autocast(device.torch.type, torch.bfloat16, enabled=device.bf16):
-        for index in torch.split(torch.arange(len(split.labels)), EVALUATION_BATCH):
-            inputs, labels = split.batch(index, device.torch)
-            logits = module(middle(inputs, crop) if crop else inputs).float()
-            loss += float(cross_entropy(logits, labels, reduction="sum"))
-            hits += int((logits.argmax(1) == labels).sum())
-    return loss / len(split.labels), hits / len(split.labels)
+        for inputs, labels in split.evaluation():
+            yield module(inputs).float(), labels
 
 
-def middle(photos: Tensor, side: int) -> Tensor:
-    """The middle square, the one that `kennel.preprocessing.square` cuts: (N, 3, R, R) -> (N, 3, side, side)."""
-    edge = (photos.shape[-1] - side) // 2
-    return photos[..., edge : edge + side, edge : edge + side]
+def _steps(
+    run: Run,
+    train: Inputs,
+    hp: Hyperparameters,
+    device: Device,
+    cluster: Cluster,
+    plan: Plan,
+    stop: Callable[[], bool],
+) -> Iterator[bool]:
+    """The steps that are left of the running epoch; after each, whether the job is to stop.
 
-
-def random_crop(photos: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """One random square per photo, mirrored half of the time: (N, 3, R, R) -> (N, 3, side, side).
-
-    `generator` lives on the CPU, so that a seed means the same on every device.
+    An epoch's photos are dealt evenly over its steps, so that no step has a remainder of one or two.
     """
-    room = photos.shape[-1] - side + 1
-    corners = torch.randint(room, (len(photos), 2), generator=generator).tolist()
-    mirrored = (torch.rand(len(photos), generator=generator) < 0.5).tolist()
-    cut = []
-    for photo, (top, left), flip in zip(photos, corners, mirrored, strict=True):
-        square = photo[:, top : top + side, left : left + side]
-        cut.append(square.flip(2) if flip else square)
-    return torch.stack(cut)
+    parts = np.array_split(train.order(hp.seed, run.epoch), run.steps)[run.step :]
+    micro = [_cut(part, plan.micro_batch) for part in parts]
+    batches = train.training([index for cuts in micro for index in cuts], hp.seed, run.epoch)
+    weights = plan.class_weights.to(device.torch)
+    run.module.train()
+    for cuts in micro:
+        if cluster.world == 1 and stop() and (run.step or run.epoch > 1 or run.best.state):
+            yield True
+            return
+        torch.manual_seed(hash((hp.seed, run.epoch, run.step, cluster.rank)) % 2**63)  # for dropout
+        run.optimizer.zero_grad(set_to_none=True)
+        sums = torch.zeros(2, device=device.torch)
+        for _ in cuts:
+            inputs, labels = next(batches)
+            with torch.autocast(device.torch.type, torch.bfloat16, enabled=device.bf16):
+                logits = run.module(inputs)
+            loss, weight = recipe.loss_sum(logits, labels, weights, hp.label_smoothing)
+            loss.backward()  # type: ignore[no-untyped-call]
+            sums += torch.stack([loss.detach(), weight])
+        stopped = _share(run.module, sums, cluster, stop() if cluster.world > 1 else False)
+        gradients = [p.grad for p in run.module.parameters() if p.grad is not None]
+        torch._foreach_div_(gradients, sums[1])
+        if hp.gradient_clip:
+            nn.utils.clip_grad_norm_(run.module.parameters(), hp.gradient_clip)
+        run.optimizer.step()
+        run.schedule.step()
+        if run.average:
+            run.average.update_parameters(run.module)
+        run.sums += sums
+        run.step += 1
+        yield stopped
 
 
-def _epoch_values(
-    module: nn.Module, losses: list[Tensor], validation: Split, device: Device, crop: int | None, epoch: int
-) -> dict[Metric, float]:
-    train_loss = float(torch.stack(losses).mean()) if losses else math.nan
-    loss, accuracy = evaluate(module, validation, device, crop)
-    if losses and not (math.isfinite(train_loss) and math.isfinite(loss)):
-        raise UserError(f"the loss is no number any more in epoch {epoch}: lower learning_rate")
+def _share(module: nn.Module, sums: Tensor, cluster: Cluster, stop: bool) -> bool:
+    """Add up gradients and `sums` over all ranks and average the statistics, in one transfer; whether any rank stops.
+
+    Afterwards every rank holds the same numbers to the last bit. One flat buffer instead of DistributedDataParallel,
+    because a rank may have no photo in a step, and because statistics then agree at every checkpoint.
+    """
+    if cluster.world == 1:
+        return stop
+    targets = [sums]
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            targets.append(parameter.grad)
+    statistics = [b for name, b in module.named_buffers() if name.endswith(("running_mean", "running_var"))]
+    for statistic in statistics:
+        statistic /= cluster.world
+    targets += statistics
+    flat = torch.cat([target.reshape(-1) for target in targets] + [sums.new_tensor([float(stop)])])
+    cluster.sum(flat)
+    at = 0
+    for target in targets:
+        target.copy_(flat[at : at + target.numel()].view_as(target))
+        at += target.numel()
+    return bool(flat[-1] > 0)
+
+
+def _cut(part: Index, size: int) -> list[Index]:
+    """An optimizer's batch as micro-batches of nearly equal length; none where this rank has no photo in it."""
+    return np.array_split(part, math.ceil(len(part) / size)) if len(part) else []
+
+
+def _epoch_values(run: Run, validation: Inputs, device: Device, cluster: Cluster) -> dict[Metric, float]:
+    loss, accuracy = evaluate(run.judged, validation, device, cluster)
     values = {metrics.VALIDATION_LOSS: loss, metrics.VALIDATION_ACCURACY: accuracy}
-    return {metrics.TRAIN_LOSS: train_loss, **values} if losses else values
+    total, weight = run.sums.tolist()
+    if not weight:
+        return values
+    if not (math.isfinite(total) and math.isfinite(loss)):
+        raise UserError(f"the loss is no number any more in epoch {run.epoch}: lower learning_rate")
+    return {metrics.TRAIN_LOSS: total / weight, **values}
+
+
+def _close_epoch(run: Run, plan: Plan, row: dict[str, Any], values: dict[Metric, float]) -> None:
+    """Note the epoch, keep it where it is the best, and stand at the start of the next one."""
+    run.rows.append(row)
+    run.stale += 1
+    if not run.best.beats(values):
+        state = {key: value.cpu().clone() for key, value in run.judged.state_dict().items()}
+        run.best, run.stale = Best(plan.stage, row["epoch"], values, state), 0
+    run.epoch, run.step = run.epoch + 1, 0
+    run.sums.zero_()
 
 
 def _rank(values: dict[Metric, float]) -> tuple[float, float]:

@@ -1,83 +1,118 @@
-"""The decoded photos of one job, split three ways, and what the manifest says of them."""
+"""The decoded photos of one job, split three ways and dealt to its ranks, and what the manifest says of them.
+
+Each rank decodes and keeps its own share; what is known of all photos is gathered, so that every rank decides alike.
+"""
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from kennel.errors import UserError
 from kennel.hyperparameters import Hyperparameters
 from kennel.photos import split
 from kennel.preprocessing import Preprocessing
-from kennel_train import decoding
-from kennel_train.data import Channels
-from kennel_train.decoding import Bad, Decoded
+from kennel_train import crops, decoding
+from kennel_train.cluster import Cluster
+from kennel_train.data import Channels, Photo
+from kennel_train.decoding import Bad, Decoded, Readable
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split: this rank's photos decoded, and what is known of everyone's."""
+
+    mine: Decoded
+    ids: NDArray[np.int64]  # mine among `photos`
+    photos: list[Readable]  # of all ranks, by path
 
 
 @dataclass(frozen=True)
 class Splits:
-    train: Decoded
-    validation: Decoded
-    test: Decoded | None
+    """`parts` has train and validation, and test where such a channel was given."""
+
+    parts: dict[str, Part]
     bad: list[Bad]  # unreadable photos, left out
+    unread: int  # photos that a stopped job did not come to
+    held_out: bool  # validation was taken out of train
 
     @classmethod
     def decode(
-        cls, channels: Channels, row: Preprocessing, hp: Hyperparameters, say: Callable[[str], None]
+        cls,
+        channels: Channels,
+        sharded: frozenset[str],
+        row: Preprocessing,
+        hp: Hyperparameters,
+        cluster: Cluster,
+        stop: Callable[[], bool],
+        say: Callable[[str], None],
     ) -> "Splits":
-        """Decode every channel; validation is taken out of train where no channel gave it.
+        """Decode this rank's share of every channel; validation is taken out of train where no channel gave it.
+
+        Args:
+            sharded: splits whose photos differ from host to host.
 
         Raises:
-            UserError: too many unreadable photos, or a class that is left with none to train on.
+            UserError: too many unreadable photos, or none that could be left for validation.
         """
-        given = {"train": channels.train, "validation": channels.validation, "test": channels.test}
-        parts: dict[str, Decoded] = {}
+        parts: dict[str, Part] = {}
         bad: list[Bad] = []
-        for name, photos in given.items():
-            if photos:
-                parts[name], unreadable = decoding.decode(photos, row, hp.on_bad_image, say)
-                bad += unreadable
-        decoding.refuse_many(bad, sum(map(len, given.values())))
-        if "validation" not in parts:
-            parts["train"], parts["validation"] = _hold_out(parts["train"], hp.validation_fraction)
-        for name in given:
-            if name in parts:
-                _say_counts(name, parts[name], channels.class_names, say)
-        return cls(parts["train"], parts["validation"], parts.get("test"), bad)
+        total = unread = 0
+        for name, photos in channels.splits.items():
+            share = _share(photos, name in sharded, cluster, hp.seed)
+            mine, wrong = decoding.decode(share, row, hp.on_bad_image, say, stop)
+            theirs = cluster.gather((mine.photos, wrong, len(share)))
+            parts[name] = _part(mine, [photo for row_ in theirs for photo in row_[0]])
+            bad += [photo for row_ in theirs for photo in row_[1]]
+            total += (asked := sum(row_[2] for row_ in theirs))
+            unread += asked - sum(len(row_[0]) + len(row_[1]) for row_ in theirs)
+        decoding.refuse_many(bad, total)
+        held_out = "validation" not in parts
+        if held_out:
+            parts = _hold_out(parts["train"], hp.validation_fraction) | {k: p for k, p in parts.items() if k == "test"}
+        return cls(parts, bad, unread, held_out)
+
+    def fingerprint(self) -> str:
+        """sha256 of every split's labels and file hashes."""
+        rows = sorted(f"{name} {p.label} {p.digest}" for name, part in self.parts.items() for p in part.photos)
+        return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
     def provenance(self, root: Path) -> dict[str, object]:
         """What the model was made of: photos per split, a fingerprint of them all, what was left out and why."""
-        parts = {"train": self.train, "validation": self.validation, **({"test": self.test} if self.test else {})}
-        rows = sorted(
-            f"{name} {label} {digest}"
-            for name, part in parts.items()
-            for label, digest in zip(part.labels.tolist(), part.digests, strict=True)
-        )
         return {
-            "fingerprint": hashlib.sha256("\n".join(rows).encode()).hexdigest(),
-            "photos": {name: len(part.labels) for name, part in parts.items()},
+            "fingerprint": self.fingerprint(),
+            "photos": {name: len(part.photos) for name, part in self.parts.items()},
             "skipped": [{"photo": str(photo.path.relative_to(root)), "reason": photo.reason} for photo in self.bad],
+            **({"unread": self.unread} if self.unread else {}),
         }
 
 
-def _hold_out(decoded: Decoded, fraction: float) -> tuple[Decoded, Decoded]:
-    """(train, validation), stratified, by each file's hash: the same photos wherever the folder lies."""
+def _share(photos: list[Photo], sharded: bool, cluster: Cluster, seed: int) -> list[Photo]:
+    """This rank's photos, shuffled: a job that is stopped early has then seen something of every class."""
+    rank, world = (cluster.local, cluster.local_world) if sharded else (cluster.rank, cluster.world)
+    mine = photos[rank::world]
+    return [mine[at] for at in crops.order(seed, 0, len(mine))]
+
+
+def _part(mine: Decoded, everyones: list[Readable]) -> Part:
+    photos = sorted(everyones, key=lambda photo: str(photo.path))
+    number = {photo.path: at for at, photo in enumerate(photos)}
+    return Part(mine, np.array([number[photo.path] for photo in mine.photos], dtype=np.int64), photos)
+
+
+def _hold_out(part: Part, fraction: float) -> dict[str, Part]:
+    """Train and validation, stratified, by each file's hash: the same photos wherever the folder lies."""
     classes: dict[int, dict[Path, str]] = {}
-    for path, label, digest in zip(decoded.paths, decoded.labels.tolist(), decoded.digests, strict=True):
-        classes.setdefault(label, {})[path] = digest
+    for photo in part.photos:
+        classes.setdefault(photo.label, {})[photo.path] = photo.digest
     held = {path for hashed in classes.values() for path in split(hashed, fraction)[1]}
     if not held:
         raise UserError("every class has one photo only, none is left for validation: add photos or a channel 'val'")
-    index = range(len(decoded.paths))
-    kept = decoded.take([i for i in index if decoded.paths[i] not in held])
-    return kept, decoded.take([i for i in index if decoded.paths[i] in held])
-
-
-def _say_counts(name: str, part: Decoded, class_names: tuple[str, ...], say: Callable[[str], None]) -> None:
-    counts = Counter(part.labels.tolist())
-    shown = ", ".join(f"{c} {counts[label]}" for label, c in enumerate(class_names))
-    say(f"{name}: {len(part.labels)} photos ({shown if len(shown) < 500 else f'{len(counts)} classes'})")
-    empty = [c for label, c in enumerate(class_names) if not counts[label]]
-    if name == "train" and empty:
-        raise UserError(f"no photo of class {empty[0]!r} is left to train on: add photos or remove the folder")
+    made = {}
+    for name, wanted in (("train", False), ("validation", True)):
+        own = [at for at, photo in enumerate(part.mine.photos) if (photo.path in held) == wanted]
+        made[name] = _part(part.mine.take(own), [photo for photo in part.photos if (photo.path in held) == wanted])
+    return made

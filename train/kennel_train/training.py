@@ -1,110 +1,163 @@
 """One training job from top to bottom: channels and hyperparameters in, the best epoch's model folder out."""
 
 import dataclasses
+import json
 import logging
-from collections.abc import Callable
-from datetime import UTC, datetime
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from kennel import backbones, hyperparameters, metrics
-from kennel.artifact import Manifest
-from kennel.backbones import Classifier
+from kennel.backbones import Backbone, Classifier
 from kennel.hyperparameters import Hyperparameters
 from kennel.layout import Layout
 from kennel.metrics import Metric
-from kennel_train import data, device, export, features, hooks, loop
-from kennel_train.decoding import Decoded
+from kennel.photos import SPLITS
+from kennel_train import audit, data, device, earlier, features, finish, hooks, pipe, stages
+from kennel_train.checkpoint import Checkpoints
+from kennel_train.cluster import Cluster
+from kennel_train.data import Channels
 from kennel_train.device import Device
-from kennel_train.loop import Best, Split
+from kennel_train.earlier import Earlier
+from kennel_train.finish import Ending
+from kennel_train.phases import Phases
 from kennel_train.splits import Splits
+from kennel_train.stages import Job, Stop
 
 log = logging.getLogger("kennel")
 
 
-def run(layout: Layout, stop: Callable[[], bool], weights: Path | None, compat: str) -> None:
+def run(layout: Layout, stop: Stop, weights: Path | None, compat: str, name: str, cluster: Cluster) -> None:
     """The whole job.
 
     Args:
         stop: whether the job was asked to end; it then ends with the best epoch so far.
         weights: a folder of pretrained weights that the image carries, or None.
         compat: the entry point's CUDA compatibility choice in words, for the log.
+        name: the job's, for the report.
 
     Raises:
         UserError: whatever the user can mend.
     """
-    chosen = device.choose(compat)
+    phases = Phases()
+    chosen = device.choose(compat, cluster.local, cluster.local_world)
     log.info(chosen.description)
-    raw = hyperparameters.load(layout.hyperparameters)
-    hp = hyperparameters.parse(raw)
-    log.info("hyperparameters: %s", " ".join(f"{k}={v}" for k, v in dataclasses.asdict(hp).items()))
-    hook = hooks.load(raw, layout.code)
-    channels = data.find(layout.data)
-    for path in channels.left_out:
-        log.info("left out, not a photo: %s", path.relative_to(layout.data))
-    torch.manual_seed(hp.seed)
+    with tempfile.TemporaryDirectory(prefix="kennel-") as scratch:
+        raw = hyperparameters.load(layout.hyperparameters)
+        hp = hyperparameters.parse(raw)
+        before = earlier.find(layout.data / "model", Path(scratch) / "model")
+        hp = _settled(hp, raw, chosen, before)
+        log.info("hyperparameters: %s", " ".join(f"{k}={v}" for k, v in dataclasses.asdict(hp).items()))
+        hook = hooks.load(raw, layout.code)
+        with phases("find photos"):
+            root = pipe.spool(layout.config, layout.data, Path(scratch) / "pipe", log.info)
+            channels = _channels(root, cluster)
+        torch.manual_seed(hp.seed)
+        backbone = earlier.backbone(before) if before else _backbone(hp, layout, weights)
+        log.info("backbone: %s (%s), weights: %s", backbone.name, backbone.library, backbone.weights)
+        with phases("decode"):
+            sharded = _sharded(layout)
+            splits = Splits.decode(channels, sharded, backbone.preprocessing, hp, cluster, stop, log.info)
+        audited = _audit(splits, channels, root, layout, hp, cluster)
+        hp = _clamped(hp, len(splits.parts["train"].photos))
+        classifier = Classifier(backbone, len(channels.class_names))
+        if before:
+            taken, new = earlier.head(classifier, channels.class_names, before)
+            log.info("head: %d classes of the earlier model, %d new ones", len(taken), len(new))
+        classifier.to(chosen.torch)
+        classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forgot it
+
+        def on_epoch_end(row: dict[str, Any], values: dict[Metric, float]) -> None:
+            log.info(metrics.line(values, epoch=row["epoch"], stage=row["stage"]))
+            if hook and cluster.leads:
+                hook(row["epoch"], {metric.name: value for metric, value in values.items()})
+
+        identity, key = _identity(classifier, backbone, channels, splits, hp, cluster, chosen)
+        checkpoints = Checkpoints(layout.checkpoints, identity)
+        job = Job(classifier, splits, hp, chosen, cluster, checkpoints, key, stop, phases, on_epoch_end)
+        trained = stages.train(job)
+        finish.finish(job, trained, Ending(name, backbone, channels.class_names, audited, root, layout))
+
+
+def _settled(hp: Hyperparameters, raw: Mapping[str, Any], chosen: Device, before: Earlier | None) -> Hyperparameters:
+    """The hyperparameters with what the device and an earlier model decide."""
+    if hp.strategy == "auto":
+        hp = dataclasses.replace(hp, strategy="probe-then-finetune" if chosen.torch.type == "cuda" else "probe")
+    return earlier.settle(hp, raw, before) if before else hp
+
+
+def _clamped(hp: Hyperparameters, photos: int) -> Hyperparameters:
+    if hp.batch_size <= photos:
+        return hp
+    log.warning("warning: batch_size=%d is more than the %d training photos and becomes that", hp.batch_size, photos)
+    return dataclasses.replace(hp, batch_size=photos)
+
+
+def _channels(root: Path, cluster: Cluster) -> Channels:
+    """The labelled photos of this host; a sharded channel's classes are those of all hosts."""
+    found = data.find(root)
+    for path in found.left_out:
+        log.info("left out, not a photo: %s", path.relative_to(root))
+    everyones = cluster.gather({split: sorted(classes) for split, classes in found.folders.items()})
+    return data.label(found, {split: {c for row in everyones for c in row.get(split, [])} for split in found.folders})
+
+
+def _sharded(layout: Layout) -> frozenset[str]:
+    """The splits whose photos differ from host to host, by inputdataconfig.json."""
+    path = layout.config / "inputdataconfig.json"
+    row = json.loads(path.read_text() or "{}") if path.exists() else {}
+    sharded = {name for name, channel in row.items() if channel.get("S3DistributionType") == "ShardedByS3Key"}
+    return frozenset(split for split, names in SPLITS.items() if sharded & set(names))
+
+
+def _backbone(hp: Hyperparameters, layout: Layout, weights: Path | None) -> Backbone:
     channel = layout.data / "pretrained"
-    backbone = backbones.load(
-        hp.backbone, hp.image_size, hp.pretrained, channel if channel.is_dir() else None, baked=weights
-    )
-    log.info("backbone: %s (%s), weights: %s", backbone.name, backbone.library, backbone.weights)
-    splits = Splits.decode(channels, backbone.preprocessing, hp, log.info)
-    classifier = Classifier(backbone, len(channels.class_names)).to(chosen.torch)
-    classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forgot it
-
-    def on_epoch_end(epoch: int, values: dict[Metric, float]) -> None:
-        log.info(metrics.line(values, epoch=epoch))
-        if hook:
-            hook(epoch, {metric.name: value for metric, value in values.items()})
-
-    best = _train(classifier, splits, hp, chosen, stop, on_epoch_end)
-    if splits.test:
-        loss, accuracy = loop.evaluate(classifier, _photos(splits.test), chosen, hp.image_size)
-        tested = {metrics.TEST_LOSS: loss, metrics.TEST_ACCURACY: accuracy}
-        log.info(metrics.line(tested, best_epoch=best.epoch))
-        best.values |= tested
-    manifest = Manifest(
-        class_names=channels.class_names,
-        preprocessing=backbone.preprocessing,
-        backbone={"name": backbone.name, "library": backbone.library, "weights": backbone.weights},
-        metrics={"epoch": best.epoch, **{metric.name: value for metric, value in best.values.items()}},
-        data=splits.provenance(layout.data),
-        hyperparameters=dataclasses.asdict(hp),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    sample = _photos(splits.validation).batch(torch.arange(min(4, len(splits.validation.rows))), torch.device("cpu"))[0]
-    export.export(classifier, loop.middle(sample, hp.image_size), manifest, layout.model)
-    log.info("model: %s (epoch %d of %d)", layout.model, best.epoch, hp.epochs)
+    given = channel if channel.is_dir() else None
+    return backbones.load(hp.backbone, hp.image_size, hp.pretrained, given, baked=weights)
 
 
-def _photos(decoded: Decoded) -> Split:
-    return Split(*map(torch.from_numpy, (decoded.images, decoded.rows, decoded.labels)))
+def _audit(
+    splits: Splits, channels: Channels, root: Path, layout: Layout, hp: Hyperparameters, cluster: Cluster
+) -> dict[str, Any]:
+    """Log and write the audit; a job that was stopped while it decoded is not held to what it has not seen.
+
+    Raises:
+        UserError: the data can only end in a model, or a figure, that is wrong.
+    """
+    photos = {name: part.photos for name, part in splits.parts.items()}
+    args = (channels.left_out, channels.class_names, root, hp.image_size, hp.allow_missing_classes)
+    found = audit.audit(photos, splits.bad, *args, held_out=splits.held_out)
+    for line in found.table():
+        log.info(line)
+    if cluster.leads:
+        layout.output_data.mkdir(parents=True, exist_ok=True)
+        (layout.output_data / "audit.json").write_text(json.dumps(found.as_json(), indent=2))
+    if not splits.unread:
+        found.refuse()
+    return found.as_json()
 
 
-def _train(
+def _identity(
     classifier: Classifier,
+    backbone: Backbone,
+    channels: Channels,
     splits: Splits,
     hp: Hyperparameters,
+    cluster: Cluster,
     chosen: Device,
-    stop: Callable[[], bool],
-    on_epoch_end: Callable[[int, dict[Metric, float]], None],
-) -> Best:
-    """Fit by the chosen strategy; `classifier` ends as the best epoch."""
-    if hp.batch_size > len(splits.train.labels):
-        log.warning(
-            "warning: batch_size=%d is more than the %d training photos and becomes that",
-            hp.batch_size,
-            len(splits.train.labels),
-        )
-    train, validation = _photos(splits.train), _photos(splits.validation)
-    size = hp.image_size
-    if hp.strategy == "finetune":
-        best = loop.fit(classifier, train, validation, hp, chosen, crop=size, stop=stop, on_epoch_end=on_epoch_end)
-        classifier.load_state_dict(best.state)
-        return best
-    train = features.extract(classifier, train, size, chosen, stop, log.info)
-    validation = features.extract(classifier, validation, size, chosen, stop, log.info)
-    best = loop.fit(classifier.head, train, validation, hp, chosen, crop=None, stop=stop, on_epoch_end=on_epoch_end)
-    classifier.head.load_state_dict(best.state)
-    return best
+) -> tuple[dict[str, str], str]:
+    """What a checkpoint must agree on with the job that takes it up, and the key of the features."""
+    weights = features.weights_digest(classifier.backbone)
+    seen = (backbone.name, backbone.preprocessing, chosen.torch.type, chosen.bf16, cluster.world, torch.__version__)
+    known = {
+        **{name: str(value) for name, value in dataclasses.asdict(hp).items()},
+        "class names": " ".join(channels.class_names),
+        "data fingerprint": splits.fingerprint(),
+        "weights": weights,
+        "number of processes": str(cluster.world),
+    }
+    del known["checkpoint_minutes"]  # changes no weight
+    return known, features.key(weights, seen, splits.fingerprint())

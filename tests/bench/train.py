@@ -1,0 +1,249 @@
+"""`make bench-train`: our training beside the classic torchvision loop, in one run, on the same cores and photos.
+
+Writes build/bench/train.json and prints a table. Ratios are medians over interleaved rounds; larger is better for us,
+but for `probe_job`, which is a share. Parts are chosen by name: input probe_epoch probe_job accuracy gpu.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import classic
+import numpy as np
+import torch
+from PIL import Image
+
+from kennel import cgroup, photos
+from kennel.hyperparameters import Hyperparameters
+from kennel.preprocessing import Preprocessing
+from kennel_launch import runs, samples, scratch
+from kennel_train import crops, decoding, device, loop
+from kennel_train.cluster import Cluster
+from kennel_train.data import Photo
+from kennel_train.inputs import Features
+from kennel_train.loop import Best, Hooks, Plan
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = ROOT.parent / "shared" / "data"
+ROUNDS = 5
+SEEDS = range(5)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", default=list(PARTS), choices=[*PARTS, []], metavar="part")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    file = options.out / "train.json"
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    for part in options.parts:
+        say(f"== {part}")
+        for key, value in PARTS[part](options.out / "scratch").items():
+            found.setdefault(key, {}).update(value)
+    found["machine"] = f"{platform.processor() or platform.machine()}, {cgroup.cpus()} CPUs, torch {torch.__version__}"
+    found["runs"] = f"median of {ROUNDS} interleaved rounds; accuracy: {len(SEEDS)} seeds or folds"
+    file.write_text(json.dumps(found, indent=2))
+    for group in ("ratios", "accuracy", "images_per_second", "seconds"):
+        for name, value in found.get(group, {}).items():
+            print(f"{group:18} {name:32} {value:>10.4g}")
+    print(file)
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+# Input: one process, one thread, photos a second and core.
+
+
+def bench_input(out: Path) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    small = sorted((SHARED / "hymenoptera" / "train").glob("*/*.jpg"))[:60]
+    ratios: dict[str, float] = {}
+    speeds: dict[str, float] = {}
+    for size, paths in (("small", small), ("large", _large(small[:8], out / "large"))):
+        seconds = interleaved(_input_ways(paths))
+        each = {name: len(paths) / value for name, value in seconds.items()}
+        speeds |= {f"input_{size}_{name}": value for name, value in each.items()}
+        # A GPU is handed uint8; everyone hands it floats, which the `_float` ratios compare like with like.
+        ratios[f"input_{size}_first"] = each["first"] / each["classic_uint8"]
+        ratios[f"input_{size}_later"] = each["later"] / each["classic_uint8"]
+        ratios[f"input_{size}_later_float"] = each["later_float"] / each["classic_float"]
+    os.sched_setaffinity(0, set(range(os.cpu_count() or 1)))
+    torch.set_num_threads(cgroup.cpus())
+    return {"ratios": ratios, "images_per_second": speeds}
+
+
+def _input_ways(paths: list[Path]) -> dict[str, Callable[[], object]]:
+    row = Preprocessing()
+    listed = [Photo(path, 0) for path in paths]
+    decoded, bad = decoding.decode(listed, row, "fail", say)
+    assert not bad
+    images = decoded.images
+    epoch = iter(range(1, 1_000_000))
+
+    def cut() -> np.ndarray:
+        drawn = crops.draws(0, next(epoch), len(paths))
+        order = crops.order(0, next(epoch), len(paths))
+        batches = np.array_split(order, -(-len(paths) // 32))
+        return np.concatenate([crops.random_resized(images, decoded.rows[b], drawn[b], 224) for b in batches])
+
+    def first() -> None:
+        decoding.decode(listed, row, "fail", say)
+        cut()
+
+    mean, std = (255 * torch.tensor(value).view(1, 3, 1, 1) for value in (row.mean, row.std))
+
+    def later_float() -> torch.Tensor:
+        return (torch.from_numpy(cut()).permute(0, 3, 1, 2).float() - mean) / std
+
+    return {
+        "classic_uint8": lambda: torch.stack([classic.load(path, classic.TO_UINT8) for path in paths]),
+        "classic_float": lambda: torch.stack([classic.load(path, classic.TO_FLOAT) for path in paths]),
+        "first": first,
+        "later": cut,
+        "later_float": later_float,
+    }
+
+
+def _large(paths: Iterable[Path], folder: Path) -> list[Path]:
+    """The photos at 3000x2000: enlarged, with grain, as JPEGs of a few megabytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = []
+    for at, path in enumerate(paths):
+        with Image.open(path) as photo:
+            wide = np.asarray(photo.convert("RGB").resize((3000, 2000), Image.Resampling.BICUBIC), dtype=np.int16)
+        grain = np.random.default_rng(at).integers(-8, 9, wide.shape, dtype=np.int16)
+        made.append(folder / f"{at}.jpg")
+        Image.fromarray((wide + grain).clip(0, 255).astype(np.uint8)).save(made[-1], quality=90)
+    return made
+
+
+def interleaved(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Median seconds of each way, all of them once a round, after one round that is not counted."""
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for turn in range(ROUNDS + 1):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way()
+            if turn:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+# An epoch of a head: the classic frozen loop runs the whole backbone for it, ours a matrix product.
+
+
+def bench_probe_epoch(out: Path) -> dict[str, Any]:
+    count, few, classes = 6680, 64, 133
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(count, 2048, generator=generator)
+    split = Features(torch.arange(count) % classes, np.arange(count), count, torch.device("cpu"), features)
+    few_photos = Features(torch.arange(classes), np.arange(classes), classes, torch.device("cpu"), features[:classes])
+    hp = Hyperparameters(epochs=1, batch_size=32)
+    chosen = device.choose("")
+
+    def ours() -> None:
+        plan = Plan("probe", 1, 0, count, torch.ones(classes))
+        hooks = Hooks(lambda: False, lambda: False, lambda _: None, lambda *_: None)
+        loop.fit(torch.nn.Linear(2048, classes), split, few_photos, hp, chosen, Cluster(), plan, hooks, Best(), None)
+
+    seconds = interleaved({"classic": lambda: classic.frozen_epoch(few, 32), "ours": ours})
+    classic_epoch = seconds["classic"] / few * count
+    return {
+        "ratios": {"probe_epoch": classic_epoch / seconds["ours"]},
+        "seconds": {"probe_epoch_classic": classic_epoch, "probe_epoch_ours": seconds["ours"]},
+    }
+
+
+# Whole jobs by the real `train`.
+
+
+def job(out: Path, channels: dict[str, Path], **hyperparameters: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(manifest, report) of one training job."""
+    given = {**channels, "pretrained": samples.weights()}
+    layout = scratch.lay_out(out / "ml", given, {"backbone": samples.BACKBONE, **hyperparameters}, "localhost")
+    scratch.link_channels(layout, given)
+    log = out / "train.log"
+    with runs.started(runs.train_here(layout), log) as process:
+        if process.wait():
+            sys.exit(runs.failure(layout, process.returncode, log))
+    manifest = json.loads((layout.model / "manifest.json").read_text())
+    return manifest, json.loads((layout.output_data / "report.json").read_text())
+
+
+def bench_probe_job(out: Path) -> dict[str, Any]:
+    """Start, extraction and twenty epochs over start and extraction; the end of the job by itself."""
+    data = SHARED / "hymenoptera"
+    shares, tails = [], []
+    for _ in range(ROUNDS):
+        _, report = job(out, {"train": data / "train", "validation": data / "val"}, strategy="probe", epochs="20")
+        seconds = dict(report["phases"])
+        say(", ".join(f"{name} {value:.1f} s" for name, value in seconds.items()))
+        before = sum(seconds[name] for name in ("start", "find photos", "decode", "features"))
+        shares.append((before + seconds["probe"] + seconds.get("checkpoints", 0)) / before)
+        tails.append(sum(seconds[name] for name in ("evaluate", "export", "report") if name in seconds))
+    return {"ratios": {"probe_job": statistics.median(shares)}, "seconds": {"job_end": statistics.median(tails)}}
+
+
+def bench_accuracy(out: Path) -> dict[str, Any]:
+    """Recipes were chosen on a fifth of `train`; here `val` is the test channel, looked at once a seed."""
+    data = SHARED / "hymenoptera"
+    channels = {"train": data / "train", "test": data / "val"}
+    found: dict[str, float] = {}
+    probe = {"strategy": "probe", "int8": "false"}
+    both = {"strategy": "probe-then-finetune", "epochs": "5", "int8": "false"}
+    for name, recipe in (("probe", probe), ("probe_then_finetune", both)):
+        scores = []
+        for seed in SEEDS:
+            manifest, _ = job(out, channels, seed=str(seed), **recipe)
+            scores.append(manifest["metrics"]["test:accuracy"])
+            say(f"hymenoptera {name} seed {seed}: {scores[-1]:.4f}")
+        found |= _spread(f"hymenoptera_{name}", scores)
+    scores = []
+    for fold, fold_channels in enumerate(_folds(out)):
+        manifest, _ = job(out, fold_channels, **probe)
+        scores.append(manifest["metrics"]["test:accuracy"])
+        say(f"foods fold {fold}: {scores[-1]:.4f}")
+    return {"accuracy": found | _spread("foods_probe", scores)}
+
+
+def _spread(name: str, scores: list[float]) -> dict[str, float]:
+    return {f"{name}_mean": statistics.mean(scores), f"{name}_min": min(scores), f"{name}_max": max(scores)}
+
+
+def _folds(out: Path) -> Iterable[dict[str, Path]]:
+    """Five times four fifths to train on and one to test with, of the unique photos, by file hash."""
+    source = samples.photos(out / "samples", ROOT / "requirements" / "npm.txt")
+    classes = {name: photos.hashes(photos.photos(folder)) for name, folder in photos.class_folders(source).items()}
+    for fold in SEEDS:
+        target = out / "fold"
+        shutil.rmtree(target, ignore_errors=True)
+        for name, hashed in classes.items():
+            for at, path in enumerate(sorted(hashed, key=hashed.__getitem__)):
+                side = "test" if at % len(SEEDS) == fold else "train"
+                (target / side / name).mkdir(parents=True, exist_ok=True)
+                (target / side / name / path.name).symlink_to(path.resolve())
+        yield {"train": target / "train", "test": target / "test"}
+
+
+PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "input": bench_input,
+    "probe_epoch": bench_probe_epoch,
+    "probe_job": bench_probe_job,
+    "accuracy": bench_accuracy,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""A model folder from a real network: what is in it, and what the manifest says of it."""
+
+import errno
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from kennel import artifact, backbones
+from kennel.artifact import Manifest
+from kennel.backbones import Classifier
+from kennel.layout import INT8, MANIFEST, ONNX, WEIGHTS
+from kennel_train import export
+from kennel_train.quantization import Gate, Part
+
+PHOTOS = np.random.default_rng(0).integers(0, 256, (24, 3, 64, 64), np.uint8)
+PHOTOS[::2] //= 8  # dark and bright in turn
+LABELS = np.arange(24) % 2
+
+
+@pytest.fixture(scope="module")
+def made():
+    """(a classifier that tells bright from dark, its manifest, a gate that its int8 copy passes)."""
+    torch.manual_seed(0)
+    backbone = backbones.load("test_resnet", 64, pretrained=False, channel=None, baked=None)
+    classifier = Classifier(backbone, 2).eval()
+    with torch.inference_mode():
+        features = classifier.features(torch.from_numpy(PHOTOS))
+        dark, bright = features[::2].mean(0), features[1::2].mean(0)
+        classifier.head.weight.copy_(torch.stack([dark - bright, bright - dark]))
+        classifier.head.bias.copy_(-classifier.head.weight @ (dark + bright) / 2)
+        logits = classifier(torch.from_numpy(PHOTOS)).numpy()
+    part = Part(lambda items: PHOTOS[items], logits, LABELS)
+    evaluation = {"validation": {"top1": 1.0}}
+    row = Manifest(("dark", "bright"), backbone.preprocessing, {}, temperature=1.7, evaluation=evaluation)
+    return classifier, row, Gate(part, part)
+
+
+def exported(made, folder, gate):
+    classifier, row, _ = made
+    written = export.export(classifier, torch.from_numpy(PHOTOS[:4]), row, folder, int8=gate)
+    assert artifact.read_manifest(folder) == written
+    assert {path.name for path in folder.iterdir()} == {MANIFEST, *written.files}
+    assert (written.temperature, written.evaluation) == (1.7, {"validation": {"top1": 1.0}})
+    return written
+
+
+def test_int8_is_a_file_of_the_model_where_it_was_kept_and_leaves_with_the_next_export(made, tmp_path):
+    gate = made[2]
+    written = exported(made, tmp_path, gate)
+    assert set(written.files) == {WEIGHTS, ONNX, INT8}
+    assert written.int8["kept"]
+    assert written.int8["int8_accuracy"] == 1.0
+    opposite = replace(gate.train, logits=-gate.train.logits)
+    written = exported(made, tmp_path, Gate(opposite, opposite))
+    assert set(written.files) == {WEIGHTS, ONNX}
+    assert not written.int8["kept"]
+    assert "agrees with float32 on 0 of 48 photos" in written.int8["reason"]
+
+
+def test_without_a_gate_there_is_no_int8_and_a_full_disk_changes_nothing(made, tmp_path):
+    (tmp_path / INT8).write_bytes(b"of an earlier export")
+    written = exported(made, tmp_path, None)
+    assert written.int8 == {}
+    saved = safetensors.torch.load_file(tmp_path / WEIGHTS)
+    assert saved.keys() == made[0].state_dict().keys()
+    for key, value in made[0].state_dict().items():
+        assert torch.equal(saved[key], value), key
+
+    def full(items):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    gate = replace(made[2], train=replace(made[2].train, photos=full))
+    with pytest.raises(OSError, match="No space left"):
+        export.export(made[0], torch.from_numpy(PHOTOS[:4]), made[1], tmp_path, int8=gate)
+    assert artifact.read_manifest(tmp_path) == written, "a full disk must leave the model that was there"
+    assert {path.name for path in tmp_path.iterdir()} == {MANIFEST, ONNX, WEIGHTS}

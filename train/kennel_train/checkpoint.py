@@ -1,0 +1,114 @@
+"""Checkpoints in /opt/ml/checkpoints, which SageMaker copies to S3 while the job runs and back when it restarts.
+
+A file is there whole or not at all, and its name holds its hash: one that was torn on its way is not loaded.
+What is in them, and when one is written, the training loop decides.
+"""
+
+import hashlib
+import io
+import logging
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kennel.errors import UserError
+
+log = logging.getLogger("kennel")
+_KEPT = 2  # the newest, and the one before it should the newest be torn
+_NAME = re.compile(r"^(?P<stem>[a-z]+(-[0-9a-f]+)*)\.(?P<digest>[0-9a-f]{16})\.pt$")
+
+
+def save(folder: Path, stem: str, content: Mapping[str, Any]) -> Path:
+    """Write `<stem>.<hash>.pt` in one step, on the disk before it is returned.
+
+    Args:
+        stem: letters, then parts of hexadecimal digits: `checkpoint-00000012`.
+        content: tensors, numbers, strings and containers of them.
+
+    Raises:
+        OSError: the disk is full; an earlier checkpoint is then still there.
+    """
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    data = buffer.getbuffer()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{stem}.{hashlib.sha256(data).hexdigest()[:16]}.pt"
+    partial = folder / f".{path.name}.partial"
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+    handle = os.open(folder, os.O_RDONLY)  # the new name itself must be on the disk, too
+    os.fsync(handle)
+    os.close(handle)
+    return path
+
+
+def load(folder: Path, prefix: str) -> dict[str, Any] | None:
+    """The newest whole file whose stem begins with `prefix`; torn ones are named in the log and passed over.
+
+    Files that are not ours are not looked at, the platform's `*.sagemaker-uploading` and `*.sagemaker-uploaded`
+    included.
+    """
+    for path in sorted(_ours(folder, prefix), reverse=True):
+        data = path.read_bytes()
+        match = _NAME.match(path.name)
+        if match and hashlib.sha256(data).hexdigest()[:16] == match["digest"]:
+            found: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            return found
+        log.warning("warning: checkpoint %s is torn and is passed over", path.name)
+    return None
+
+
+class Checkpoints:
+    """One job's checkpoints, numbered as they are written; `identity` says of which job they are."""
+
+    def __init__(self, folder: Path, identity: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.identity = dict(identity)
+        self._number = max((int(path.name[11:19]) for path in _ours(folder, "checkpoint-")), default=0)
+
+    def load(self) -> dict[str, Any] | None:
+        """What the job had reached, or None where it begins.
+
+        Raises:
+            UserError: the folder's checkpoints are another job's.
+        """
+        found = load(self.folder, "checkpoint-")
+        if found is None:
+            return None
+        theirs = found["identity"]
+        for key, ours in self.identity.items():
+            if theirs.get(key) != ours:
+                raise UserError(
+                    f"{self.folder} holds checkpoints of another job, its {key} was {theirs.get(key)} and is now "
+                    f"{ours}: give this job an empty checkpoint folder (checkpoint_s3_uri), or the other's settings"
+                )
+        return found
+
+    def save(self, content: Mapping[str, Any]) -> None:
+        """Write the next checkpoint, then remove all but the newest two.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        self._number += 1
+        save(self.folder, f"checkpoint-{self._number:08d}", {"identity": self.identity, **content})
+        for old in sorted(_ours(self.folder, "checkpoint-"))[:-_KEPT]:
+            old.unlink(missing_ok=True)
+        for partial in self.folder.glob(".checkpoint-*.partial"):  # a killed job's
+            partial.unlink(missing_ok=True)
+
+
+def _ours(folder: Path, prefix: str) -> list[Path]:
+    found = folder.iterdir() if folder.is_dir() else ()
+    return [path for path in found if path.name.startswith(prefix) and _NAME.match(path.name)]

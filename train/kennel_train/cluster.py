@@ -1,0 +1,70 @@
+"""The processes of one job and what they tell each other: ranks, sums, gathered objects. A job of one tells nobody."""
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+PATIENCE = timedelta(minutes=30)  # for the slowest rank, of a host that decodes large photos for instance
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """This process among `world`; `local` is its number on its host, which runs `local_world` of them."""
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+    local_world: int = 1
+
+    @classmethod
+    def join(cls) -> "Cluster":
+        """The cluster that torchrun's environment speaks of, joined: NCCL where there are GPUs, else gloo."""
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return cls()
+        gpu = torch.cuda.is_available()
+        if gpu:
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=PATIENCE)
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        return cls(*(int(os.environ[name]) for name in names))
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank writes and speaks."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all ranks, in place."""
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values
+
+    def any(self, word: bool) -> bool:
+        """Whether any rank says so."""
+        return bool(self.sum(torch.tensor(float(word))) > 0)
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's value, in the order of ranks."""
+        if self.world == 1:
+            return [value]
+        found: list[Any] = [None] * self.world
+        dist.all_gather_object(found, value)
+        return found
+
+    def told(self, value: T) -> T:
+        """Rank 0's value."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def leave(self) -> None:
+        if self.world > 1:
+            dist.destroy_process_group()

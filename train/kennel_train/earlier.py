@@ -1,0 +1,89 @@
+"""Incremental training: a model that an earlier job wrote, in the channel `model`, as the start of this one."""
+
+import dataclasses
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from kennel import artifact, backbones, hyperparameters
+from kennel.artifact import Manifest
+from kennel.backbones import Backbone, Classifier
+from kennel.errors import UserError
+from kennel.hyperparameters import Hyperparameters
+from kennel.layout import MANIFEST, WEIGHTS
+
+
+@dataclass(frozen=True)
+class Earlier:
+    manifest: Manifest
+    state: dict[str, Tensor]  # the classifier's
+
+
+def find(channel: Path, scratch: Path) -> Earlier | None:
+    """The model of a channel, a folder or one .tar.gz as SageMaker hands it over; None where there is no channel.
+
+    Args:
+        scratch: a folder to unpack into.
+
+    Raises:
+        UserError: no model of ours is in the channel, or the archive is damaged.
+    """
+    if not channel.is_dir():
+        return None
+    archives = sorted(channel.glob("*.tar.gz"))
+    if len(archives) == 1 and not (channel / MANIFEST).exists():
+        try:
+            with tarfile.open(archives[0]) as archive:
+                archive.extractall(scratch, filter="data")  # refuses links and paths that lead outside
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise UserError(
+                f"channel 'model': {archives[0].name} cannot be unpacked ({error}): give it whole"
+            ) from error
+        channel = scratch
+    manifest = artifact.read_manifest(channel)
+    return Earlier(manifest, safetensors.torch.load_file(channel / WEIGHTS))
+
+
+def settle(hp: Hyperparameters, raw: Mapping[str, Any], earlier: Earlier) -> Hyperparameters:
+    """The hyperparameters with the earlier model's backbone and image size.
+
+    Raises:
+        UserError: the job asks for others.
+    """
+    row = earlier.manifest
+    theirs = {"backbone": row.backbone["name"], "image_size": row.preprocessing.image_size}
+    for name in sorted(hyperparameters.given(raw) & set(theirs)):
+        if getattr(hp, name) != theirs[name]:
+            raise UserError(
+                f"hyperparameter {name}={getattr(hp, name)!r}: the model in channel 'model' has {theirs[name]!r}: "
+                f"leave {name} out, or the channel"
+            )
+    return dataclasses.replace(hp, **theirs)  # type: ignore[arg-type]
+
+
+def backbone(earlier: Earlier) -> Backbone:
+    """The earlier model's backbone with its weights and its preprocessing."""
+    row = earlier.manifest
+    made = backbones.load(row.backbone["name"], row.preprocessing.image_size, False, None, None)
+    own = {key.removeprefix("backbone."): value for key, value in earlier.state.items() if key.startswith("backbone.")}
+    made.module.load_state_dict(own)
+    weights = f"channel 'model', trained {row.created} from {row.backbone['weights']}"
+    return dataclasses.replace(made, preprocessing=row.preprocessing, weights=weights)
+
+
+def head(classifier: Classifier, class_names: tuple[str, ...], earlier: Earlier) -> tuple[list[str], list[str]]:
+    """Copy the head's rows of the classes that the earlier model knows; (classes taken over, new classes)."""
+    known = {name: at for at, name in enumerate(earlier.manifest.class_names)}
+    taken = [name for name in class_names if name in known]
+    with torch.no_grad():
+        for name in taken:
+            at = class_names.index(name)
+            classifier.head.weight[at] = earlier.state["head.weight"][known[name]]
+            classifier.head.bias[at] = earlier.state["head.bias"][known[name]]
+    return taken, [name for name in class_names if name not in known]

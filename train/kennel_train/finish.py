@@ -1,0 +1,199 @@
+"""The end of a job: the best epoch judged and calibrated, exported, quantized where that is exact, and reported."""
+
+import dataclasses
+import functools
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from kennel import metrics
+from kennel.artifact import Manifest
+from kennel.backbones import Backbone
+from kennel.layout import Layout
+from kennel_train import crops, evaluation, export, features, loop, quantization, stages
+from kennel_train.inputs import Inputs, Photos
+from kennel_train.quantization import Gate
+from kennel_train.stages import Job, Trained
+
+log = logging.getLogger("kennel")
+MISTAKES = 24  # of the worst, in the report
+
+
+@dataclasses.dataclass(frozen=True)
+class Ending:
+    """What the end of a job knows beside the job itself."""
+
+    name: str  # of the job
+    backbone: Backbone
+    class_names: tuple[str, ...]
+    audit: dict[str, Any]
+    root: Path  # of the channels
+    layout: Layout
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """A split's logits float32 (N, classes) and labels int64 (N,), by photo number; of all ranks, or of this one."""
+
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+def finish(job: Job, trained: Trained, ending: Ending) -> None:
+    """Everything after the last step; all ranks judge their photos, rank 0 writes.
+
+    Raises:
+        RuntimeError: the ranks' weights differ, or ONNX Runtime and torch disagree.
+        OSError: the disk is full.
+    """
+    _agree(job)
+    inputs = dict(trained.inputs)
+    if "test" in job.splits.parts:
+        inputs["test"] = stages.photos(job.splits.parts["test"], job.hp, job.device)
+    int8 = job.hp.int8 and not job.cluster.any(job.stop())
+    with job.phases("evaluate"):
+        mine = {split: _judge(job, inputs[split]) for split in inputs if int8 or split != "train"}
+        everyones = {split: _everyones(job, inputs[split], mine[split]) for split in inputs if split != "train"}
+    if not job.cluster.leads:
+        return
+    manifest = _manifest(job, trained, ending, everyones)
+    with job.phases("export"):
+        manifest = _export(job, ending.layout.model, manifest, mine if int8 else None)
+    log.info("model: %s (epoch %d of %d)", ending.layout.model, trained.best.epoch, len(trained.rows))
+    log.info("int8: %s", manifest.int8.get("reason", "not tried"))
+    with job.phases("report"):
+        _report(job, trained, ending, manifest, mine["validation"])
+    log.info("time: %s", ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in job.phases.seconds.items()))
+
+
+def _agree(job: Job) -> None:
+    """Every rank says which weights it has; they are the same to the last bit, or the job fails."""
+    if job.cluster.world == 1:
+        return
+    mine = features.weights_digest(job.classifier)
+    log.warning("weights of process %d of %d: %s", job.cluster.rank, job.cluster.world, mine)
+    if len(set(job.cluster.gather(mine))) > 1:
+        raise RuntimeError("the processes of this job ended with different weights: report this with the log")
+
+
+def _judge(job: Job, split: Inputs) -> Judged:
+    """The best epoch's logits of this rank's photos, in full precision."""
+    module = job.classifier if isinstance(split, Photos) else job.classifier.head
+    exact = dataclasses.replace(job.device, bf16=False)
+    rows = [(logits.cpu().numpy(), labels.cpu().numpy()) for logits, labels in loop.logits_of(module, split, exact)]
+    empty = (np.empty((0, job.classifier.head.out_features), np.float32), np.empty(0, np.int64))
+    return Judged(*(np.concatenate(column) for column in zip(empty, *rows, strict=True)))
+
+
+def _everyones(job: Job, split: Inputs, mine: Judged) -> Judged:
+    ids, *columns = zip(*job.cluster.gather((split.ids, mine.logits, mine.labels)), strict=True)
+    order = np.argsort(np.concatenate(ids))
+    return Judged(*(np.concatenate(column)[order] for column in columns))
+
+
+def _manifest(job: Job, trained: Trained, ending: Ending, judged: dict[str, Judged]) -> Manifest:
+    temperature = evaluation.calibrate(judged["validation"].logits, judged["validation"].labels)
+    found = {
+        split: evaluation.evaluate(row.logits, row.labels, ending.class_names, temperature)
+        for split, row in judged.items()
+    }
+    values = dict(trained.best.values)
+    if "test" in found:
+        tested = {metrics.TEST_LOSS: found["test"].loss, metrics.TEST_ACCURACY: found["test"].top1}
+        log.info(metrics.line(tested, best_epoch=trained.best.epoch))
+        values |= tested
+    return Manifest(
+        class_names=ending.class_names,
+        preprocessing=ending.backbone.preprocessing,
+        backbone={key: getattr(ending.backbone, key) for key in ("name", "library", "weights")},
+        metrics={"epoch": trained.best.epoch, **{metric.name: value for metric, value in values.items()}},
+        data=job.splits.provenance(ending.root),
+        hyperparameters=dataclasses.asdict(job.hp),
+        temperature=temperature,
+        evaluation={split: row.as_json() for split, row in found.items()},
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _export(job: Job, folder: Path, manifest: Manifest, mine: dict[str, Judged] | None) -> Manifest:
+    """Write the model folder; int8 is judged on rank 0's photos of train and validation."""
+    gate = None
+    if mine and all(len(mine[split].labels) for split in ("train", "validation")):
+        train, validation = (
+            quantization.Part(_squares(job, split), mine[split].logits, mine[split].labels)
+            for split in ("train", "validation")
+        )
+        gate = Gate(train, validation, job.stop)
+    split = "validation" if len(job.splits.parts["validation"].mine.rows) else "train"
+    count = min(4, len(job.splits.parts[split].mine.rows))
+    sample = torch.from_numpy(np.ascontiguousarray(_squares(job, split)(np.arange(count))))
+    return export.export(job.classifier, sample, manifest, folder, int8=gate)
+
+
+def _squares(job: Job, split: str) -> functools.partial[NDArray[np.uint8]]:
+    """A function of item numbers: the photos as the model sees them, uint8 (n, 3, S, S)."""
+    decoded = job.splits.parts[split].mine
+    return functools.partial(_cut, decoded.images, decoded.rows, job.hp.image_size)
+
+
+def _cut(images: NDArray[np.uint8], rows: NDArray[np.int64], side: int, items: NDArray[np.int64]) -> NDArray[np.uint8]:
+    return crops.middle(images, rows[items], side).transpose(0, 3, 1, 2)
+
+
+def _report(job: Job, trained: Trained, ending: Ending, manifest: Manifest, mine: Judged) -> None:
+    from kennel_train import report  # here: matplotlib takes a second, which a job that fails early need not wait for
+
+    decoded = job.splits.parts["validation"].mine
+    sure = softmax(mine.logits / manifest.temperature, axis=1)
+    predicted = sure.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != mine.labels)
+    worst = wrong[np.argsort(-sure[wrong, predicted[wrong]], kind="stable")][:MISTAKES]
+    mistakes = [
+        report.Mistake(
+            str(decoded.photos[at].path.relative_to(ending.root)),
+            ending.class_names[mine.labels[at]],
+            ending.class_names[predicted[at]],
+            float(sure[at, predicted[at]]),
+            np.array(decoded.images[decoded.rows[at]]),
+        )
+        for at in worst
+    ]
+    stopped = f"stopped early: SIGTERM came, after {len(trained.rows)} epochs"
+    made = report.Report(
+        job=ending.name,
+        outcome=stopped if job.stop() else "completed",
+        device=job.device.description,
+        class_names=ending.class_names,
+        hyperparameters=manifest.hyperparameters,
+        epochs=trained.rows,
+        best={"stage": trained.best.stage, "epoch": trained.best.epoch},
+        evaluation=manifest.evaluation,
+        temperature=manifest.temperature,
+        int8=manifest.int8,
+        audit=ending.audit,
+        phases=list(job.phases.seconds.items()),
+        throughput=_throughput(job, trained),
+        mistakes=mistakes,
+        versions=manifest.versions,
+    )
+    report.write(ending.layout.output_data, made)
+
+
+def _throughput(job: Job, trained: Trained) -> dict[str, float]:
+    """Photos a second by phase."""
+    counts = {name: len(part.photos) for name, part in job.splits.parts.items()}
+    seconds = job.phases.seconds
+    found = {"decoded photos/s": sum(counts.values()) / max(seconds["decode"], 1e-9)}
+    if "features" in seconds:
+        found["features photos/s"] = (counts["train"] + counts["validation"]) / max(seconds["features"], 1e-9)
+    for stage in ("probe", "finetune"):
+        speeds = [row["photos_per_second"] for row in trained.rows if row["stage"] == stage]
+        if speeds:
+            found[f"{stage} photos/s"] = float(np.median(speeds))
+    return found

@@ -1,0 +1,34 @@
+"""Where a job's time went: named phases, in the order in which they first began."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+
+
+class Phases:
+    """Seconds by phase; what is called inside another phase is not counted there."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {"start": time.time() - psutil.Process().create_time()}
+        self._open: list[str] = []
+        self._since = time.monotonic()
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        self._charge()
+        self.seconds.setdefault(name, 0.0)
+        self._open.append(name)
+        try:
+            yield
+        finally:
+            self._charge()
+            self._open.pop()
+
+    def _charge(self) -> None:
+        """Give the time since the last change to the phase that was open."""
+        now = time.monotonic()
+        name = self._open[-1] if self._open else "start"
+        self.seconds[name] += now - self._since
+        self._since = now

@@ -1,0 +1,151 @@
+"""The strategies: a probe on features, a fine-tune on crops, one after the other, from wherever a checkpoint stands."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from kennel.backbones import Classifier
+from kennel.hyperparameters import Hyperparameters
+from kennel.metrics import Metric
+from kennel_train import features, loop, memory, recipe
+from kennel_train.checkpoint import Checkpoints
+from kennel_train.cluster import Cluster
+from kennel_train.device import Device
+from kennel_train.inputs import Features, Inputs, Photos
+from kennel_train.loop import Best, Hooks, Plan
+from kennel_train.phases import Phases
+from kennel_train.splits import Part, Splits
+
+log = logging.getLogger("kennel")
+_STAGES = {"probe": ["probe"], "finetune": ["finetune"], "probe-then-finetune": ["probe", "finetune"]}
+EXTRACTION_GRACE, TRAINING_GRACE = 8.0, 12.0  # seconds after SIGTERM, of a job that has no model yet
+
+
+class Stop(Protocol):
+    """Whether the job was asked to end, and whether that was so many seconds ago."""
+
+    def __call__(self) -> bool: ...
+    def ago(self, seconds: float) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every stage needs."""
+
+    classifier: Classifier
+    splits: Splits
+    hp: Hyperparameters
+    device: Device
+    cluster: Cluster
+    checkpoints: Checkpoints
+    features_key: str
+    stop: Stop
+    phases: Phases
+    on_epoch_end: Callable[[dict[str, Any], dict[Metric, float]], None]
+
+
+@dataclass
+class Trained:
+    """The best epoch, every epoch's row, and the splits as the last stage saw them."""
+
+    best: Best = field(default_factory=Best)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    inputs: dict[str, Inputs] = field(default_factory=dict)
+
+
+def photos(part: Part, hp: Hyperparameters, device: Device) -> Photos:
+    """A split as crops out of the decoded photos."""
+    labels = torch.from_numpy(part.mine.labels)
+    total, mine = len(part.photos), part.mine
+    return Photos(labels, part.ids, total, device.torch, mine.images, mine.rows, hp.image_size, hp.trivial_augment)
+
+
+def train(job: Job) -> Trained:
+    """Run the stages of `job.hp.strategy`; the classifier ends as the best epoch of them all."""
+    resumed = job.cluster.told(job.checkpoints.load() if job.cluster.leads else None)
+    done = Trained(rows=list(resumed["rows_before"]) if resumed else [])
+    if resumed:
+        at = resumed["run"]["position"]
+        log.info("resumed from a checkpoint: %s, epoch %d, step %d", resumed["stage"], at["epoch"], at["step"])
+    stages = _STAGES[job.hp.strategy]
+    for stage in stages[stages.index(resumed["stage"]) if resumed else 0 :]:
+        state = resumed if resumed and resumed["stage"] == stage else None
+        run = (_probe if stage == "probe" else _finetune)(job, done, state)
+        done.rows += run.rows
+        done.best = run.best
+        if stage == "probe":
+            job.classifier.head.load_state_dict(run.best.state)
+            whole = {key: value.cpu().clone() for key, value in job.classifier.state_dict().items()}
+            done.best = Best(stage, run.best.epoch, run.best.values, whole)
+        if job.cluster.any(job.stop()):
+            break
+    job.classifier.load_state_dict(done.best.state)
+    return done
+
+
+def _probe(job: Job, done: Trained, state: dict[str, Any] | None) -> loop.Run:
+    with job.phases("features"):
+        done.inputs = {name: _features(job, name, part) for name, part in job.splits.parts.items() if name != "test"}
+    epochs = job.hp.epochs if job.hp.strategy == "probe" else job.hp.probe_epochs
+    size = max(1, len(done.inputs["train"].ids))  # features are small: a batch is never cut
+    return _fit(job, job.classifier.head, done, "probe", epochs, size, state)
+
+
+def _finetune(job: Job, done: Trained, state: dict[str, Any] | None) -> loop.Run:
+    done.inputs = {n: photos(part, job.hp, job.device) for n, part in job.splits.parts.items() if n != "test"}
+    if state:
+        size = state["micro_batch"]
+    else:
+        share = -(-min(job.hp.batch_size, done.inputs["train"].total) // job.cluster.world)
+        size = memory.micro_batch(job.classifier, job.hp.image_size, share, job.device, job.cluster.local_world)
+    return _fit(job, job.classifier, done, "finetune", job.hp.epochs, size, state)
+
+
+def _features(job: Job, name: str, part: Part) -> Features:
+    given = photos(part, job.hp, job.device)
+    folder, rank = job.checkpoints.folder, job.cluster.rank
+    key = f"{job.features_key}-{name.encode().hex()}"
+    found = features.kept(folder, key, rank, given)
+    if found is None:
+        found = features.extract(job.classifier, given, job.device, lambda: job.stop.ago(EXTRACTION_GRACE))
+        if len(found.ids) == len(given.ids) and not job.splits.unread:
+            features.keep(folder, key, rank, found)
+    return found
+
+
+def _fit(
+    job: Job,
+    module: torch.nn.Module,
+    done: Trained,
+    stage: str,
+    epochs: int,
+    micro_batch: int,
+    state: dict[str, Any] | None,
+) -> loop.Run:
+    before = list(done.rows)
+    labels = [photo.label for photo in job.splits.parts["train"].photos]
+    weights = recipe.class_weights(labels, job.classifier.head.out_features, job.hp)
+
+    def save(run: dict[str, Any]) -> None:
+        if job.cluster.leads:
+            with job.phases("checkpoints"):
+                job.checkpoints.save({"stage": stage, "rows_before": before, "micro_batch": micro_batch, "run": run})
+
+    hooks = Hooks(job.stop, lambda: job.stop.ago(TRAINING_GRACE), save, job.on_epoch_end)
+    plan = Plan(stage, epochs, len(before), micro_batch, weights)
+    with job.phases(stage):
+        return loop.fit(
+            module,
+            done.inputs["train"],
+            done.inputs["validation"],
+            job.hp,
+            job.device,
+            job.cluster,
+            plan,
+            hooks,
+            done.best,
+            state["run"] if state else None,
+        )
