@@ -38,6 +38,7 @@ class Serving:
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     default_accept: str
+    temperature: float
 
     def save(self, folder: Path) -> None:
         (folder / SERVING).write_text(json.dumps(asdict(self)))
@@ -54,7 +55,7 @@ class Endpoint:
 
     def __init__(self, serving: Serving) -> None:
         self.serving = serving
-        self._predictor = Predictor(Path(serving.model), len(serving.class_names))
+        self._predictor = Predictor(Path(serving.model), len(serving.class_names), temperature=serving.temperature)
 
     def answer(self, body: bytes, headers: Mapping[str, Any]) -> bytes:
         """The answer to one request; header names in lower case.

@@ -127,7 +127,8 @@ def check(folder: Path, default_accept: str) -> Serving:
         UserError: it is no model, a file is not the one that its manifest names, or it cannot predict.
     """
     manifest = read_manifest(folder)
-    serving = Serving(str(folder / ONNX), manifest.class_names, manifest.preprocessing, default_accept)
+    model, names = str(folder / ONNX), manifest.class_names
+    serving = Serving(model, names, manifest.preprocessing, default_accept, manifest.temperature)
     Endpoint(serving).answer(_sample(), {"content-type": "image/png"})
     return serving
 

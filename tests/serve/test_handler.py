@@ -1,22 +1,26 @@
 """The boundary as the model server's worker calls it, with its own context class."""
 
 import json
+import math
 
 import pytest
 from mms.context import Context, RequestProcessor
 
-from kennel.layout import ONNX
-from kennel.preprocessing import Preprocessing
-from kennel_serve import handler
+from kennel.layout import MANIFEST
+from kennel_serve import handler, server
 
 
 @pytest.fixture
 def context(tmp_path, write_model):
     model = write_model(tmp_path / "model")
-    serving = handler.Serving(str(model / ONNX), ("red", "green", "blue"), Preprocessing(32, 36), "application/json")
-    (tmp_path / "private").mkdir()
-    serving.save(tmp_path / "private")
-    made = Context("model", str(tmp_path / "private"), None, 4, None, "1.1.11")
+    return load(model, tmp_path / "private")
+
+
+def load(model, private):
+    """A worker's context, with the model loaded as the server has it checked."""
+    private.mkdir()
+    server.check(model, "application/json").save(private)
+    made = Context("model", str(private), None, 4, None, "1.1.11")
     handler.handle(None, made)
     return made
 
@@ -42,6 +46,20 @@ def test_a_bad_request_hurts_only_itself(context, photo):
     assert answers[0][1]["predictions"][0]["label"] == "red"
     assert [row["label"] for row in answers[2][1]["predictions"]] == ["blue"]
     assert list(answers[1][1]) == ["error"]
+
+
+def test_probabilities_are_those_of_the_manifests_temperature(context, photo, write_model, tmp_path):
+    warm = write_model(tmp_path / "warm")
+    row = json.loads((warm / MANIFEST).read_text())
+    (warm / MANIFEST).write_text(json.dumps({**row, "temperature": 4.0}))
+
+    def odds(made):
+        [(_, answer)] = ask(made, (photo("red"), {"Content-Type": "image/jpeg"}))
+        first, second = (share["probability"] for share in answer["predictions"][:2])
+        return math.log(first / second)
+
+    plain = odds(context)
+    assert plain == pytest.approx(4 * odds(load(warm, tmp_path / "warm-private")), rel=1e-3)
 
 
 def test_what_nobody_expected_is_told_to_the_log_only(context, photo, monkeypatch, caplog):

@@ -17,6 +17,7 @@ from kennel.artifact import Manifest
 from kennel.backbones import Backbone
 from kennel.layout import Layout
 from kennel_train import crops, evaluation, export, features, loop, quantization, stages
+from kennel_train.evaluation import Evaluation
 from kennel_train.inputs import Inputs, Photos
 from kennel_train.quantization import Gate
 from kennel_train.stages import Job, Trained
@@ -62,13 +63,18 @@ def finish(job: Job, trained: Trained, ending: Ending) -> None:
         everyones = {split: _everyones(job, inputs[split], mine[split]) for split in inputs if split != "train"}
     if not job.cluster.leads:
         return
-    manifest = _manifest(job, trained, ending, everyones)
+    temperature = evaluation.calibrate(everyones["validation"].logits, everyones["validation"].labels)
+    found = {
+        split: evaluation.evaluate(row.logits, row.labels, ending.class_names, temperature)
+        for split, row in everyones.items()
+    }
+    manifest = _manifest(job, trained, ending, found, temperature)
     with job.phases("export"):
         manifest = _export(job, ending.layout.model, manifest, mine if int8 else None)
     log.info("model: %s (epoch %d of %d)", ending.layout.model, trained.best.epoch, len(trained.rows))
     log.info("int8: %s", manifest.int8.get("reason", "not tried"))
     with job.phases("report"):
-        _report(job, trained, ending, manifest, mine["validation"])
+        _report(job, trained, ending, manifest, found, mine["validation"])
     log.info("time: %s", ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in job.phases.seconds.items()))
 
 
@@ -97,12 +103,7 @@ def _everyones(job: Job, split: Inputs, mine: Judged) -> Judged:
     return Judged(*(np.concatenate(column)[order] for column in columns))
 
 
-def _manifest(job: Job, trained: Trained, ending: Ending, judged: dict[str, Judged]) -> Manifest:
-    temperature = evaluation.calibrate(judged["validation"].logits, judged["validation"].labels)
-    found = {
-        split: evaluation.evaluate(row.logits, row.labels, ending.class_names, temperature)
-        for split, row in judged.items()
-    }
+def _manifest(job: Job, trained: Trained, ending: Ending, found: dict[str, Evaluation], temperature: float) -> Manifest:
     values = dict(trained.best.values)
     if "test" in found:
         tested = {metrics.TEST_LOSS: found["test"].loss, metrics.TEST_ACCURACY: found["test"].top1}
@@ -146,7 +147,9 @@ def _cut(images: NDArray[np.uint8], rows: NDArray[np.int64], side: int, items: N
     return crops.middle(images, rows[items], side).transpose(0, 3, 1, 2)
 
 
-def _report(job: Job, trained: Trained, ending: Ending, manifest: Manifest, mine: Judged) -> None:
+def _report(
+    job: Job, trained: Trained, ending: Ending, manifest: Manifest, found: dict[str, Evaluation], mine: Judged
+) -> None:
     from kennel_train import report  # here: matplotlib takes a second, which a job that fails early need not wait for
 
     decoded = job.splits.parts["validation"].mine
@@ -173,7 +176,7 @@ def _report(job: Job, trained: Trained, ending: Ending, manifest: Manifest, mine
         hyperparameters=manifest.hyperparameters,
         epochs=trained.rows,
         best={"stage": trained.best.stage, "epoch": trained.best.epoch},
-        evaluation=manifest.evaluation,
+        evaluation={split: {**row.as_json(), "confusion": row.confusion} for split, row in found.items()},
         temperature=manifest.temperature,
         int8=manifest.int8,
         audit=ending.audit,

@@ -21,7 +21,8 @@ from kennel_train.splits import Part, Splits
 
 log = logging.getLogger("kennel")
 _STAGES = {"probe": ["probe"], "finetune": ["finetune"], "probe-then-finetune": ["probe", "finetune"]}
-EXTRACTION_GRACE, TRAINING_GRACE = 8.0, 12.0  # seconds after SIGTERM, of a job that has no model yet
+# Seconds after SIGTERM in which a job that has no model yet still decodes, extracts and trains: its end takes ten more.
+DECODING_GRACE, EXTRACTION_GRACE, TRAINING_GRACE = 4.0, 10.0, 14.0
 
 
 class Stop(Protocol):

@@ -1,6 +1,7 @@
 """One training job from top to bottom: channels and hyperparameters in, the best epoch's model folder out."""
 
 import dataclasses
+import functools
 import json
 import logging
 import tempfile
@@ -60,7 +61,8 @@ def run(layout: Layout, stop: Stop, weights: Path | None, compat: str, name: str
         log.info("backbone: %s (%s), weights: %s", backbone.name, backbone.library, backbone.weights)
         with phases("decode"):
             sharded = _sharded(layout)
-            splits = Splits.decode(channels, sharded, backbone.preprocessing, hp, cluster, stop, log.info)
+            late = functools.partial(stop.ago, stages.DECODING_GRACE)
+            splits = Splits.decode(channels, sharded, backbone.preprocessing, hp, cluster, late, log.info)
         audited = _audit(splits, channels, root, layout, hp, cluster)
         hp = _clamped(hp, len(splits.parts["train"].photos))
         classifier = Classifier(backbone, len(channels.class_names))
