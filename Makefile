@@ -35,8 +35,8 @@ PIP_INSTALL = bin/python -m pip install --disable-pip-version-check --require-ha
 PYTEST = bin/python -m pytest
 NO_TESTS = || [ $$? -eq 5 ]
 
-.PHONY: help demo venv build push train-local serve-local test test-core test-launch test-other test-unit check lock \
-	docs clean .data
+.PHONY: help demo venv build push train-local serve-local test test-core test-launch test-other test-unit soak \
+	bench-train check lock docs clean .data
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
@@ -87,6 +87,12 @@ test-other: $(VENV)/.ready ## ... the unit tests under the other Python, 3.12 or
 		"$$p" -c 'import ensurepip' 2>/dev/null || continue; \
 		exec $(MAKE) --no-print-directory test-unit VENV="build/venv$$other" PYTHON="$$p"; \
 	done; echo "Python $$other: skipped, no python$$other with ensurepip runs here"
+
+soak: $(VENV)/.test ## ... what `make test` does shortly, in full: jobs killed ten times and started again
+	KENNEL_KILLS=10 $(VENV)/$(PYTEST) tests/train/test_restart.py
+
+bench-train: $(VENV)/.ready ## training beside the classic torchvision loop [PARTS='input probe_epoch probe_job accuracy gpu']
+	$(VENV)/bin/python tests/bench/train.py $(PARTS)
 
 check: $(VENV)/.test ## lint, format, types, import order, the README's tables, no host names in the locks
 	$(VENV)/bin/ruff check

@@ -13,7 +13,8 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from kennel import cgroup, photos
+from kennel import backbones, cgroup, photos
+from kennel.backbones import Classifier
 from kennel.hyperparameters import Hyperparameters
 from kennel.preprocessing import Preprocessing
 from kennel_launch import runs, samples, scratch
-from kennel_train import crops, decoding, device, loop
+from kennel_train import crops, decoding, device, loop, memory
 from kennel_train.cluster import Cluster
 from kennel_train.data import Photo
-from kennel_train.inputs import Features
+from kennel_train.device import Device
+from kennel_train.inputs import Features, Index, Inputs, Photos
 from kennel_train.loop import Best, Hooks, Plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -238,11 +241,59 @@ def _folds(out: Path) -> Iterable[dict[str, Path]]:
         yield {"train": target / "train", "test": target / "test"}
 
 
+# On a GPU: the loader must never be the limit. `make bench-train PARTS=gpu` is the one command.
+
+
+def bench_gpu(out: Path) -> dict[str, Any]:
+    """ResNet-50, 224 px, bf16 where the GPU has it: training images a second from memory and from the photo cache."""
+    chosen = device.choose("")
+    if chosen.torch.type != "cuda":
+        say("gpu: skipped, no GPU is here")
+        return {}
+    return gpu_speeds(chosen, "resnet50", 224, count=20_000, batch_size=512, epochs=4)
+
+
+def gpu_speeds(chosen: Device, backbone: str, side: int, count: int, batch_size: int, epochs: int) -> dict[str, Any]:
+    classes = 133
+    made = backbones.load(backbone, side, False, None, None)
+    classifier = Classifier(made, classes).to(chosen.torch)
+    classifier.to(memory_format=torch.channels_last)
+    hp = Hyperparameters(epochs=epochs, batch_size=batch_size, image_size=side)
+    micro = memory.micro_batch(classifier, side, batch_size, chosen, 1)
+    resize = made.preprocessing.resize
+    images = np.random.default_rng(0).integers(0, 256, (2048, resize, resize, 3), dtype=np.uint8)
+    labels, ids = torch.arange(count) % classes, np.arange(count)
+    real = Photos(labels, ids, count, chosen.torch, images, ids % len(images), side)
+    few = Photos(labels[:64], ids[:64], 64, chosen.torch, images, ids[:64], side)
+    found = {}
+    for name, inputs in (("synthetic", _Synthetic(labels, ids, count, chosen.torch, side)), ("real", real)):
+        plan = Plan("finetune", epochs, 0, micro, torch.ones(classes))
+        hooks = Hooks(lambda: False, lambda: False, lambda _: None, lambda *_: None)
+        run = loop.fit(classifier, inputs, few, hp, chosen, Cluster(), plan, hooks, Best(), None)
+        found[f"gpu_{name}"] = statistics.median(row["photos_per_second"] for row in run.rows[1:])
+    return {"images_per_second": found, "ratios": {"real_over_synthetic": found["gpu_real"] / found["gpu_synthetic"]}}
+
+
+@dataclass
+class _Synthetic(Inputs):
+    """The same photos on the device, again and again."""
+
+    side: int
+
+    def training(self, parts: Sequence[Index], seed: int, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        most = max(map(len, parts))
+        photos = torch.zeros(most, 3, self.side, self.side, dtype=torch.uint8, device=self.device)
+        photos = photos.contiguous(memory_format=torch.channels_last)
+        for part in parts:
+            yield photos[: len(part)], self.labels[torch.from_numpy(part)].to(self.device)
+
+
 PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "input": bench_input,
     "probe_epoch": bench_probe_epoch,
     "probe_job": bench_probe_job,
     "accuracy": bench_accuracy,
+    "gpu": bench_gpu,
 }
 
 if __name__ == "__main__":

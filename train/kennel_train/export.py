@@ -3,9 +3,12 @@
 import contextlib
 import dataclasses
 import io
+import logging
 import platform
 import shutil
 import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,11 +27,19 @@ from kennel_train import quantization
 from kennel_train.quantization import Gate
 
 _PACKAGES = ("kennel", "torch", "torchvision", "timm", "numpy", "pillow", "onnx", "onnxruntime")
+for chatty in ("onnx_ir", "onnxscript", "torch.onnx"):  # the exporter tells every constant that it merges
+    logging.getLogger(chatty).setLevel(logging.ERROR)
 TOLERANCE = 1e-3  # of a probability; measured on lite0 and ResNet-50: below 1e-5
 
 
 def export(
-    classifier: Classifier, sample: Tensor, manifest: Manifest, folder: Path, *, int8: Gate | None = None
+    classifier: Classifier,
+    sample: Tensor,
+    manifest: Manifest,
+    folder: Path,
+    *,
+    int8: Gate | None = None,
+    phase: Callable[[str], AbstractContextManager[None]] = lambda _: contextlib.nullcontext(),
 ) -> Manifest:
     """Write a model folder: everything into a hidden folder first, the manifest last.
 
@@ -37,6 +48,7 @@ def export(
         sample: uint8 (N, 3, S, S), a few real photos that torch and ONNX Runtime must agree on.
         manifest: `files`, `versions` and, with a gate, `int8` are filled in here.
         int8: what an int8 copy is judged by; None makes none.
+        phase: entered by name around each part, to time it.
 
     Returns:
         The manifest as it was written.
@@ -54,9 +66,11 @@ def export(
         state = {key: value.contiguous() for key, value in classifier.state_dict().items()}
         safetensors.torch.save_file(state, partial / WEIGHTS)
         (partial / WEIGHTS).chmod(0o644)  # safetensors makes it 0600, and another user may serve it
-        _onnx(classifier, sample, partial / ONNX)
+        with phase("export"):
+            _onnx(classifier, sample, partial / ONNX)
         if int8:
-            verdict = quantization.attempt(partial / ONNX, partial / INT8, int8)
+            with phase("int8"):
+                verdict = quantization.attempt(partial / ONNX, partial / INT8, int8)
             manifest = dataclasses.replace(manifest, int8=dataclasses.asdict(verdict))
         files = {name: file_hash(partial / name) for name in (WEIGHTS, ONNX, INT8) if (partial / name).exists()}
         versions = {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}

@@ -69,12 +69,11 @@ def finish(job: Job, trained: Trained, ending: Ending) -> None:
         for split, row in everyones.items()
     }
     manifest = _manifest(job, trained, ending, found, temperature)
-    with job.phases("export"):
-        manifest = _export(job, ending.layout.model, manifest, mine if int8 else None)
+    manifest = _export(job, ending.layout.model, manifest, mine if int8 else None)
     log.info("model: %s (epoch %d of %d)", ending.layout.model, trained.best.epoch, len(trained.rows))
     log.info("int8: %s", manifest.int8.get("reason", "not tried"))
     with job.phases("report"):
-        _report(job, trained, ending, manifest, found, mine["validation"])
+        _report(job, trained, ending, manifest, found, mine)
     log.info("time: %s", ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in job.phases.seconds.items()))
 
 
@@ -134,7 +133,7 @@ def _export(job: Job, folder: Path, manifest: Manifest, mine: dict[str, Judged] 
     split = "validation" if len(job.splits.parts["validation"].mine.rows) else "train"
     count = min(4, len(job.splits.parts[split].mine.rows))
     sample = torch.from_numpy(np.ascontiguousarray(_squares(job, split)(np.arange(count))))
-    return export.export(job.classifier, sample, manifest, folder, int8=gate)
+    return export.export(job.classifier, sample, manifest, folder, int8=gate, phase=job.phases)
 
 
 def _squares(job: Job, split: str) -> functools.partial[NDArray[np.uint8]]:
@@ -148,19 +147,25 @@ def _cut(images: NDArray[np.uint8], rows: NDArray[np.int64], side: int, items: N
 
 
 def _report(
-    job: Job, trained: Trained, ending: Ending, manifest: Manifest, found: dict[str, Evaluation], mine: Judged
+    job: Job,
+    trained: Trained,
+    ending: Ending,
+    manifest: Manifest,
+    found: dict[str, Evaluation],
+    mine: dict[str, Judged],
 ) -> None:
     from kennel_train import report  # here: matplotlib takes a second, which a job that fails early need not wait for
 
-    decoded = job.splits.parts["validation"].mine
-    sure = softmax(mine.logits / manifest.temperature, axis=1)
+    split = "test" if "test" in mine else "validation"
+    decoded, labels = job.splits.parts[split].mine, mine[split].labels
+    sure = softmax(mine[split].logits / manifest.temperature, axis=1)
     predicted = sure.argmax(axis=1)
-    wrong = np.flatnonzero(predicted != mine.labels)
+    wrong = np.flatnonzero(predicted != labels)
     worst = wrong[np.argsort(-sure[wrong, predicted[wrong]], kind="stable")][:MISTAKES]
     mistakes = [
         report.Mistake(
             str(decoded.photos[at].path.relative_to(ending.root)),
-            ending.class_names[mine.labels[at]],
+            ending.class_names[labels[at]],
             ending.class_names[predicted[at]],
             float(sure[at, predicted[at]]),
             np.array(decoded.images[decoded.rows[at]]),
@@ -183,6 +188,7 @@ def _report(
         phases=list(job.phases.seconds.items()),
         throughput=_throughput(job, trained),
         mistakes=mistakes,
+        mistakes_of=split,
         versions=manifest.versions,
     )
     report.write(ending.layout.output_data, made)

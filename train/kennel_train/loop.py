@@ -155,6 +155,7 @@ def fit(
             hooks.save(run.as_dict())  # as it is: the epoch goes on here when the job is started again
         if interrupted and run.best.state:
             break
+        run.sums.cpu()  # waits for a GPU to be done
         seconds = time.monotonic() - started
         values = _epoch_values(run, validation, device, cluster)
         row = {
