@@ -158,7 +158,7 @@ def bench_probe_epoch(out: Path) -> dict[str, Any]:
     chosen = device.choose("")
 
     def ours() -> None:
-        plan = Plan("probe", 1, 0, count, torch.ones(classes))
+        plan = Plan("probe", 1, 0, count, torch.ones(classes), keep_statistics=True)
         hooks = Hooks(lambda: False, lambda: False, lambda _: None, lambda *_: None)
         loop.fit(torch.nn.Linear(2048, classes), split, few_photos, hp, chosen, Cluster(), plan, hooks, Best(), None)
 
@@ -267,7 +267,7 @@ def gpu_speeds(chosen: Device, backbone: str, side: int, count: int, batch_size:
     few = Photos(labels[:64], ids[:64], 64, chosen.torch, images, ids[:64], side)
     found = {}
     for name, inputs in (("synthetic", _Synthetic(labels, ids, count, chosen.torch, side)), ("real", real)):
-        plan = Plan("finetune", epochs, 0, micro, torch.ones(classes))
+        plan = Plan("finetune", epochs, 0, micro, torch.ones(classes), keep_statistics=True)
         hooks = Hooks(lambda: False, lambda: False, lambda _: None, lambda *_: None)
         run = loop.fit(classifier, inputs, few, hp, chosen, Cluster(), plan, hooks, Best(), None)
         found[f"gpu_{name}"] = statistics.median(row["photos_per_second"] for row in run.rows[1:])

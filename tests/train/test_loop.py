@@ -52,7 +52,18 @@ class Net(torch.nn.Module):
 
 
 def fit(
-    module, train, validation, hp, chosen, *, stop=lambda: False, state=None, micro_batch=64, save=None, hurry=None
+    module,
+    train,
+    validation,
+    hp,
+    chosen,
+    *,
+    stop=lambda: False,
+    state=None,
+    micro_batch=64,
+    save=None,
+    hurry=None,
+    keep_statistics=False,
 ):
     seen = []
     run = loop.fit(
@@ -62,7 +73,7 @@ def fit(
         hp,
         chosen,
         Cluster(),
-        Plan("finetune", hp.epochs, 0, micro_batch, torch.ones(2)),
+        Plan("finetune", hp.epochs, 0, micro_batch, torch.ones(2), keep_statistics),
         Hooks(stop, hurry or stop, save or (lambda _: None), lambda row, values: seen.append((row["epoch"], values))),
         Best(),
         state,
@@ -176,6 +187,20 @@ def test_micro_batches_change_nothing_but_the_last_digits(chosen):
         ends.append(module.weight.detach().clone())
     assert torch.allclose(ends[0], ends[1], atol=1e-6)
     assert torch.allclose(ends[0], ends[2], atol=1e-6)
+
+
+def test_kept_statistics_stay_and_make_micro_batches_exact(chosen):
+    hp = Hyperparameters(epochs=2, batch_size=16)
+    ends = []
+    for micro_batch in (16, 3):
+        torch.manual_seed(0)
+        module = Net()
+        module.backbone[3].p = 0.0  # what is dropped differs from part to part
+        fit(module, painted(32), painted(8), hp, chosen, micro_batch=micro_batch, keep_statistics=True)
+        assert module.backbone[1].running_mean.tolist() == [0.0] * 4
+        ends.append(module.backbone[0].weight.detach().clone())
+    assert not torch.equal(ends[0], Net().backbone[0].weight)
+    assert torch.allclose(*ends, atol=1e-6)
 
 
 def test_the_moving_average_is_what_is_judged_and_kept(chosen):

@@ -97,15 +97,19 @@ class Photos(Inputs):
         self, parts: Sequence[Index], make: Callable[[Index], NDArray[np.uint8]]
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches in order, `_AHEAD` of them under way; what the caller waits for one is added to `waited`."""
-        pinned = self.device.type == "cuda"
+
+        def ready(part: Index) -> Tensor:
+            photos = torch.from_numpy(make(part))
+            return photos.pin_memory() if self.device.type == "cuda" else photos
+
         waiting = deque(parts)
         with ThreadPoolExecutor(1) as thread:
-            coming = deque(thread.submit(make, waiting.popleft()) for _ in range(min(_AHEAD, len(waiting))))
+            coming = deque(thread.submit(ready, waiting.popleft()) for _ in range(min(_AHEAD, len(waiting))))
             for part in parts:
                 started = time.perf_counter()
-                photos = torch.from_numpy(coming.popleft().result()).permute(0, 3, 1, 2)
+                photos = coming.popleft().result()
                 self.waited += time.perf_counter() - started
                 if waiting:
-                    coming.append(thread.submit(make, waiting.popleft()))
-                photos = photos.pin_memory() if pinned else photos
-                yield photos.to(self.device, non_blocking=True), self.labels[torch.from_numpy(part)].to(self.device)
+                    coming.append(thread.submit(ready, waiting.popleft()))
+                photos = photos.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+                yield photos, self.labels[torch.from_numpy(part)].to(self.device)

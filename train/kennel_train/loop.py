@@ -60,6 +60,7 @@ class Plan:
     before: int  # epochs of earlier stages: the numbering goes on
     micro_batch: int
     class_weights: Tensor  # float32 (classes,)
+    keep_statistics: bool  # batch normalization goes by the pretrained backbone's: micro-batches then change nothing
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ def _steps(
     micro = [_cut(part, plan.micro_batch) for part in parts]
     batches = train.training([index for cuts in micro for index in cuts], hp.seed, run.epoch)
     weights = plan.class_weights.to(device.torch)
-    run.module.train()
+    _train_mode(run.module, plan.keep_statistics)
     for cuts in micro:
         if cluster.world == 1 and stop() and (run.step or run.epoch > 1 or run.best.state):
             yield True
@@ -267,6 +268,13 @@ def _share(module: nn.Module, sums: Tensor, cluster: Cluster, stop: bool) -> boo
         target.copy_(flat[at : at + target.numel()].view_as(target))
         at += target.numel()
     return bool(flat[-1] > 0)
+
+
+def _train_mode(module: nn.Module, keep_statistics: bool) -> None:
+    module.train()
+    for inner in module.modules():
+        if keep_statistics and isinstance(inner, nn.modules.batchnorm._BatchNorm):
+            inner.eval()
 
 
 def _cut(part: Index, size: int) -> list[Index]:

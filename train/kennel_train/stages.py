@@ -43,6 +43,7 @@ class Job:
     cluster: Cluster
     checkpoints: Checkpoints
     features_key: str
+    pretrained: bool  # the backbone does not start from random weights
     stop: Stop
     phases: Phases
     on_epoch_end: Callable[[dict[str, Any], dict[Metric, float]], None]
@@ -136,7 +137,7 @@ def _fit(
                 job.checkpoints.save({"stage": stage, "rows_before": before, "micro_batch": micro_batch, "run": run})
 
     hooks = Hooks(job.stop, lambda: job.stop.ago(TRAINING_GRACE), save, job.on_epoch_end)
-    plan = Plan(stage, epochs, len(before), micro_batch, weights)
+    plan = Plan(stage, epochs, len(before), micro_batch, weights, job.pretrained)
     with job.phases(stage):
         return loop.fit(
             module,

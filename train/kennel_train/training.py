@@ -79,7 +79,8 @@ def run(layout: Layout, stop: Stop, weights: Path | None, compat: str, name: str
 
         identity, key = _identity(classifier, backbone, channels, splits, hp, cluster, chosen)
         checkpoints = Checkpoints(layout.checkpoints, identity)
-        job = Job(classifier, splits, hp, chosen, cluster, checkpoints, key, stop, phases, on_epoch_end)
+        learned = backbone.weights != "random"
+        job = Job(classifier, splits, hp, chosen, cluster, checkpoints, key, learned, stop, phases, on_epoch_end)
         trained = stages.train(job)
         finish.finish(job, trained, Ending(name, backbone, channels.class_names, audited, root, layout))
 
