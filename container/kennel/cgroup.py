@@ -6,10 +6,10 @@ psutil and os.cpu_count() report the host; the two files that say otherwise are 
 import os
 from pathlib import Path
 
-_ROOT = Path("/sys/fs/cgroup")
+ROOT = Path("/sys/fs/cgroup")
 
 
-def cpus(root: Path = _ROOT) -> int:
+def cpus(root: Path = ROOT) -> int:
     """CPUs this process may keep busy, at least 1: its affinity, capped by the cgroup's quota (v2, then v1)."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota, period = _quota(root)
@@ -18,7 +18,7 @@ def cpus(root: Path = _ROOT) -> int:
     return max(1, available)
 
 
-def memory_bytes(root: Path = _ROOT) -> int:
+def memory_bytes(root: Path = ROOT) -> int:
     """Bytes this process may use: the machine's memory, capped by the cgroup's limit (v2, then v1)."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in (root / "memory.max", root / "memory" / "memory.limit_in_bytes"):
@@ -28,10 +28,15 @@ def memory_bytes(root: Path = _ROOT) -> int:
     return total
 
 
-def free_memory_bytes(root: Path = _ROOT) -> int:
-    """Bytes that could still be taken: what the machine has free and the cgroup's limit leaves, caches not counted."""
-    used = {line.split()[0]: line.split()[1] for line in _read(root / "memory.stat").splitlines() if " " in line}
-    left = memory_bytes(root) - int(used.get("anon", used.get("rss", "0")))
+def free_memory_bytes(root: Path = ROOT) -> int:
+    """Bytes that could still be taken: what the machine has free and the cgroup's limit leaves (v2, then v1).
+
+    Cached files are not counted as taken, but those of a RAM disk are: nobody can evict them.
+    """
+    text = _read(root / "memory.stat") or _read(root / "memory" / "memory.stat")
+    used = {name: int(value) for name, value in (line.split() for line in text.splitlines())}
+    names = ("anon", "shmem") if "anon" in used else ("total_rss", "total_shmem")
+    left = memory_bytes(root) - sum(used.get(name, 0) for name in names)
     for line in _read(Path("/proc/meminfo")).splitlines():
         if line.startswith("MemAvailable:"):
             left = min(left, 1024 * int(line.split()[1]))

@@ -1,7 +1,9 @@
 """Incremental training: a model that an earlier job wrote, in the channel `model`, as the start of this one."""
 
 import dataclasses
+import gzip
 import tarfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,21 +35,34 @@ def find(channel: Path, scratch: Path) -> Earlier | None:
 
     Raises:
         UserError: no model of ours is in the channel, or the archive is damaged.
+        OSError: the disk is full.
     """
     if not channel.is_dir():
         return None
-    archives = sorted(channel.glob("*.tar.gz"))
-    if len(archives) == 1 and not (channel / MANIFEST).exists():
+    folder, shown = channel, "channel 'model'"
+    archive = _archive(channel)
+    if archive:
+        folder, shown = scratch, f"channel 'model', {archive.name}"
         try:
-            with tarfile.open(archives[0]) as archive:
-                archive.extractall(scratch, filter="data")  # refuses links and paths that lead outside
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise UserError(
-                f"channel 'model': {archives[0].name} cannot be unpacked ({error}): give it whole"
-            ) from error
-        channel = scratch
-    manifest = artifact.read_manifest(channel)
-    return Earlier(manifest, safetensors.torch.load_file(channel / WEIGHTS))
+            with tarfile.open(archive, "r:gz") as opened:
+                opened.extractall(scratch, filter="data")  # refuses links and paths that lead outside
+        except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+            raise UserError(f"{shown}: it cannot be unpacked ({error}): give the job's model.tar.gz whole") from error
+    try:
+        manifest = artifact.read_manifest(folder)
+    except UserError as error:
+        raise UserError(f"{shown}: {error}") from error
+    if WEIGHTS not in manifest.files:
+        raise UserError(f"{shown}: {MANIFEST} names no {WEIGHTS}: give the whole model folder that a job wrote")
+    return Earlier(manifest, safetensors.torch.load_file(folder / WEIGHTS))
+
+
+def _archive(channel: Path) -> Path | None:
+    """The model's archive; a job's whole output folder in S3 has an output.tar.gz beside it."""
+    if (channel / MANIFEST).exists():
+        return None
+    archives = sorted(channel.glob("*.tar.gz"))
+    return next((path for path in archives if path.name == "model.tar.gz" or len(archives) == 1), None)
 
 
 def settle(hp: Hyperparameters, raw: Mapping[str, Any], earlier: Earlier) -> Hyperparameters:
@@ -68,11 +83,21 @@ def settle(hp: Hyperparameters, raw: Mapping[str, Any], earlier: Earlier) -> Hyp
 
 
 def backbone(earlier: Earlier) -> Backbone:
-    """The earlier model's backbone with its weights and its preprocessing."""
+    """The earlier model's backbone with its weights and its preprocessing.
+
+    Raises:
+        UserError: its weights do not fit the backbone of that name as this version builds it.
+    """
     row = earlier.manifest
     made = backbones.load(row.backbone["name"], row.preprocessing.image_size, False, None, None)
     own = {key.removeprefix("backbone."): value for key, value in earlier.state.items() if key.startswith("backbone.")}
-    made.module.load_state_dict(own)
+    try:
+        made.module.load_state_dict(own)
+    except RuntimeError as error:
+        raise UserError(
+            f"channel 'model': its weights do not fit backbone {made.name!r} of this version (it was trained with "
+            f"{made.library} {row.versions.get(made.library, 'unknown')}): train it anew"
+        ) from error
     weights = f"channel 'model', trained {row.created} from {row.backbone['weights']}"
     return dataclasses.replace(made, preprocessing=row.preprocessing, weights=weights)
 

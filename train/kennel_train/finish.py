@@ -88,7 +88,7 @@ def _agree(job: Job) -> None:
 
 
 def _judge(job: Job, split: Inputs) -> Judged:
-    """The best epoch's logits of this rank's photos, in full precision."""
+    """The best epoch's logits of this rank's photos, in full precision (of features, as they were extracted)."""
     module = job.classifier if isinstance(split, Photos) else job.classifier.head
     exact = dataclasses.replace(job.device, bf16=False)
     rows = [(logits.cpu().numpy(), labels.cpu().numpy()) for logits, labels in loop.logits_of(module, split, exact)]
@@ -172,10 +172,9 @@ def _report(
         )
         for at in worst
     ]
-    stopped = f"stopped early: SIGTERM came, after {len(trained.rows)} epochs"
     made = report.Report(
         job=ending.name,
-        outcome=stopped if job.stop() else "completed",
+        outcome=_outcome(job, trained),
         device=job.device.description,
         class_names=ending.class_names,
         hyperparameters=manifest.hyperparameters,
@@ -192,6 +191,15 @@ def _report(
         versions=manifest.versions,
     )
     report.write(ending.layout.output_data, made)
+
+
+def _outcome(job: Job, trained: Trained) -> str:
+    if job.stop():
+        return f"stopped early: SIGTERM came, after {len(trained.rows)} epochs"
+    last = trained.rows[-1]["stage"]
+    ran = sum(row["stage"] == last for row in trained.rows)
+    planned = job.hp.probe_epochs if last == "probe" and job.hp.strategy != "probe" else job.hp.epochs
+    return "completed" if ran == planned else f"completed: patience={job.hp.patience} ended {last} after {ran} epochs"
 
 
 def _throughput(job: Job, trained: Trained) -> dict[str, float]:

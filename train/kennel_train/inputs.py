@@ -19,7 +19,7 @@ from kennel_train import augment, crops
 
 Index = NDArray[np.int64]
 _AHEAD = 4  # batches that are made while the device works
-EVALUATION_BATCH = {"cpu": 16, "cuda": 256}  # small batches stay in a CPU's cache
+EVALUATION_BATCH = {"cpu": 4, "cuda": 256}  # small batches stay in a CPU's cache: lite0 1.65x, ResNet-50 1.14x over 16
 
 
 @dataclass

@@ -157,17 +157,12 @@ def fit(
         if interrupted and run.best.state:
             break
         run.sums.cpu()  # waits for a GPU to be done
-        seconds = time.monotonic() - started
+        seconds = max(time.monotonic() - started, 1e-9)
+        row = {"stage": plan.stage, "epoch": plan.before + run.epoch, "learning_rate": rate, "seconds": seconds}
+        row["photos_per_second"] = train.total * (run.step - begun) / run.steps / seconds
+        row["waited"] = (train.waited - waited) / seconds
         values = _epoch_values(run, validation, device, cluster)
-        row = {
-            "stage": plan.stage,
-            "epoch": plan.before + run.epoch,
-            "learning_rate": rate,
-            "seconds": seconds,
-            "photos_per_second": train.total * (run.step - begun) / run.steps / max(seconds, 1e-9),
-            "waited": (train.waited - waited) / max(seconds, 1e-9),
-            **{metric.name: value for metric, value in values.items()},
-        }
+        row |= {metric.name: value for metric, value in values.items()}
         _close_epoch(run, plan, row, values)
         hooks.on_epoch_end(row, values)
         if interrupted:

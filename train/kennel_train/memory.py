@@ -2,35 +2,42 @@
 
 import logging
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from kennel import cgroup
 from kennel_train.device import Device
 
 log = logging.getLogger("kennel")
-_CPU_LARGEST = 32  # larger ones leave a CPU's cache and are no faster
+_CPU_LARGEST = 8  # larger ones leave its cache: lite0 41 ms a photo at 8, 52 at 16
 _SHARE = {"cpu": 0.5, "cuda": 0.8}  # of what is free; the rest is for the photos on their way and the allocator's holes
-_WORK = 2.5  # gradients and temporaries, as a multiple of what the backward pass keeps; ResNet-50 and lite0 need < 2
+_WORK = 2.5  # what a pass takes, as a multiple of what it keeps for its way back; measured on ResNets and lite0: < 1.7
+_COPIES = 5  # of the weights, beside them: gradients, two of the optimizer's, a moving average, the best epoch
 
 
-def micro_batch(module: nn.Module, side: int, batch_size: int, device: Device, processes: int) -> int:
-    """Photos of one forward and backward pass, a power of two or `batch_size` itself.
+def micro_batch(
+    module: nn.Module, side: int, batch_size: int, device: Device, processes: int, root: Path = cgroup.ROOT
+) -> int:
+    """Photos of one forward and backward pass, a power of two or `batch_size` itself; the module stays as it is.
 
     Args:
         module: maps uint8 (N, 3, side, side) to logits, on the device.
         processes: that share a CPU's memory.
+        root: of the cgroup's files.
 
     Raises:
         torch.OutOfMemoryError: not even one photo fits on the GPU.
     """
     kept = _kept_bytes(module, side, device)
     if device.torch.type == "cuda":
+        torch.cuda.empty_cache()  # what an earlier stage left there is free, too
         free = torch.cuda.mem_get_info(device.torch)[0]
-        free -= 3 * sum(p.numel() * p.element_size() for p in module.parameters())  # gradients and optimizer
     else:
-        free = cgroup.free_memory_bytes() // processes
+        free = cgroup.free_memory_bytes(root) // processes
+    free -= _COPIES * sum(p.numel() * p.element_size() for p in module.parameters())
     fits = max(1, int(_SHARE[device.torch.type] * free / (_WORK * kept)))
     largest = min(batch_size, _CPU_LARGEST) if device.torch.type == "cpu" else batch_size
     size = largest if largest <= fits else 2 ** int(math.log2(fits))
@@ -58,7 +65,7 @@ def _kept_bytes(module: nn.Module, side: int, device: Device) -> int:
 
 
 def _passes(module: nn.Module, side: int, size: int, device: Device) -> bool:
-    """Whether one forward and backward pass fits; the module's gradients and statistics are left as they were."""
+    """Whether one forward and backward pass fits; there are no gradients before the first step."""
     try:
         _forward(module, side, size, device).backward()  # type: ignore[no-untyped-call]
     except torch.OutOfMemoryError:
@@ -70,15 +77,20 @@ def _passes(module: nn.Module, side: int, size: int, device: Device) -> bool:
 
 
 def _forward(module: nn.Module, side: int, size: int, device: Device) -> Tensor:
-    """The sum of the logits of blank photos, in training mode; running statistics are put back."""
+    """The sum of the logits of blank photos, in training mode; statistics, mode and random numbers stay as they are."""
     photos = torch.zeros(size, 3, side, side, dtype=torch.uint8, device=device.torch)
+    photos = photos.contiguous(memory_format=torch.channels_last)
+    # Copies for this pass alone: statistics that were put back after it would make its backward pass raise.
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    modes = {inner: inner.training for inner in module.modules()}
     module.train()
     try:
-        with torch.autocast(device.torch.type, torch.bfloat16, enabled=device.bf16):
-            logits: Tensor = module(photos.contiguous(memory_format=torch.channels_last))
+        with (
+            torch.random.fork_rng([device.torch] if device.torch.type == "cuda" else []),
+            torch.autocast(device.torch.type, torch.bfloat16, enabled=device.bf16),
+        ):
+            logits: Tensor = functional_call(module, buffers, (photos,))
     finally:
-        with torch.no_grad():
-            for name, buffer in module.named_buffers():
-                buffer.copy_(buffers[name])
+        for inner, training in modes.items():
+            inner.training = training
     return logits.float().sum()
