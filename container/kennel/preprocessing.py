@@ -2,7 +2,7 @@
 
 Normalization is not here: it is the first layer of the exported model, so that it cannot be applied twice or
 forgotten. simplejpeg decodes JPEG (libjpeg-turbo at its best, and it reduces while it decodes); Pillow does the rest:
-every other format, headers, resizing, and the verdict on whatever simplejpeg refuses.
+every other format, headers, and the verdict on whatever simplejpeg refuses. Resizing is `kennel.resizing`'s.
 """
 
 import io
@@ -16,15 +16,15 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from kennel import resizing
 from kennel.errors import UserError
+from kennel.resizing import Picture
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 100_000_000
 Image.MAX_IMAGE_PIXELS = None  # the limit is ours, checked before decoding: Pillow's own would warn at another number
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of torn metadata: such a photo is either read or refused
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap width and height
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-
 
 # What undoes each orientation, as in Pillow's exif_transpose.
 _TURNS = {
@@ -66,7 +66,7 @@ class Preprocessing:
         try:
             made = cls(**{**row, "mean": tuple(row["mean"]), "std": tuple(row["std"])})
             sizes = 0 < made.image_size <= made.resize
-            if not sizes or made.interpolation not in _FILTERS or len(made.mean) != 3 or len(made.std) != 3:
+            if not sizes or made.interpolation not in resizing.FILTERS or len(made.mean) != 3 or len(made.std) != 3:
                 raise ValueError(str(row))
         except (TypeError, KeyError, ValueError) as error:
             raise UserError(f"the manifest's preprocessing is not one this version knows: {error}") from error
@@ -77,18 +77,18 @@ class Preprocessing:
 class Upright:
     """A decoded photo: RGB, the right way up, maybe at a reduced size; and its own size before that, in pixels."""
 
-    image: Image.Image
+    image: Picture
     width: int
     height: int
 
 
-def decode(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> Picture:
     """`read`'s image alone."""
     return read(photo, preprocessing, max_pixels).image
 
 
 def read(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> Upright:
-    """An upright RGB image: EXIF orientation applied, alpha laid on white, the first frame of an animation.
+    """An upright RGB picture: EXIF orientation applied, alpha laid on white, the first frame of an animation.
 
     A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, the smallest that still has twice the pixels that
     `preprocessing` needs: other fractions take longer than they save, and nearer ones change pixels visibly.
@@ -105,7 +105,9 @@ def read(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = MA
                 raise TooManyPixelsError(
                     f"the photo has {width}x{height} pixels, more than {max_pixels}: make it smaller"
                 )
-            upright = _jpeg(data, image, 2 * preprocessing.resize) or _any(image, 2 * preprocessing.resize)
+            upright = _jpeg(data, image, 2 * preprocessing.resize)
+            if upright is None:
+                upright = _any(image, 2 * preprocessing.resize)
             if image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:  # of a TIFF: no more, Pillow has turned it
                 width, height = height, width
             return Upright(upright, width, height)
@@ -115,7 +117,7 @@ def read(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = MA
         raise UserError(f"not a readable photo ({_short(error)}): send one of {', '.join(FORMATS)}") from error
 
 
-def square(image: Image.Image, preprocessing: Preprocessing, side: int | None = None) -> NDArray[np.uint8]:
+def square(image: Picture, preprocessing: Preprocessing, side: int | None = None) -> NDArray[np.uint8]:
     """The middle square of an RGB image after its short side became `resize` pixels, as models take it.
 
     Args:
@@ -127,19 +129,15 @@ def square(image: Image.Image, preprocessing: Preprocessing, side: int | None = 
     return np.ascontiguousarray(pixels(image, preprocessing, side).transpose(2, 0, 1))
 
 
-def pixels(image: Image.Image, preprocessing: Preprocessing, side: int | None = None) -> NDArray[np.uint8]:
+def pixels(image: Picture, preprocessing: Preprocessing, side: int | None = None) -> NDArray[np.uint8]:
     """`square`'s pixels as they lie in a photo: uint8, (side, side, 3)."""
-    width, height = image.size
-    short = min(width, height)
-    left, top = (width - short) / 2, (height - short) / 2
-    size, box = (preprocessing.resize, preprocessing.resize), (left, top, left + short, top + short)
-    cut = np.asarray(image.resize(size, _FILTERS[preprocessing.interpolation], box=box), dtype=np.uint8)
+    whole = resizing.middle(image, preprocessing.resize, preprocessing.interpolation)
     side = side or preprocessing.image_size
     edge = (preprocessing.resize - side) // 2
-    return cut[edge : edge + side, edge : edge + side]
+    return whole[edge : edge + side, edge : edge + side]
 
 
-def _jpeg(data: bytes, image: Image.Image, wanted: int) -> Image.Image | None:
+def _jpeg(data: bytes, image: Image.Image, wanted: int) -> Picture | None:
     """A grey or colour JPEG by simplejpeg, its short side at least `wanted` pixels where it had them.
 
     None where Pillow must look at it: another format, CMYK, or a stream that libjpeg warns of, such as stray bytes
@@ -155,14 +153,14 @@ def _jpeg(data: bytes, image: Image.Image, wanted: int) -> Image.Image | None:
     try:
         if simplejpeg.decode_jpeg_header(data)[:2] != (height, width):
             return None  # only the size that was held against the pixel limit is decoded
-        array = simplejpeg.decode_jpeg(data, min_height=-(-height // scale), min_width=-(-width // scale))
+        least = {"min_height": -(-height // scale), "min_width": -(-width // scale)}
+        array: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, **least)
     except ValueError as error:
         if "premature end" in str(error).lower():
             raise
         return None
-    upright = Image.frombuffer("RGB", array.shape[1::-1], array, "raw", "RGB", 0, 1)  # fromarray copies twice
     turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    return upright if turn is None else upright.transpose(turn)
+    return array if turn is None else resizing.as_pillow(array).transpose(turn)
 
 
 def _any(image: Image.Image, wanted: int) -> Image.Image:

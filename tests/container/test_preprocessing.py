@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kennel import preprocessing
+from kennel import preprocessing, resizing
 from kennel.errors import UserError
 from kennel.preprocessing import Preprocessing
 
@@ -22,6 +22,10 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     out = io.BytesIO()
     image.save(out, kind, **options)
     return out.getvalue()
+
+
+def size(picture: resizing.Picture) -> tuple[int, int]:
+    return resizing.as_pillow(picture).size
 
 
 def square(data: bytes) -> np.ndarray:
@@ -143,7 +147,7 @@ def test_exif_orientation_is_honoured(orientation, kind):
     assert got[:, 6, 6].min() > 200
     assert max(got[:, 6, 26].max(), got[:, 26, 6].max(), got[:, 26, 26].max()) < 50
     assert (read.width, read.height) == (640, 480)
-    assert read.image.width > read.image.height
+    assert size(read.image) in ((640, 480), (160, 120))
 
 
 def test_the_middle_is_kept():
@@ -157,14 +161,15 @@ def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same():
     image = Image.fromarray(grid.astype(np.uint8)).convert("RGB")
     data = encoded(image, "JPEG", quality=95)
     read = preprocessing.read(data, ROW)
-    assert (read.width, read.height, read.image.size) == (2000, 1600, (250, 200))
+    assert (read.width, read.height, size(read.image)) == (2000, 1600, (250, 200))
     exact = preprocessing.square(image, ROW).astype(int)
     assert np.abs(square(data).astype(int) - exact).mean() < 4
 
 
 @pytest.mark.parametrize(("side", "decoded"), [(143, 143), (144, 72), (287, 144), (288, 72), (576, 72), (577, 73)])
 def test_a_jpeg_keeps_twice_the_pixels_that_are_needed(side, decoded):
-    assert preprocessing.decode(encoded(Image.new("RGB", (side, side)), "JPEG"), ROW).size == (decoded, decoded)
+    picture = preprocessing.decode(encoded(Image.new("RGB", (side, side)), "JPEG"), ROW)
+    assert size(picture) == (decoded, decoded)
 
 
 def test_a_jpeg_that_libjpeg_only_warns_of_is_read():

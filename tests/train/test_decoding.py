@@ -112,3 +112,16 @@ def test_each_file_is_opened_once(folder):
     threading.Thread(target=feed, daemon=True).start()
     decoded, bad, _ = decode(folder)
     assert (bad, decoded.photos[0].digest) == ([], hashlib.sha256(data).hexdigest())
+
+
+def test_pictures_that_differ_in_one_pixel_are_two(tmp_path):
+    picture = np.full((256, 256, 3), 200, np.uint8)
+    for name in ("a", "b", "c"):
+        Image.fromarray(picture).save(tmp_path / f"{name}.png", compress_level=1 + 8 * (name == "b"))
+        if name == "b":
+            picture[3, 100] = 0
+    listed = [Photo(tmp_path / f"{name}.png", 0) for name in ("a", "b", "c")]
+    decoded, _ = decoding.decode(listed, Preprocessing(), "fail", print)
+    a, b, c = decoded.photos
+    assert a.digest != b.digest
+    assert a.pixels == b.pixels != c.pixels
