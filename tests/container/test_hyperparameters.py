@@ -55,7 +55,10 @@ def test_the_platforms_own_keys_are_dropped():
         ({"epochs": "2.5"}, "hyperparameter epochs='2.5': write a whole number between 1 and 10000"),
         ({"batch-size": "0"}, "hyperparameter batch_size='0': write a whole number between 1 and 65536"),
         ({"pretrained": "maybe"}, "hyperparameter pretrained='maybe': write true or false"),
-        ({"strategy": "fine-tune"}, "write one of auto, probe, finetune, probe-then-finetune (did you mean 'finetune'?)"),
+        (
+            {"strategy": "fine-tune"},
+            "write one of auto, probe, finetune, probe-then-finetune (did you mean 'finetune'?)",
+        ),
         ({"backbone": " "}, "hyperparameter backbone is empty: leave it out for 'resnet50'"),
         ({"epoch": "3"}, "unknown hyperparameter 'epoch': did you mean 'epochs'?"),
         ({"zzz": "3"}, "unknown hyperparameter 'zzz': known: backbone, pretrained"),

@@ -66,5 +66,7 @@ class Cluster:
         return box[0]
 
     def leave(self) -> None:
+        """Wait for the slowest rank, which is the one that writes: should it fail, all others fail with it."""
+        self.any(False)
         if self.world > 1:
             dist.destroy_process_group()

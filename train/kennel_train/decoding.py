@@ -68,11 +68,13 @@ def decode(
     on_bad_image: str,
     say: Callable[[str], None],
     stop: Callable[[], bool] = lambda: False,
+    threads: int = 0,
 ) -> tuple[Decoded, list[Bad]]:
     """Decode photos to the square that training crops from and evaluation cuts its middle out of.
 
     Args:
         stop: asked after every photo; those that were not come to are then in neither list.
+        threads: how many decode; 0 for as many as the cgroup has CPUs.
 
     Raises:
         UserError: an unreadable photo under `on_bad_image="fail"`.
@@ -88,7 +90,7 @@ def decode(
             return Bad(photos[at].path, str(error))
 
     results: list[Readable | Bad] = []
-    with ThreadPoolExecutor(cgroup.cpus()) as pool:
+    with ThreadPoolExecutor(threads or cgroup.cpus()) as pool:
         for result in _in_order(pool, one, len(photos)):
             results.append(result)
             if isinstance(result, Bad):

@@ -17,6 +17,7 @@ class Device:
 
     torch: torch.device
     bf16: bool
+    threads: int  # that this process may keep busy
     description: str
 
 
@@ -31,20 +32,22 @@ def choose(compat: str, local: int = 0, processes: int = 1) -> Device:
         UserError: a GPU is there but CUDA cannot start on its driver; training on the CPU instead would cost hours.
     """
     words = f"torch {torch.__version__}; CUDA compatibility: {compat or 'not decided (run outside the image)'}"
+    threads = max(1, cgroup.cpus() // processes)
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(local)
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         gpu = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, driver {_driver()}"
         torch.backends.cudnn.benchmark = True  # crops have one size: the fastest kernels are found once
-        return Device(torch.device("cuda", local), bf16, f"device: {gpu}, {'bf16' if bf16 else 'fp32'}, {words}")
+        return Device(
+            torch.device("cuda", local), bf16, threads, f"device: {gpu}, {'bf16' if bf16 else 'fp32'}, {words}"
+        )
     if Path("/dev/nvidia0").exists():
         raise UserError(
             f"the host has an NVIDIA GPU (driver {_driver()}) but CUDA {torch.version.cuda} cannot start on it "
             f"({words}): take an instance type with a newer driver"
         )
-    threads = max(1, cgroup.cpus() // processes)
     torch.set_num_threads(threads)
-    return Device(torch.device("cpu"), False, f"device: CPU, {threads} threads, no NVIDIA GPU, {words}")
+    return Device(torch.device("cpu"), False, threads, f"device: CPU, {threads} threads, no NVIDIA GPU, {words}")
 
 
 def _driver() -> str:

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kennel import cgroup
 from kennel_train import augment, crops
 
 Index = NDArray[np.int64]
@@ -79,13 +78,14 @@ class Photos(Inputs):
     rows: Index
     side: int
     trivial_augment: bool = False
+    threads: int = 1  # that cut crops; the result is the same
 
     def training(self, parts: Sequence[Index], seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         draws = crops.draws(seed, epoch, self.total)
 
         def make(part: Index) -> NDArray[np.uint8]:
             own = draws[self.ids[part]]
-            return crops.random_resized(self.images, self.rows[part], own, self.side, cgroup.cpus())
+            return crops.random_resized(self.images, self.rows[part], own, self.side, self.threads)
 
         for part, (photos, labels) in zip(parts, self._ahead(parts, make), strict=True):
             yield augment.trivial(photos, draws[self.ids[part]]) if self.trivial_augment else photos, labels

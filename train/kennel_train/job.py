@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,14 +33,11 @@ class Stop:
     def __init__(self) -> None:
         self.at = float("inf")  # on the monotonic clock
         signal.signal(signal.SIGTERM, self._request)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # a rank is started with it blocked
 
     def _request(self, *_: object) -> None:
         self.at = min(self.at, time.monotonic())
         logging.getLogger("kennel").info("stopping: SIGTERM came")
-        if "torch.distributed.launcher" in sys.modules:
-            from kennel_train import ranks
-
-            ranks.terminate()
 
     def __call__(self) -> bool:
         return self.at != float("inf")
@@ -70,28 +68,35 @@ def main() -> None:
 
 def _run(layout: Layout, stop: Stop) -> None:
     """A user's script where one was sent, else this image's own training, in as many processes as there are GPUs."""
-    program = hooks.fetch(hyperparameters.load(layout.hyperparameters), layout.code)
+    given = hyperparameters.load(layout.hyperparameters)
+    program = hooks.fetch(given, layout.code)
     if program and not hooks.is_hook(layout.code / program):
         from kennel_train import script
 
         script.run(program, layout, stop)
         return
-    from kennel_train import ranks
+    from kennel_train import pipe, ranks
     from kennel_train.cluster import Cluster
 
+    hyperparameters.parse(given)  # before a stream is read, which takes as long as its photos
     machines = ranks.machines(layout)
-    if machines.processes > 1:
-        ranks.launch(machines, "kennel_train.job")
-    else:
-        _train(layout, stop, Cluster())
+    say = logging.getLogger("kennel").info
+    with tempfile.TemporaryDirectory(prefix="kennel-") as scratch:
+        if machines.processes == 1:
+            _train(layout, pipe.spool(layout.config, layout.data, Path(scratch), say), stop, Cluster())
+            return
+        with machines.meet() as hosts:
+            root = pipe.spool(layout.config, layout.data, Path(scratch), say)  # a stream can be read once only
+            ranks.launch(machines, hosts, "kennel_train.job", {"KENNEL_DATA": str(root)}, stop)
 
 
-def _train(layout: Layout, stop: Stop, cluster: "Cluster") -> None:
+def _train(layout: Layout, root: Path, stop: Stop, cluster: "Cluster") -> None:
     from kennel_train import training
 
     weights = os.environ.get("KENNEL_WEIGHTS")
     training.run(
         layout,
+        root,
         stop,
         weights=Path(weights) if weights else None,
         compat=os.environ.get("KENNEL_CUDA_COMPAT_CHOICE", ""),
@@ -103,16 +108,20 @@ def _train(layout: Layout, stop: Stop, cluster: "Cluster") -> None:
 def _rank() -> int:
     """One process of several, started by `ranks.launch`; its exit code."""
     stop = Stop()
+    _log_to_stdout(logging.WARNING)
     from kennel_train import ranks
     from kennel_train.cluster import Cluster
 
     try:
         cluster = Cluster.join()
-        _log_to_stdout(logging.INFO if cluster.leads else logging.WARNING)
-        _train(_layout(), stop, cluster)
+        if cluster.leads:
+            _log_to_stdout(logging.INFO)
+        _train(_layout(), Path(os.environ["KENNEL_DATA"]), stop, cluster)
         cluster.leave()
     except BaseException as error:  # noqa: BLE001 - the launcher is to hear the reason, whatever it is
-        ranks.leave_reason(failure.describe(error), error)
+        text = failure.describe(error)
+        logging.getLogger("kennel").error("process %s failed: %s", os.environ.get("RANK"), text)
+        ranks.leave_reason(text, error)
         return 1
     return 0
 
@@ -134,4 +143,8 @@ def _log_to_stdout(level: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(_rank())
+    code = _rank()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: while Python takes itself apart a SIGTERM kills it, and gloo's threads now and then abort it.
+    os._exit(code)

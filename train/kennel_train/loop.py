@@ -255,7 +255,10 @@ def _share(module: nn.Module, sums: Tensor, cluster: Cluster, stop: bool) -> boo
     statistics = [b for name, b in module.named_buffers() if name.endswith(("running_mean", "running_var"))]
     for statistic in statistics:
         statistic /= cluster.world
-    targets += statistics
+    counters = [b for name, b in module.named_buffers() if name.endswith("num_batches_tracked")]
+    for counter in counters:  # ranks cut their share into more or fewer micro-batches: rank 0's count is everyone's
+        counter *= cluster.leads
+    targets += statistics + counters
     flat = torch.cat([target.reshape(-1) for target in targets] + [sums.new_tensor([float(stop)])])
     cluster.sum(flat)
     at = 0

@@ -3,10 +3,13 @@
 Each rank decodes and keeps its own share; what is known of all photos is gathered, so that every rank decides alike.
 """
 
+import dataclasses
 import hashlib
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +22,8 @@ from kennel_train import crops, decoding
 from kennel_train.cluster import Cluster
 from kennel_train.data import Channels, Photo
 from kennel_train.decoding import Bad, Decoded, Readable
+
+T = TypeVar("T", Readable, Bad)
 
 
 @dataclass(frozen=True)
@@ -43,17 +48,21 @@ class Splits:
     def decode(
         cls,
         channels: Channels,
+        root: Path,
         sharded: frozenset[str],
         row: Preprocessing,
         hp: Hyperparameters,
         cluster: Cluster,
+        threads: int,
         stop: Callable[[], bool],
         say: Callable[[str], None],
     ) -> "Splits":
         """Decode this rank's share of every channel; validation is taken out of train where no channel gave it.
 
         Args:
+            root: the folder of the channels' folders on this host; it lies elsewhere on others where they stream.
             sharded: splits whose photos differ from host to host.
+            threads: that may decode in this process.
 
         Raises:
             UserError: too many unreadable photos, or none that could be left for validation.
@@ -63,12 +72,17 @@ class Splits:
         total = unread = 0
         for name, photos in channels.splits.items():
             share = _share(photos, name in sharded, cluster, hp.seed)
-            mine, wrong = decoding.decode(share, row, hp.on_bad_image, say, stop)
-            theirs = cluster.gather((mine.photos, wrong, len(share)))
-            parts[name] = _part(mine, [photo for row_ in theirs for photo in row_[0]])
-            bad += [photo for row_ in theirs for photo in row_[1]]
-            total += (asked := sum(row_[2] for row_ in theirs))
-            unread += asked - sum(len(row_[0]) + len(row_[1]) for row_ in theirs)
+            given = (share, row, hp.on_bad_image, say, stop, threads)
+            mine, wrong = decoding.decode(*given) if share else (_nothing(row), [])
+            theirs = cluster.gather((root, mine.photos, wrong, len(share)))
+            readable = _named([(base, photos) for base, photos, _, _ in theirs], root)
+            unreadable = _named([(base, photos) for base, _, photos, _ in theirs], root)
+            parts[name] = _part(dataclasses.replace(mine, photos=readable[cluster.rank]), _all(readable))
+            bad += _all(unreadable)
+            for photo in _all(unreadable[1:]):  # rank 0 told its own as they came, nobody heard the others
+                say(f"bad photo: {photo.path}: {photo.reason}")
+            total += (asked := sum(count for *_, count in theirs))
+            unread += asked - sum(map(len, readable)) - sum(map(len, unreadable))
         decoding.refuse_many(bad, total)
         held_out = "validation" not in parts
         if held_out:
@@ -95,6 +109,29 @@ def _share(photos: list[Photo], sharded: bool, cluster: Cluster, seed: int) -> l
     rank, world = (cluster.local, cluster.local_world) if sharded else (cluster.rank, cluster.world)
     mine = photos[rank::world]
     return [mine[at] for at in crops.order(seed, 0, len(mine))]
+
+
+def _all(rows: list[list[T]]) -> list[T]:
+    return list(itertools.chain.from_iterable(rows))
+
+
+def _nothing(row: Preprocessing) -> Decoded:
+    return Decoded(np.empty((0, row.resize, row.resize, 3), np.uint8), np.empty(0, np.int64), [])
+
+
+def _named(theirs: list[tuple[Path, list[T]]], root: Path) -> list[list[T]]:
+    """Every rank's photos as if they lay below this host's `root`; two that would be one get another name."""
+    seen: set[Path] = set()
+    named: list[list[T]] = []
+    for rank, (base, photos) in enumerate(theirs):
+        named.append([])
+        for photo in photos:
+            path = root / photo.path.relative_to(base)
+            if path in seen:  # hosts count the photos of a stream each for itself
+                path = path.with_name(f"{path.stem}-{rank}{path.suffix}")
+            seen.add(path)
+            named[-1].append(dataclasses.replace(photo, path=path))
+    return named
 
 
 def _part(mine: Decoded, everyones: list[Readable]) -> Part:

@@ -1,6 +1,7 @@
 """The strategies: a probe on features, a fine-tune on crops, one after the other, from wherever a checkpoint stands."""
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -21,8 +22,7 @@ from kennel_train.splits import Part, Splits
 
 log = logging.getLogger("kennel")
 _STAGES = {"probe": ["probe"], "finetune": ["finetune"], "probe-then-finetune": ["probe", "finetune"]}
-# Seconds after SIGTERM in which a job that has no model yet still decodes, extracts and trains: its end takes ten more.
-DECODING_GRACE, EXTRACTION_GRACE, TRAINING_GRACE = 4.0, 10.0, 14.0
+GRACE = 4.0  # seconds of each phase of a job that was stopped and has no model yet; its end takes ten more
 
 
 class Stop(Protocol):
@@ -58,11 +58,18 @@ class Trained:
     inputs: dict[str, Inputs] = field(default_factory=dict)
 
 
+def grace(stop: Stop) -> Callable[[], bool]:
+    """Whether the phase that begins now has used up what is left to a job that was stopped."""
+    begun = time.monotonic()
+    return lambda: stop.ago(GRACE) and time.monotonic() - begun >= GRACE
+
+
 def photos(part: Part, hp: Hyperparameters, device: Device) -> Photos:
     """A split as crops out of the decoded photos."""
     labels = torch.from_numpy(part.mine.labels)
     total, mine = len(part.photos), part.mine
-    return Photos(labels, part.ids, total, device.torch, mine.images, mine.rows, hp.image_size, hp.trivial_augment)
+    cut = (hp.image_size, hp.trivial_augment, device.threads)
+    return Photos(labels, part.ids, total, device.torch, mine.images, mine.rows, *cut)
 
 
 def train(job: Job) -> Trained:
@@ -102,7 +109,8 @@ def _finetune(job: Job, done: Trained, state: dict[str, Any] | None) -> loop.Run
         size = state["micro_batch"]
     else:
         share = -(-min(job.hp.batch_size, done.inputs["train"].total) // job.cluster.world)
-        size = memory.micro_batch(job.classifier, job.hp.image_size, share, job.device, job.cluster.local_world)
+        fits = memory.micro_batch(job.classifier, job.hp.image_size, share, job.device, job.cluster.local_world)
+        size = min(job.cluster.gather(fits))
     return _fit(job, job.classifier, done, "finetune", job.hp.epochs, size, state)
 
 
@@ -112,7 +120,7 @@ def _features(job: Job, name: str, part: Part) -> Features:
     key = f"{job.features_key}-{name.encode().hex()}"
     found = features.kept(folder, key, rank, given)
     if found is None:
-        found = features.extract(job.classifier, given, job.device, lambda: job.stop.ago(EXTRACTION_GRACE))
+        found = features.extract(job.classifier, given, job.device, grace(job.stop))
         if len(found.ids) == len(given.ids) and not job.splits.unread:
             features.keep(folder, key, rank, found)
     return found
@@ -136,7 +144,7 @@ def _fit(
             with job.phases("checkpoints"):
                 job.checkpoints.save({"stage": stage, "rows_before": before, "micro_batch": micro_batch, "run": run})
 
-    hooks = Hooks(job.stop, lambda: job.stop.ago(TRAINING_GRACE), save, job.on_epoch_end)
+    hooks = Hooks(job.stop, grace(job.stop), save, job.on_epoch_end)
     plan = Plan(stage, epochs, len(before), micro_batch, weights, job.pretrained)
     with job.phases(stage):
         return loop.fit(

@@ -1,7 +1,6 @@
 """One training job from top to bottom: channels and hyperparameters in, the best epoch's model folder out."""
 
 import dataclasses
-import functools
 import json
 import logging
 import tempfile
@@ -13,11 +12,12 @@ import torch
 
 from kennel import backbones, hyperparameters, metrics
 from kennel.backbones import Backbone, Classifier
+from kennel.errors import UserError
 from kennel.hyperparameters import Hyperparameters
 from kennel.layout import Layout
 from kennel.metrics import Metric
 from kennel.photos import SPLITS
-from kennel_train import audit, data, device, earlier, features, finish, hooks, pipe, stages
+from kennel_train import audit, data, device, earlier, features, finish, hooks, stages
 from kennel_train.checkpoint import Checkpoints
 from kennel_train.cluster import Cluster
 from kennel_train.data import Channels
@@ -31,10 +31,11 @@ from kennel_train.stages import Job, Stop
 log = logging.getLogger("kennel")
 
 
-def run(layout: Layout, stop: Stop, weights: Path | None, compat: str, name: str, cluster: Cluster) -> None:
+def run(layout: Layout, root: Path, stop: Stop, weights: Path | None, compat: str, name: str, cluster: Cluster) -> None:
     """The whole job.
 
     Args:
+        root: the folder of the channels' folders; /opt/ml/input/data, or where a stream was unpacked.
         stop: whether the job was asked to end; it then ends with the best epoch so far.
         weights: a folder of pretrained weights that the image carries, or None.
         compat: the entry point's CUDA compatibility choice in words, for the log.
@@ -50,19 +51,20 @@ def run(layout: Layout, stop: Stop, weights: Path | None, compat: str, name: str
         raw = hyperparameters.load(layout.hyperparameters)
         hp = hyperparameters.parse(raw)
         before = earlier.find(layout.data / "model", Path(scratch) / "model")
+        if before and (layout.data / "pretrained").is_dir():
+            raise UserError("channels 'model' and 'pretrained' both bring weights: keep one")
         hp = _settled(hp, raw, chosen, before)
         log.info("hyperparameters: %s", " ".join(f"{k}={v}" for k, v in dataclasses.asdict(hp).items()))
         hook = hooks.load(raw, layout.code)
         with phases("find photos"):
-            root = pipe.spool(layout.config, layout.data, Path(scratch) / "pipe", log.info)
-            channels = _channels(root, cluster)
+            sharded = _sharded(layout)
+            channels = _channels(root, sharded, cluster)
         torch.manual_seed(hp.seed)
         backbone = earlier.backbone(before) if before else _backbone(hp, layout, weights)
         log.info("backbone: %s (%s), weights: %s", backbone.name, backbone.library, backbone.weights)
         with phases("decode"):
-            sharded = _sharded(layout)
-            late = functools.partial(stop.ago, stages.DECODING_GRACE)
-            splits = Splits.decode(channels, sharded, backbone.preprocessing, hp, cluster, late, log.info)
+            seen = (channels, root, sharded, backbone.preprocessing, hp, cluster, chosen.threads)
+            splits = Splits.decode(*seen, stages.grace(stop), log.info)
         audited = _audit(splits, channels, root, layout, hp, cluster)
         hp = _clamped(hp, len(splits.parts["train"].photos))
         classifier = Classifier(backbone, len(channels.class_names))
@@ -99,13 +101,28 @@ def _clamped(hp: Hyperparameters, photos: int) -> Hyperparameters:
     return dataclasses.replace(hp, batch_size=photos)
 
 
-def _channels(root: Path, cluster: Cluster) -> Channels:
-    """The labelled photos of this host; a sharded channel's classes are those of all hosts."""
+def _channels(root: Path, sharded: frozenset[str], cluster: Cluster) -> Channels:
+    """The labelled photos of this host; a sharded channel's classes are those of all hosts.
+
+    Raises:
+        UserError: hosts that should hold the same photos do not.
+    """
     found = data.find(root)
     for path in found.left_out:
         log.info("left out, not a photo: %s", path.relative_to(root))
-    everyones = cluster.gather({split: sorted(classes) for split, classes in found.folders.items()})
-    return data.label(found, {split: {c for row in everyones for c in row.get(split, [])} for split in found.folders})
+    everyones = cluster.gather({s: {c: len(p) for c, p in classes.items()} for s, classes in found.folders.items()})
+    splits = [split for split in SPLITS if any(split in row for row in everyones)]
+    for split in splits:
+        if split not in sharded and any(row.get(split) != everyones[0].get(split) for row in everyones):
+            raise UserError(
+                f"the hosts of this job hold different {split} photos "
+                f"({', '.join(str(sum(row.get(split, {}).values())) for row in everyones)}, by process): "
+                f"give all the same, or set the channel's S3DistributionType=ShardedByS3Key"
+            )
+    for split in splits:
+        found.folders.setdefault(split, {})
+        found.shown.setdefault(split, split)
+    return data.label(found, {split: {c for row in everyones for c in row.get(split, {})} for split in splits})
 
 
 def _sharded(layout: Layout) -> frozenset[str]:
@@ -159,7 +176,7 @@ def _identity(
         **{name: str(value) for name, value in dataclasses.asdict(hp).items()},
         "class names": " ".join(channels.class_names),
         "data fingerprint": splits.fingerprint(),
-        "weights": weights,
+        "weights": weights + features.weights_digest(classifier.head),
         "number of processes": str(cluster.world),
     }
     del known["checkpoint_minutes"]  # changes no weight
