@@ -33,7 +33,7 @@ from kennel_train.cluster import Cluster
 from kennel_train.data import Photo
 from kennel_train.device import Device
 from kennel_train.inputs import Features, Index, Inputs, Photos
-from kennel_train.loop import Best, Hooks, Plan
+from kennel_train.progress import Best, Hooks, Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"

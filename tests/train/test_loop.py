@@ -13,7 +13,7 @@ from kennel.hyperparameters import Hyperparameters
 from kennel_train import device, loop
 from kennel_train.cluster import Cluster
 from kennel_train.inputs import Features, Photos
-from kennel_train.loop import Best, Hooks, Plan
+from kennel_train.progress import Best, Hooks, Plan
 
 
 @pytest.fixture

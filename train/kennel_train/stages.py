@@ -16,8 +16,8 @@ from kennel_train.checkpoint import Checkpoints
 from kennel_train.cluster import Cluster
 from kennel_train.device import Device
 from kennel_train.inputs import Features, Inputs, Photos
-from kennel_train.loop import Best, Hooks, Plan
 from kennel_train.phases import Phases
+from kennel_train.progress import Best, Hooks, Plan, Run
 from kennel_train.splits import Part, Splits
 
 log = logging.getLogger("kennel")
@@ -95,7 +95,7 @@ def train(job: Job) -> Trained:
     return done
 
 
-def _probe(job: Job, done: Trained, state: dict[str, Any] | None) -> loop.Run:
+def _probe(job: Job, done: Trained, state: dict[str, Any] | None) -> Run:
     with job.phases("features"):
         done.inputs = {name: _features(job, name, part) for name, part in job.splits.parts.items() if name != "test"}
     epochs = job.hp.epochs if job.hp.strategy == "probe" else job.hp.probe_epochs
@@ -103,7 +103,7 @@ def _probe(job: Job, done: Trained, state: dict[str, Any] | None) -> loop.Run:
     return _fit(job, job.classifier.head, done, "probe", epochs, size, state)
 
 
-def _finetune(job: Job, done: Trained, state: dict[str, Any] | None) -> loop.Run:
+def _finetune(job: Job, done: Trained, state: dict[str, Any] | None) -> Run:
     done.inputs = {n: photos(part, job.hp, job.device) for n, part in job.splits.parts.items() if n != "test"}
     if state:
         size = state["micro_batch"]
@@ -134,7 +134,7 @@ def _fit(
     epochs: int,
     micro_batch: int,
     state: dict[str, Any] | None,
-) -> loop.Run:
+) -> Run:
     before = list(done.rows)
     labels = [photo.label for photo in job.splits.parts["train"].photos]
     weights = recipe.class_weights(labels, job.classifier.head.out_features, job.hp)
