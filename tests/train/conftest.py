@@ -4,9 +4,11 @@ import atexit
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -86,6 +88,20 @@ class Job:
         process = self.start()
         log, _ = process.communicate(timeout=300)
         return process.returncode, log
+
+    def run_until(self, beginning: str) -> tuple[int, str, float]:
+        """(exit code, log, seconds it took to end) of the real executable, sent SIGTERM at a line that begins so."""
+        lines = []
+        sent = float("nan")
+        with self.start() as process:
+            for line in process.stdout or ():
+                lines.append(line)
+                if line.startswith(beginning):
+                    process.send_signal(signal.SIGTERM)
+                    sent = time.monotonic()
+                    break
+            lines += process.stdout.readlines() if process.stdout else []
+        return process.returncode, "".join(lines), time.monotonic() - sent
 
     def main(self) -> None:
         """The function that `train` calls, in this process: the same contract, without five seconds of imports."""

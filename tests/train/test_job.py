@@ -2,7 +2,6 @@
 
 import json
 import re
-import signal
 
 import numpy as np
 import onnxruntime
@@ -97,16 +96,8 @@ def test_one_channel_may_hold_all_splits_and_the_same_seed_gives_the_same_model(
 def test_sigterm_ends_the_job_with_a_usable_model(job):
     job.photos("train")
     job.configure(epochs="10000")
-    lines = []
-    with job.start() as process:
-        for line in process.stdout:
-            lines.append(line)
-            if line.startswith("epoch=3 "):
-                process.send_signal(signal.SIGTERM)
-                break
-        lines += process.stdout.readlines()
-    log = "".join(lines)
-    assert process.returncode == 0, log
+    code, log, _ = job.run_until("epoch=3 ")
+    assert code == 0, log
     assert "stopping: SIGTERM" in log
     assert artifact.read_manifest(job.base / "model").class_names == ("green", "red")
     assert len(re.findall(metrics.VALIDATION_ACCURACY.regex, log)) < 10000

@@ -73,21 +73,11 @@ def test_a_job_killed_at_random_moments_ends_with_the_weights_of_one_that_never_
 def test_sigterm_at_any_moment_leaves_a_model_and_a_start_goes_on(job, tmp_path, share):
     job.photos("train", {"red": 24, "green": 24})
     job.configure(**{**SETTINGS, "epochs": "400"})
-    lines = []
-    with job.start() as process:
-        for line in process.stdout:
-            lines.append(line)
-            wanted = "epoch=2 " if share < 0.5 else "epoch=9 "
-            if line.startswith(wanted):
-                process.send_signal(signal.SIGTERM)
-                stopped = time.monotonic()
-                break
-        lines += process.stdout.readlines()
-    log = "".join(lines)
-    assert process.returncode == 0, log
+    code, log, seconds = job.run_until("epoch=2 " if share < 0.5 else "epoch=9 ")
+    assert code == 0, log
     assert weights(job)
     assert list((job.base / "checkpoints").glob("checkpoint-*.pt"))
-    assert time.monotonic() - stopped < 60
+    assert seconds < 60
     with job.start() as again:
         for line in again.stdout:
             if line.startswith("resumed from a checkpoint"):
@@ -100,16 +90,8 @@ def test_sigterm_at_any_moment_leaves_a_model_and_a_start_goes_on(job, tmp_path,
 def test_sigterm_before_the_first_epoch_leaves_a_model_too(job):
     job.photos("train", {"red": 24, "green": 24})
     job.configure(**{**SETTINGS, "epochs": "400", "probe_epochs": "400"})
-    lines = []
-    with job.start() as process:
-        for line in process.stdout:
-            lines.append(line)
-            if line.startswith("backbone: "):
-                process.send_signal(signal.SIGTERM)
-                break
-        lines += process.stdout.readlines()
-    log = "".join(lines)
-    assert process.returncode == 0, log
+    code, log, _ = job.run_until("backbone: ")
+    assert code == 0, log
     assert set(artifact.read_manifest(job.base / "model").class_names) == {"red", "green"}
 
 

@@ -35,7 +35,7 @@ class Readable:
     path: Path
     label: int  # index into class_names
     digest: str  # sha256 of the file's bytes
-    pixels: str  # hash of rows of the decoded square: the same photo under another name, header or format
+    pixels: str  # hash of the decoded square: the same photo under another name, header or format
     width: int  # of the upright photo as it came, pixels
     height: int
 

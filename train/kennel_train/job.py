@@ -138,8 +138,6 @@ def _log_to_stdout(level: int) -> None:
     logger.handlers = [handler]
     logger.setLevel(level)
     logger.propagate = False
-    for chatty in ("onnx_ir", "onnxscript", "torch.onnx"):  # the exporter tells every constant that it merges
-        logging.getLogger(chatty).setLevel(logging.ERROR)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Each rank decodes and keeps its own share; what is known of all photos is gather
 """
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 from collections.abc import Callable
@@ -89,6 +90,7 @@ class Splits:
             parts = _hold_out(parts["train"], hp.validation_fraction) | {k: p for k, p in parts.items() if k == "test"}
         return cls(parts, bad, unread, held_out)
 
+    @functools.cached_property
     def fingerprint(self) -> str:
         """sha256 of every split's labels and file hashes."""
         rows = sorted(f"{name} {p.label} {p.digest}" for name, part in self.parts.items() for p in part.photos)
@@ -97,7 +99,7 @@ class Splits:
     def provenance(self, root: Path) -> dict[str, object]:
         """What the model was made of: photos per split, a fingerprint of them all, what was left out and why."""
         return {
-            "fingerprint": self.fingerprint(),
+            "fingerprint": self.fingerprint,
             "photos": {name: len(part.photos) for name, part in self.parts.items()},
             "skipped": [{"photo": str(photo.path.relative_to(root)), "reason": photo.reason} for photo in self.bad],
             **({"unread": self.unread} if self.unread else {}),

@@ -175,9 +175,9 @@ def _identity(
     known = {
         **{name: str(value) for name, value in dataclasses.asdict(hp).items()},
         "class names": " ".join(channels.class_names),
-        "data fingerprint": splits.fingerprint(),
+        "data fingerprint": splits.fingerprint,
         "weights": weights + features.weights_digest(classifier.head),
         "number of processes": str(cluster.world),
     }
     del known["checkpoint_minutes"]  # changes no weight
-    return known, features.key(weights, seen, splits.fingerprint())
+    return known, features.key(weights, seen, splits.fingerprint)
