@@ -6,6 +6,7 @@ every other format, headers, and the verdict on whatever simplejpeg refuses. Res
 """
 
 import io
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,8 @@ def read(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = MA
     """An upright RGB picture: EXIF orientation applied, alpha laid on white, the first frame of an animation.
 
     A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, the smallest that still has twice the pixels that
-    `preprocessing` needs: other fractions take longer than they save, and nearer ones change pixels visibly.
+    `preprocessing` needs, so 1.42 times its side: other fractions take longer than they save. On 100 ImageNet photos
+    lite0's answers differ no more from those of a full decode than with twice the side.
 
     Raises:
         TooManyPixelsError: more than `max_pixels`.
@@ -105,9 +107,10 @@ def read(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = MA
                 raise TooManyPixelsError(
                     f"the photo has {width}x{height} pixels, more than {max_pixels}: make it smaller"
                 )
-            upright = _jpeg(data, image, 2 * preprocessing.resize)
+            wanted = math.ceil(math.sqrt(2) * preprocessing.resize)
+            upright = _jpeg(data, image, wanted)
             if upright is None:
-                upright = _any(image, 2 * preprocessing.resize)
+                upright = _any(image, wanted)
             if image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:  # of a TIFF: no more, Pillow has turned it
                 width, height = height, width
             return Upright(upright, width, height)

@@ -147,7 +147,7 @@ def test_exif_orientation_is_honoured(orientation, kind):
     assert got[:, 6, 6].min() > 200
     assert max(got[:, 6, 26].max(), got[:, 26, 6].max(), got[:, 26, 26].max()) < 50
     assert (read.width, read.height) == (640, 480)
-    assert size(read.image) in ((640, 480), (160, 120))
+    assert size(read.image) in ((640, 480), (80, 60))
 
 
 def test_the_middle_is_kept():
@@ -166,7 +166,7 @@ def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same():
     assert np.abs(square(data).astype(int) - exact).mean() < 4
 
 
-@pytest.mark.parametrize(("side", "decoded"), [(143, 143), (144, 72), (287, 144), (288, 72), (576, 72), (577, 73)])
+@pytest.mark.parametrize(("side", "decoded"), [(101, 101), (102, 51), (203, 102), (204, 51), (408, 51), (409, 52)])
 def test_a_jpeg_keeps_twice_the_pixels_that_are_needed(side, decoded):
     picture = preprocessing.decode(encoded(Image.new("RGB", (side, side)), "JPEG"), ROW)
     assert size(picture) == (decoded, decoded)

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -93,7 +93,6 @@ def test_the_bad_photo_of_a_list_is_named(photo):
         read(body, "application/json")
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300), st.sampled_from([None, "application/json", "image/jpeg", "text/plain"]))
 def test_any_bytes_are_photos_or_a_request_error(body, content_type):
     photos, status = np.zeros((0, 3, 32, 32)), 400
@@ -105,7 +104,6 @@ def test_any_bytes_are_photos_or_a_request_error(body, content_type):
     assert 400 <= status < 500
 
 
-@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.text(max_size=9),

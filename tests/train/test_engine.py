@@ -121,6 +121,17 @@ def test_finetuning_never_ends_worse_than_its_probe(job):
     assert best["validation:loss"] < min(row["validation:loss"] for row in rows if row["stage"] == "finetune")
 
 
+def test_a_finetune_that_is_only_surer_leaves_the_probe(job):
+    job.photos("train", {"red": 12, "green": 12})
+    job.configure(strategy="probe-then-finetune", probe_epochs="40", epochs="3", learning_rate="0.05")
+    job.main()
+    rows = report(job)["epochs"]
+    best = rows[report(job)["best"]["epoch"] - 1]
+    assert report(job)["best"]["stage"] == "probe"
+    assert all(row["validation:accuracy"] == best["validation:accuracy"] == 1.0 for row in rows[40:])
+    assert rows[-1]["validation:loss"] < best["validation:loss"]
+
+
 def test_a_restart_counts_on_where_the_last_checkpoint_stood(job, capsys):
     """Patience, the numbers of the epochs and their rows: as if there had been no restart."""
     swapped(job)

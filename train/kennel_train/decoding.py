@@ -10,13 +10,13 @@ import mmap
 import os
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from kennel import cgroup, preprocessing
@@ -25,6 +25,7 @@ from kennel.preprocessing import Preprocessing
 from kennel_train.data import Photo
 
 MAX_BAD = 0.01  # of all photos; more is no accident but a broken data set
+_AT_ONCE = 8  # photos a thread decodes before it reports: each report costs 0.1 ms of waking others
 _QUEUED = 4096  # photos handed to the threads at a time: a future for each of millions would take gigabytes
 
 
@@ -83,15 +84,12 @@ def decode(
     images = np.frombuffer(space, dtype=np.uint8).reshape(len(photos), row.resize, row.resize, 3)
     started = last = time.monotonic()
 
-    def one(at: int) -> Readable | Bad:
-        try:
-            return _one(photos[at], row, images[at])
-        except (UserError, OSError) as error:
-            return Bad(photos[at].path, str(error))
+    def some(part: range) -> list[Readable | Bad]:
+        return [_one(photos[at], row, images[at]) for at in part]
 
     results: list[Readable | Bad] = []
     with ThreadPoolExecutor(threads or cgroup.cpus()) as pool:
-        for result in _in_order(pool, one, len(photos)):
+        for result in _in_order(pool, some, len(photos)):
             results.append(result)
             if isinstance(result, Bad):
                 say(f"bad photo: {result.path}: {result.reason}")
@@ -124,20 +122,26 @@ def refuse_many(bad: list[Bad], total: int) -> None:
         )
 
 
-def _one(photo: Photo, row: Preprocessing, to: NDArray[np.uint8]) -> Readable:
-    data = photo.path.read_bytes()
-    upright = preprocessing.read(data, row)
+def _one(photo: Photo, row: Preprocessing, to: NDArray[np.uint8]) -> Readable | Bad:
+    try:
+        data = photo.path.read_bytes()
+        upright = preprocessing.read(data, row)
+    except (UserError, OSError) as error:
+        return Bad(photo.path, str(error))
     to[:] = preprocessing.pixels(upright.image, row, row.resize)
-    # Every byte counts, or two drawings that differ between rows would be one photo; blake2b of all takes 3x as long.
-    rows = hashlib.blake2b(np.ascontiguousarray(to[::8]).data, digest_size=12).hexdigest()
-    seen = f"{rows}{zlib.crc32(to.data):08x}"
+    seen = xxhash.xxh3_128_hexdigest(to.data)  # of all bytes in 0.01 ms, where blake2b takes 0.3
     digest = hashlib.sha256(data).hexdigest()
     return Readable(photo.path, photo.label, digest, seen, upright.width, upright.height)
 
 
-def _in_order(pool: ThreadPoolExecutor, work: Callable[[int], Readable | Bad], count: int) -> Iterator[Readable | Bad]:
+def _in_order(
+    pool: ThreadPoolExecutor, work: Callable[[range], list[Readable | Bad]], count: int
+) -> Iterator[Readable | Bad]:
+    every = range(count)
     for first in range(0, count, _QUEUED):
-        yield from pool.map(work, range(first, min(first + _QUEUED, count)))
+        parts = [every[at : at + _AT_ONCE] for at in range(first, min(first + _QUEUED, count), _AT_ONCE)]
+        for part in pool.map(work, parts):
+            yield from part
 
 
 def _space(size: int) -> mmap.mmap:

@@ -205,7 +205,7 @@ def _close_epoch(run: Run, plan: Plan, row: dict[str, Any], values: dict[Metric,
     """Note the epoch, keep it where it is the best, and stand at the start of the next one."""
     run.rows.append(row)
     run.stale += 1
-    if not run.best.beats(values):
+    if not run.best.beats(plan.stage, values):
         state = {key: value.cpu().clone() for key, value in run.judged.state_dict().items()}
         run.best, run.stale = Best(plan.stage, row["epoch"], values, state), 0
     run.epoch, run.step = run.epoch + 1, 0

@@ -25,9 +25,14 @@ class Best:
     values: dict[Metric, float] = field(default_factory=dict)
     state: dict[str, Tensor] = field(default_factory=dict)
 
-    def beats(self, values: dict[Metric, float]) -> bool:
-        """Whether this epoch is no worse than `values`: more accuracy, then less loss."""
-        return bool(self.state) and _rank(self.values) >= _rank(values)
+    def beats(self, stage: str, values: dict[Metric, float]) -> bool:
+        """Whether this epoch is no worse than one of `stage` with `values`: more accuracy, then less loss.
+
+        An epoch of an earlier stage is passed by more accuracy alone: a fine-tuned network is surer of itself, which
+        is no sign on a small split that it is right more often, and the calibration follows anyway.
+        """
+        judged_by = 2 if stage == self.stage else 1
+        return bool(self.state) and _rank(self.values)[:judged_by] >= _rank(values)[:judged_by]
 
     def as_dict(self) -> dict[str, Any]:
         values = {metric.name: value for metric, value in self.values.items()}
