@@ -70,6 +70,23 @@ def media_type(content_type: str | None) -> str:
     )
 
 
+@dataclass(frozen=True)
+class Options:
+    """How an answer is to look."""
+
+    top_k: int
+
+
+def options(accept: str | None, attributes: str | None) -> Options:
+    """What the Accept header and the custom attributes (`top_k=3`) ask for.
+
+    Raises:
+        RequestError: 406 for an Accept that cannot be served, 400 for the rest.
+    """
+    check_accept(accept)
+    return Options(top_k(attributes))
+
+
 def check_accept(accept: str | None) -> None:
     """Raises RequestError 406 where the Accept header leaves out JSON, the only answer there is."""
     kinds = [kind.partition(";")[0].lower() for kind in parse_accept(accept or JSON)]
@@ -98,13 +115,15 @@ def read(body: bytes, content_type: str | None, preprocessing: Preprocessing) ->
     return Request(np.stack(rows), is_list)
 
 
-def write(probabilities: NDArray[np.float32], class_names: tuple[str, ...], top_k: int, is_list: bool) -> bytes:
-    """The JSON answer to probabilities (N, classes)."""
+def write(
+    probabilities: NDArray[np.float32], class_names: tuple[str, ...], options: Options, is_list: bool
+) -> tuple[bytes, str]:
+    """The answer to probabilities (N, classes), and its content type."""
     answers = []
     for row in probabilities:
-        best = np.argsort(-row, kind="stable")[:top_k]
+        best = np.argsort(-row, kind="stable")[: options.top_k]
         answers.append([{"label": class_names[i], "probability": round(float(row[i]), 6)} for i in best])
-    return json.dumps({"predictions": answers if is_list else answers[0]}).encode()
+    return json.dumps({"predictions": answers if is_list else answers[0]}).encode(), JSON
 
 
 def write_error(sentence: str) -> bytes:

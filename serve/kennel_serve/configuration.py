@@ -47,13 +47,22 @@ _LOG4J = """<?xml version="1.0" encoding="UTF-8"?>
 class Limits:
     """What the model server may use."""
 
-    workers: int
     heap_bytes: int
     cpus: int
+    gpus: int  # that workers are spread over
     request_bytes: int
     response_seconds: int
     startup_seconds: int
     vmargs: str = ""  # the user's own, behind ours so that they win
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one model may use of it."""
+
+    workers: int
+    batch_size: int  # requests a worker is handed at once, at most
+    batch_delay_ms: int  # how long the first of them waits for others
 
 
 def write(folder: Path, limits: Limits, inference: str, management: str, java_home: str) -> None:
@@ -65,11 +74,10 @@ def write(folder: Path, limits: Limits, inference: str, management: str, java_ho
         "inference_address": inference,
         "management_address": management,
         "vmargs": f"{heap} -XX:ActiveProcessorCount={limits.cpus} -XX:-UsePerfData {quiet} {limits.vmargs}",
-        "default_workers_per_model": limits.workers,
         "default_response_timeout_seconds": limits.response_seconds,
         "max_request_size": limits.request_bytes + 1024,
         "max_response_size": _MAX_RESPONSE,
-        "number_of_gpu": 0,
+        "number_of_gpu": limits.gpus,
         "decode_input_request": "false",  # the codec does it, and answers 400 where it cannot
     }
     (folder / CONFIGURATION).write_text("".join(f"{key}={value}\n" for key, value in rows.items()))

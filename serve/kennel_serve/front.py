@@ -4,8 +4,10 @@ It owns /ping and /invocations as SageMaker sees them; what an answer holds is t
 """
 
 import asyncio
-import json
 import logging
+import time
+import uuid
+from dataclasses import dataclass
 from http import HTTPStatus
 
 import aiohttp
@@ -14,19 +16,38 @@ from aiohttp.typedefs import Handler
 from sagemaker_inference.utils import remove_crlf
 
 from kennel_serve import codec
-from kennel_serve.handler import CUSTOM_ATTRIBUTES
+from kennel_serve.endpoint import CUSTOM_ATTRIBUTES, TIMING
+from kennel_serve.model_server import MODEL
+from kennel_serve.telemetry import Record, Telemetry
 
 _HEADER_LENGTH = 1024  # of the few that are passed on; Java's parser gives up at 8192 in all
 
+_RECORD = "record"  # of the request, in it
+_ID = "X-Amzn-SageMaker-Inference-Id"
+
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a client is answered."""
+
+    status: int
+    body: bytes
+    content_type: str = codec.JSON
 
 
 class Front:
     """Answers clients; `healthy` is what /ping says, set by whoever watches the model server."""
 
-    def __init__(self, url: str, max_bytes: int, response_seconds: float) -> None:
+    def __init__(self, url: str, max_bytes: int, response_seconds: float, telemetry: Telemetry) -> None:
+        """
+        Args:
+            url: of the model server, to which /<model> is added.
+        """
         self.healthy = False
         self._url = url
+        self._telemetry = telemetry
         self._max_bytes = max_bytes
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -51,27 +72,37 @@ class Front:
     async def close(self) -> None:
         await self._session.close()
 
-    async def predict(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
-        """What the workers answer: a status and JSON, whatever went wrong on the way."""
+    async def predict(self, model: str, body: bytes, headers: dict[str, str], record: Record) -> Reply:
+        """What a model's workers answer, whatever went wrong on the way."""
+        record.bytes, record.asked = len(body), time.perf_counter()
         try:
-            async with self._session.post(self._url, data=body, headers=headers) as answer:
-                return _honest(answer.status, await answer.read())
+            async with self._session.post(f"{self._url}/{model}", data=body, headers=headers) as answer:
+                reply = Reply(answer.status, await answer.read(), answer.content_type)
+                if TIMING in answer.headers:
+                    record.take(answer.headers[TIMING])
+                    return reply
+                return _honest(reply)
         except TimeoutError:
             return _error(HTTPStatus.GATEWAY_TIMEOUT, "no worker answered in time: send less, or raise the timeout")
         except aiohttp.ClientError:
             return _error(HTTPStatus.SERVICE_UNAVAILABLE, "the model server does not answer: try again")
+        finally:
+            record.answered = time.perf_counter()
 
     async def _ping(self, request: web.Request) -> web.Response:
         if self.healthy:
-            return _json(200, b"{}")
-        return _json(*_error(HTTPStatus.SERVICE_UNAVAILABLE, "no worker is alive"))
+            return _response(Reply(200, b"{}"))
+        return _response(_error(HTTPStatus.SERVICE_UNAVAILABLE, "no worker is alive"))
 
     async def _invocations(self, request: web.Request) -> web.Response:
+        return await self._invoke(request, MODEL)
+
+    async def _invoke(self, request: web.Request, model: str) -> web.Response:
         try:
             # Before MMS sees it: it would take a form apart, and curl calls every body a form.
             kind = codec.media_type(request.headers.get(hdrs.CONTENT_TYPE))
         except codec.RequestError as error:
-            return _json(error.status_code, codec.write_error(str(error)))
+            return _response(Reply(error.status_code, codec.write_error(str(error))))
         if (request.content_length or 0) > self._max_bytes:
             raise web.HTTPRequestEntityTooLarge(self._max_bytes)
         headers = {
@@ -79,18 +110,24 @@ class Front:
             str(hdrs.ACCEPT): _plain(request.headers.get(hdrs.ACCEPT, "")),
             CUSTOM_ATTRIBUTES: _plain(_attributes(request)),
         }
-        return _json(*await self.predict(await request.read(), headers))
+        return _response(await self.predict(model, await request.read(), headers, request[_RECORD]))
 
     @web.middleware
     async def _count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Every request is noted; /ping, which comes all the time, only where it says no."""
+        record = request[_RECORD] = Record(_id(request), _path(request))
         self._in_flight += 1
         self._idle.clear()
         try:
             response = await handler(request)
+            record.status = response.status
         finally:
             self._in_flight -= 1
+            self._telemetry.in_flight.set(self._in_flight)
             if not self._in_flight:
                 self._idle.set()
+            if record.path != "/ping" or record.status != HTTPStatus.OK:
+                self._telemetry.done(record)
         if self._draining:
             response.force_close()
         return response
@@ -104,21 +141,21 @@ async def _one_sentence(request: web.Request, handler: Handler) -> web.StreamRes
     except web.HTTPRequestEntityTooLarge:
         limit = request.client_max_size / 1024 / 1024
         sentence = f"the body is larger than {limit:g} MB: send less, or raise SAGEMAKER_MAX_PAYLOAD_IN_MB"
-        response = _json(*_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, sentence))
+        response = _response(_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, sentence))
         response.force_close()  # the rest of the body is not read
         return response
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
-        response = _json(*_error(HTTPStatus.METHOD_NOT_ALLOWED, f"{request.path} takes {allowed}"))
+        response = _response(_error(HTTPStatus.METHOD_NOT_ALLOWED, f"{request.path} takes {allowed}"))
         response.headers[hdrs.ALLOW] = allowed
         return response
     except web.HTTPNotFound:
-        return _json(*_error(HTTPStatus.NOT_FOUND, "no such path: there are GET /ping and POST /invocations"))
+        return _response(_error(HTTPStatus.NOT_FOUND, "no such path: there are GET /ping and POST /invocations"))
     except web.RequestPayloadError:
-        return _json(*_error(HTTPStatus.BAD_REQUEST, "the body does not arrive as its headers say: send it again"))
+        return _response(_error(HTTPStatus.BAD_REQUEST, "the body does not arrive as its headers say: send it again"))
     except Exception:  # noqa: BLE001 # the last boundary before the client
         _log.exception("the front door failed")
-        return _json(*_error(HTTPStatus.INTERNAL_SERVER_ERROR, "the request failed: the endpoint's log says why"))
+        return _response(_error(HTTPStatus.INTERNAL_SERVER_ERROR, "the request failed: the endpoint's log says why"))
 
 
 async def _no_version(request: web.Request, response: web.StreamResponse) -> None:
@@ -137,26 +174,29 @@ def _plain(value: str) -> str:
     return str(remove_crlf(value)).encode("ascii", "replace").decode()[:_HEADER_LENGTH]
 
 
-def _honest(status: int, body: bytes) -> tuple[int, bytes]:
-    """A worker's answer as it is; MMS's own errors, with Java's class names in them, as a sentence."""
-    if status < HTTPStatus.BAD_REQUEST:
-        return status, body
-    try:
-        ours = set(json.loads(body)) == {"error"}
-    except (ValueError, TypeError):
-        ours = False
-    if ours:
-        return status, body
-    if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INSUFFICIENT_STORAGE):
+def _honest(reply: Reply) -> Reply:
+    """MMS's own errors, with Java's class names in them, as a sentence."""
+    if reply.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INSUFFICIENT_STORAGE):
         return _error(HTTPStatus.SERVICE_UNAVAILABLE, "no worker is free: try again, or add instances")
-    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+    if reply.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return _error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too large: send less")
     return _error(HTTPStatus.INTERNAL_SERVER_ERROR, "the worker ended or took too long: the endpoint's log says why")
 
 
-def _error(status: HTTPStatus, sentence: str) -> tuple[int, bytes]:
-    return int(status), codec.write_error(sentence)
+def _error(status: HTTPStatus, sentence: str) -> Reply:
+    return Reply(int(status), codec.write_error(sentence))
 
 
-def _json(status: int, body: bytes) -> web.Response:
-    return web.Response(status=status, body=body, content_type=codec.JSON)
+def _response(reply: Reply) -> web.Response:
+    return web.Response(status=reply.status, body=reply.body, content_type=reply.content_type)
+
+
+def _path(request: web.Request) -> str:
+    """The route's pattern, so that clients cannot invent figures' labels."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource else "other"
+
+
+def _id(request: web.Request) -> str:
+    """The caller's name for the request, else one of ours."""
+    return _plain(request.headers.get(_ID, ""))[:64] or uuid.uuid4().hex

@@ -1,9 +1,10 @@
-"""The multi-model-server (MMS) as a child: its private folder, its start, the model in it, its health and its end.
+"""The multi-model-server (MMS) as a child: its private folder, its start, the models in it, its health and its end.
 
 Everything that had to be learned about MMS is here and in handler.py; it is reached on loopback ports only.
 """
 
 import asyncio
+import logging
 import os
 import shutil
 import signal
@@ -16,29 +17,30 @@ import aiohttp
 import psutil
 
 from kennel.errors import UserError
-from kennel_serve import configuration, handler
-from kennel_serve.configuration import Limits
+from kennel_serve import configuration, handler, pulse
+from kennel_serve.configuration import Limits, Share
+from kennel_serve.pulse import Worker
+from kennel_serve.serving import Serving
 
 MODEL = "model"
-_WORKER_SCRIPT = "model_service_worker.py"
+_log = logging.getLogger(__name__)
 
 
 class ModelServer:
-    """One running MMS with one model; every method but `stop` may raise UserError with the reason it failed."""
+    """One running MMS; every method but `stop` may raise UserError with the reason it failed."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._process: asyncio.subprocess.Process | None = None
         self._folder = configuration.private_folder()
         self._inference, self._management = (f"http://127.0.0.1:{port}" for port in configuration.free_ports(2))
-        self.url = f"{self._inference}/predictions/{MODEL}"  # where requests go
+        self.url = f"{self._inference}/predictions"  # where requests go, by /<model>
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self, environ: Mapping[str, str]) -> None:
         """Start MMS and wait until its management API answers."""
         folder, command = self._folder, Path(sys.executable).parent / "multi-model-server"
         environment = configuration.child_environment(environ, folder, command.parent)
-        (folder / MODEL).mkdir()
         configuration.write(folder, self._limits, self._inference, self._management, environment["JAVA_HOME"])
         files = ["--mms-config", configuration.CONFIGURATION, "--log-config", configuration.LOGGING]
         self._process = await asyncio.create_subprocess_exec(
@@ -62,19 +64,22 @@ class ModelServer:
                 f"the model server did not start in {seconds} s: raise SAGEMAKER_STARTUP_TIMEOUT"
             ) from error
 
-    async def load(self, serving: handler.Serving) -> None:
-        """Register the model and wait for its workers.
+    async def load(self, serving: Serving, share: Share, name: str = MODEL) -> None:
+        """Register a model and wait for its workers.
 
-        The model server gets the private folder, not the model's: it puts that folder on the workers' PYTHONPATH,
+        The model server gets a private folder, not the model's: it puts that folder on the workers' PYTHONPATH,
         runs them in it, and takes a manifest.json there for a manifest of its own.
         """
-        serving.save(self._folder / MODEL)
+        folder = self._folder / name
+        (folder / handler.PULSES).mkdir(parents=True)
+        serving.save(folder)
         request = {
-            "url": MODEL,
-            "model_name": MODEL,
+            "url": name,
+            "model_name": name,
             "handler": handler.NAME,
-            "batch_size": 1,
-            "initial_workers": self._limits.workers,
+            "batch_size": share.batch_size,
+            "max_batch_delay": share.batch_delay_ms,
+            "initial_workers": share.workers,
             "synchronous": True,
             "response_timeout": self._limits.response_seconds,  # seconds in JSON, minutes in a query string
         }
@@ -89,14 +94,28 @@ class ModelServer:
             cause = type(error).__name__
         raise UserError(f"no worker could load the model ({cause}): the lines above say why")
 
-    async def alive(self) -> bool:
-        """Whether Java answers and at least one worker process exists.
+    def workers(self, name: str = MODEL) -> list[Worker]:
+        """The living workers of a model."""
+        return pulse.workers(self._folder / name / handler.PULSES)
 
-        MMS itself calls a worker READY for as long as the thread that watches it runs.
+    def end_hanging(self, workers: list[Worker]) -> list[Worker]:
+        """Kill the workers that have hung for longer than a request may take; those that are left.
+
+        MMS hangs up on them and starts others, but leaves them running.
         """
-        if self._process is None or self._process.returncode is not None:
-            return False
-        return bool(self._workers()) and await self._answers(f"/models/{MODEL}")
+        left = []
+        for worker in workers:
+            if worker.hangs(self._limits.response_seconds):
+                _log.warning("worker %d hangs and is killed", worker.pid)
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGKILL)
+            else:
+                left.append(worker)
+        return left
+
+    async def answers(self) -> bool:
+        """Whether Java does, within two seconds."""
+        return bool(self._process and self._process.returncode is None) and await self._answers("/models")
 
     async def ended(self) -> None:
         """Wait for the model server to end by itself."""
@@ -123,16 +142,6 @@ class ModelServer:
         except (aiohttp.ClientError, TimeoutError):
             return False
 
-    def _workers(self) -> list[psutil.Process]:
-        """Workers: forks of the script that Java started, so their parent runs the same script."""
-        assert self._process
-        try:
-            family = psutil.Process(self._process.pid).children(recursive=True)
-        except psutil.Error:
-            return []
-        scripts = {process.pid for process in family if _is_script(process)}
-        return [process for process in family if process.pid in scripts and process.ppid() in scripts]
-
 
 def _group(group: int) -> list[psutil.Process]:
     members = []
@@ -141,10 +150,3 @@ def _group(group: int) -> list[psutil.Process]:
             if os.getpgid(process.pid) == group:
                 members.append(process)
     return members
-
-
-def _is_script(process: psutil.Process) -> bool:
-    with suppress(psutil.Error):
-        arguments = process.cmdline()  # empty for a zombie
-        return len(arguments) > 1 and arguments[1].endswith(_WORKER_SCRIPT)
-    return False

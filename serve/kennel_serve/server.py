@@ -20,14 +20,17 @@ from PIL import Image
 from kennel import cgroup
 from kennel.artifact import read_manifest
 from kennel.errors import UserError
-from kennel.layout import ONNX
-from kennel_serve import settings
+from kennel_serve import codec, engines, settings
+from kennel_serve.configuration import Limits
+from kennel_serve.endpoint import Endpoint
 from kennel_serve.front import Front
-from kennel_serve.handler import Endpoint, Serving
-from kennel_serve.model_server import ModelServer
+from kennel_serve.model_server import MODEL, ModelServer
+from kennel_serve.serving import Serving
 from kennel_serve.settings import Settings
+from kennel_serve.telemetry import Record, Telemetry
 
 DRAIN_SECONDS = 25  # SageMaker kills 30 s after SIGTERM
+_WATCH_SECONDS = 0.5
 LOST_SECONDS = 20  # without a worker for so long, a fresh container is better
 
 _log = logging.getLogger(__name__)
@@ -51,13 +54,11 @@ async def _serve(chosen: Settings) -> int:
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
-    model = chosen.layout.model / ONNX
-    size = model.stat().st_size if model.is_file() else 0
-    limits = settings.limits(chosen, size, cgroup.cpus(), cgroup.memory_bytes())
+    limits = settings.limits(chosen, cgroup.cpus(), settings.gpus(), cgroup.memory_bytes())
     with _bind(chosen.port) as listener:
         model_server = ModelServer(limits)
         try:
-            life = asyncio.create_task(_live(chosen, limits.workers, model_server, listener))
+            life = asyncio.create_task(_live(chosen, limits, model_server, listener))
             asked = asyncio.create_task(stop.wait())
             await asyncio.wait({life, asked}, return_when=asyncio.FIRST_COMPLETED)
             asked.cancel()
@@ -70,30 +71,35 @@ async def _serve(chosen: Settings) -> int:
     return 0
 
 
-async def _live(chosen: Settings, workers: int, model_server: ModelServer, listener: socket.socket) -> None:
+async def _live(chosen: Settings, limits: Limits, model_server: ModelServer, listener: socket.socket) -> None:
     """Start, predict once, open the door, watch. Cancelled, it lets the requests in flight finish."""
     began = time.monotonic()
-    serving = await _prepare(chosen, model_server)
+    serving = await _prepare(chosen, limits, model_server)
+    size = engines.file(serving.engine, Path(serving.folder)).stat().st_size
+    share = settings.share(chosen, limits, serving.engine, size, cgroup.memory_bytes())
     _log.info(
-        "model %s: %d classes, %d worker(s), port %d",
-        chosen.layout.model,
+        "model %s: %d classes, engine %s, %d worker(s), port %d",
+        serving.folder,
         len(serving.class_names),
-        workers,
+        serving.engine,
+        share.workers,
         chosen.port,
     )
-    await model_server.load(serving)
+    await model_server.load(serving, share)
     # The model server gives up on a worker first, so that its reason is the one that counts.
-    front = Front(model_server.url, chosen.max_bytes, chosen.response_seconds + 5)
+    telemetry = Telemetry(chosen.request_log)
+    front = Front(model_server.url, chosen.max_bytes, 2 * chosen.response_seconds + 5, telemetry)
     runner = web.AppRunner(front.app(), access_log=None, shutdown_timeout=1)
     try:
-        status, answer = await front.predict(_sample(), {"Content-Type": "image/png"})
-        if status != 200:
-            raise UserError(f"the first prediction failed ({status} {answer.decode()}): the lines above say why")
-        front.healthy = await model_server.alive()
+        first = await front.predict(MODEL, _sample(), {"Content-Type": "image/png"}, Record("first", "/invocations"))
+        if first.status != 200:
+            raise UserError(f"the first prediction failed ({first.status} {first.body.decode()}): see the lines above")
+        front.healthy = bool(model_server.workers())
         await runner.setup()
         await _listen(runner, listener)
         _log.info("ready after %.1f s", time.monotonic() - began)
-        await _watch(model_server, front)
+        async with telemetry.page_on(chosen.metrics_port):
+            await _watch(model_server, front, telemetry)
     finally:
         await _close(runner, front)
 
@@ -109,45 +115,51 @@ async def _close(runner: web.AppRunner, front: Front) -> None:
     await front.close()
 
 
-async def _prepare(chosen: Settings, model_server: ModelServer) -> Serving:
+async def _prepare(chosen: Settings, limits: Limits, model_server: ModelServer) -> Serving:
     """Start the model server, and check the model while Java starts."""
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(model_server.start(os.environ))
-            checked = group.create_task(asyncio.to_thread(check, chosen.layout.model, chosen.default_accept))
+            checked = group.create_task(asyncio.to_thread(check, chosen, limits.gpus))
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from errors
     return checked.result()
 
 
-def check(folder: Path, default_accept: str) -> Serving:
-    """What the workers must know of a model folder, after its files were checked and it predicted once.
+def check(chosen: Settings, gpus: int) -> Serving:
+    """How the model is to be served, after its files were checked and it predicted once.
+
+    A network on torch is left to the worker: it would be loaded twice for nothing.
 
     Raises:
         UserError: it is no model, a file is not the one that its manifest names, or it cannot predict.
     """
+    folder = chosen.layout.model
     manifest = read_manifest(folder)
-    model, names = str(folder / ONNX), manifest.class_names
-    serving = Serving(model, names, manifest.preprocessing, default_accept, manifest.temperature)
-    Endpoint(serving).answer(_sample(), {"content-type": "image/png"})
+    serving = Serving.of(folder, manifest, engines.choose(manifest, chosen.engine, gpus), chosen.default_accept)
+    if serving.engine != "torch":
+        Endpoint(serving).predict(codec.read(_sample(), "image/png", serving.preprocessing).photos)
     return serving
 
 
-async def _watch(model_server: ModelServer, front: Front) -> None:
+async def _watch(model_server: ModelServer, front: Front, telemetry: Telemetry) -> None:
     """Keep /ping honest; returns never, raises UserError when the model server cannot be relied on any more."""
     ended = asyncio.create_task(model_server.ended())
     last_alive = time.monotonic()
     try:
         while not ended.done():
-            alive = await model_server.alive()
+            able = model_server.end_hanging(model_server.workers())
+            alive = bool(able) and await model_server.answers()
             if alive != front.healthy:
                 _log.warning("a worker is alive again" if alive else "no worker is alive")
             front.healthy = alive
+            telemetry.workers.set(len(able))
+            telemetry.healthy.set(alive)
             now = time.monotonic()
             last_alive = now if alive else last_alive
             if now - last_alive > LOST_SECONDS:
                 raise UserError(f"no worker has been alive for {LOST_SECONDS} s: restart the container")
-            await asyncio.wait({ended}, timeout=1)
+            await asyncio.wait({ended}, timeout=_WATCH_SECONDS)
         raise UserError("the model server ended by itself, killed or out of memory: restart the container")
     finally:
         ended.cancel()

@@ -134,8 +134,10 @@ def test_accept_that_leaves_json_out(accept):
 
 def test_answers_are_sorted_and_cut():
     probabilities = np.array([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3]], np.float32)
-    one = json.loads(codec.write(probabilities[:1], ("a", "b", "c"), 2, is_list=False))
-    many = json.loads(codec.write(probabilities, ("a", "b", "c"), 9, is_list=True))
+    one, many = (
+        json.loads(codec.write(probabilities[:count], ("a", "b", "c"), codec.Options(top_k), is_list)[0])
+        for count, top_k, is_list in ((1, 2, False), (None, 9, True))
+    )
     assert one == {"predictions": [{"label": "b", "probability": 0.7}, {"label": "c", "probability": 0.2}]}
     assert [[row["label"] for row in answer] for answer in many["predictions"]] == [["b", "c", "a"], ["a", "c", "b"]]
 

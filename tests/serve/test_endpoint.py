@@ -97,13 +97,19 @@ def test_a_chunked_body_over_the_limit(endpoint):
     assert "2 MB" in json.loads(answer)["error"]
 
 
-def test_the_log_has_no_request_noise_and_no_secrets_of_java(endpoint, photo):
-    assert endpoint.invoke(b"not a photo")[0] == 400
-    assert endpoint.invoke(photo())[0] == 200
-    lines = endpoint.log.splitlines()
-    assert len(lines) == 2, endpoint.log
-    assert "3 classes, 2 worker(s), port" in lines[0]
-    assert lines[1].startswith("ready after")
+def test_the_log_is_a_start_and_a_json_line_for_each_request(endpoint, photo):
+    assert endpoint.invoke(b"not a photo", X_Amzn_SageMaker_Inference_Id="mine")[0] == 400
+    body = photo()
+    assert endpoint.invoke(body)[0] == 200
+    first, second, *lines = endpoint.log.splitlines()
+    assert "3 classes, engine fp32, 2 worker(s), port" in first
+    assert second.startswith("ready after")
+    rows = [json.loads(line) for line in lines]
+    refused, served = rows[-2:]
+    assert (refused["id"], refused["status"], refused["photos"]) == ("mine", 400, 0)
+    assert (served["path"], served["status"], served["photos"], served["bytes"]) == ("/invocations", 200, 1, len(body))
+    assert 0 < served["decode_ms"] + served["inference_ms"] + served["queue_ms"] <= served["ms"]
+    assert "/ping" not in {row["path"] for row in rows}
 
 
 def test_a_request_that_is_no_http(endpoint):

@@ -6,8 +6,10 @@ import math
 import pytest
 from mms.context import Context, RequestProcessor
 
+from kennel import artifact
 from kennel.layout import MANIFEST
-from kennel_serve import handler, server
+from kennel_serve import endpoint, engines, handler
+from kennel_serve.serving import Serving
 
 
 @pytest.fixture
@@ -19,7 +21,9 @@ def context(tmp_path, write_model):
 def load(model, private):
     """A worker's context, with the model loaded as the server has it checked."""
     private.mkdir()
-    server.check(model, "application/json").save(private)
+    manifest = artifact.read_manifest(model)
+    Serving.of(model, manifest, engines.choose(manifest, "auto", 0), "application/json").save(private)
+    (private / handler.PULSES).mkdir()
     made = Context("model", str(private), None, 4, None, "1.1.11")
     handler.handle(None, made)
     return made
@@ -64,7 +68,7 @@ def test_probabilities_are_those_of_the_manifests_temperature(context, photo, wr
 
 def test_what_nobody_expected_is_told_to_the_log_only(context, photo, monkeypatch, caplog):
     monkeypatch.setattr(handler._log, "propagate", True)  # where caplog listens
-    monkeypatch.setattr(handler.codec, "write", lambda *_: 1 / 0)
+    monkeypatch.setattr(endpoint.codec, "write", lambda *_: 1 / 0)
     [(status, answer)] = ask(context, (photo(), {"Content-Type": "image/jpeg"}))
     assert status == 500
     assert answer == {"error": "the prediction failed: the endpoint's log says why"}

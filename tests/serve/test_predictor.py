@@ -9,7 +9,12 @@ import pytest
 
 from kennel.errors import UserError
 from kennel.layout import ONNX
-from kennel_serve.predictor import CHUNK, Predictor, softmax
+from kennel_serve import onnx_network
+from kennel_serve.predictor import Predictor, softmax
+
+
+def predictor(model, temperature=1.0):
+    return Predictor(onnx_network.load(model), 3, temperature)
 
 
 def photos_of(*channels):
@@ -19,9 +24,8 @@ def photos_of(*channels):
 
 
 def test_every_photo_of_a_long_list_keeps_its_place(tmp_path, write_model):
-    predictor = Predictor(write_model(tmp_path / "model") / ONNX, 3)
-    channels = np.random.default_rng(0).integers(0, 3, 2 * CHUNK + 3)
-    probabilities = predictor.predict(photos_of(*channels))
+    channels = np.random.default_rng(0).integers(0, 3, 2 * 8 + 3)
+    probabilities = predictor(write_model(tmp_path / "model") / ONNX).predict(photos_of(*channels))
     assert probabilities.dtype == np.float32
     np.testing.assert_array_equal(probabilities.argmax(axis=1), channels)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
@@ -31,9 +35,9 @@ def test_every_photo_of_a_long_list_keeps_its_place(tmp_path, write_model):
 def test_the_temperature_divides_the_logits(tmp_path, write_model, temperature):
     model = write_model(tmp_path / "model") / ONNX
     photos = photos_of(0, 2)
-    plain = np.log(Predictor(model, 3).predict(photos))  # logits but for a constant
+    plain = np.log(predictor(model).predict(photos))  # logits but for a constant
     wanted = softmax(plain / np.float32(temperature))
-    np.testing.assert_allclose(Predictor(model, 3, temperature=temperature).predict(photos), wanted, atol=1e-4)
+    np.testing.assert_allclose(predictor(model, temperature).predict(photos), wanted, atol=1e-4)
 
 
 def test_softmax_of_huge_logits_stays_finite():
@@ -43,7 +47,7 @@ def test_softmax_of_huge_logits_stays_finite():
 def test_a_file_that_is_no_onnx(tmp_path):
     (tmp_path / ONNX).write_bytes(b"not a model")
     with pytest.raises(UserError, match="cannot be loaded") as raised:
-        Predictor(tmp_path / ONNX, 3)
+        onnx_network.load(tmp_path / ONNX)
     assert "\n" not in str(raised.value)
 
 
@@ -56,9 +60,9 @@ def test_a_file_that_is_no_onnx(tmp_path):
     ],
 )
 def test_a_model_that_does_not_keep_the_contract(tmp_path, write_model, weights, output, words):
-    predictor = Predictor(write_model(tmp_path / "model", weights, output) / ONNX, 3)
+    bad = predictor(write_model(tmp_path / "model", weights, output) / ONNX)
     with pytest.raises(UserError, match=words):
-        predictor.predict(photos_of(0))
+        bad.predict(photos_of(0))
 
 
 def test_the_runtime_reports_to_nobody(tmp_path, write_model):
@@ -67,6 +71,6 @@ def test_the_runtime_reports_to_nobody(tmp_path, write_model):
     home = tmp_path / "home"
     home.mkdir()
     kept = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG")}
-    code = f"from kennel_serve.predictor import Predictor; from pathlib import Path; Predictor(Path({str(model)!r}), 3)"
+    code = f"from kennel_serve import onnx_network; from pathlib import Path; onnx_network.load(Path({str(model)!r}))"
     subprocess.run([sys.executable, "-c", code], env={**kept, "HOME": str(home)}, check=True)
     assert list(home.rglob("*")) == []

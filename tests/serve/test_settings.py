@@ -1,10 +1,10 @@
 """What follows from CPUs and memory; the environment's own checks are seen in test_lifecycle."""
 
+import dataclasses
+
 import pytest
 
-from kennel.layout import Layout
 from kennel_serve import settings
-from kennel_serve.settings import Settings
 
 GB = 1 << 30
 
@@ -19,18 +19,43 @@ GB = 1 << 30
     ],
 )
 def test_workers(cpus, memory, model, asked, expected):
-    chosen = Settings(Layout(), 8080, asked, 60, 600, 25 << 20, "application/json", "")
-    limits = settings.limits(chosen, model, cpus, memory)
-    assert limits.workers == expected
+    chosen = dataclasses.replace(settings.read({}), workers=asked)
+    limits = settings.limits(chosen, cpus, 0, memory)
+    share = settings.share(chosen, limits, "int8", model, memory)
+    assert (share.workers, share.batch_size, share.batch_delay_ms) == (expected, 1, 0)
     assert limits.heap_bytes <= memory // 4
     assert limits.cpus == cpus
+
+
+@pytest.mark.parametrize(
+    ("environ", "engine", "expected"),
+    [
+        ({}, "torch", (4, 32, 2)),  # two workers for each GPU, batches
+        ({}, "int8", (8, 1, 0)),
+        ({"KENNEL_BATCH_SIZE": "4", "KENNEL_BATCH_DELAY_MS": "0"}, "torch", (4, 4, 0)),
+        ({"KENNEL_BATCH_SIZE": "4", "KENNEL_BATCH_DELAY_MS": "5"}, "fp32", (8, 4, 5)),
+    ],
+)
+def test_workers_and_batches_where_there_are_gpus(environ, engine, expected):
+    chosen = settings.read(environ)
+    limits = settings.limits(chosen, 8, 2, 64 * GB)
+    share = settings.share(chosen, limits, engine, 100 << 20, 64 * GB)
+    assert limits.gpus == 2
+    assert (share.workers, share.batch_size, share.batch_delay_ms) == expected
+
+
+def test_gpus_are_counted_by_their_devices(tmp_path):
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "null"):
+        (tmp_path / name).touch()
+    assert settings.gpus(tmp_path) == 2
+    assert settings.gpus(tmp_path / "absent") == 0
 
 
 def test_defaults_and_units(monkeypatch):
     for name in settings._BOUNDS:
         monkeypatch.delenv(name, raising=False)
     chosen = settings.read({})
-    assert (chosen.port, chosen.workers, chosen.response_seconds, chosen.max_bytes) == (8080, None, 60, 25 << 20)
+    assert (chosen.port, chosen.workers, chosen.response_seconds, chosen.max_bytes) == (8080, None, 30, 25 << 20)
     monkeypatch.setenv("SAGEMAKER_MODEL_SERVER_TIMEOUT", "2")
     assert settings.read({"SAGEMAKER_MODEL_SERVER_TIMEOUT": "2"}).response_seconds == 120  # minutes
     monkeypatch.setenv("SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", "7")

@@ -1,0 +1,110 @@
+"""A loaded model that answers requests: decoded one by one, predicted together, each answered for itself.
+
+Used by a worker, and once by the server to check the model. Knows neither HTTP nor the model server.
+"""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sagemaker_inference.utils import retrieve_content_type_header
+
+from kennel import cgroup
+from kennel_serve import codec, engines
+from kennel_serve.codec import Options, Request, RequestError
+from kennel_serve.predictor import Predictor
+from kennel_serve.serving import Serving
+
+CUSTOM_ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
+TIMING = "x-kennel-timing"  # how a worker tells the front door what `Answer.timing` gives
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one request gets."""
+
+    status: HTTPStatus
+    body: bytes
+    content_type: str = codec.JSON
+    photos: int = 0
+    decode_ms: float = 0.0
+    inference_ms: float = 0.0  # of all requests that were predicted with it
+
+    def timing(self) -> str:
+        return f"{self.photos} {self.decode_ms:.2f} {self.inference_ms:.2f}"
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A request that could be read."""
+
+    request: Request
+    options: Options
+    decode_ms: float
+
+
+class Endpoint:
+    """A loaded model."""
+
+    def __init__(self, serving: Serving, gpu: int | None = None) -> None:
+        """
+        Raises:
+            UserError: the model cannot be loaded.
+        """
+        self.serving = serving
+        row = serving.preprocessing
+        classes = len(serving.class_names)
+        network = engines.load(serving.engine, Path(serving.folder), serving.backbone, row.image_size, classes, gpu)
+        self.predict = Predictor(network, classes, serving.temperature).predict
+        self._threads = ThreadPoolExecutor(cgroup.cpus(), "decode")  # it starts none before a batch needs one
+
+    def answer(self, requests: Sequence[tuple[bytes, Mapping[str, Any]]]) -> list[Answer]:
+        """An answer for each (body, headers with names in lower case), in order; a bad request hurts only itself."""
+        if len(requests) == 1:
+            read = [self._read(*requests[0])]
+        else:
+            read = list(self._threads.map(lambda row: self._read(*row), requests))
+        asked = [row for row in read if isinstance(row, _Asked)]
+        try:
+            answers = iter(self._predict(asked) if asked else [])
+        except Exception:  # noqa: BLE001 # the last boundary before the client
+            _log.exception("the prediction failed")
+            failed = _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the prediction failed: the endpoint's log says why")
+            answers = iter([failed] * len(asked))
+        return [next(answers) if isinstance(row, _Asked) else row for row in read]
+
+    def _predict(self, asked: Sequence[_Asked]) -> list[Answer]:
+        started = time.perf_counter()
+        found = self.predict(np.concatenate([row.request.photos for row in asked]))
+        took = 1000 * (time.perf_counter() - started)
+        ends = np.cumsum([len(row.request.photos) for row in asked])
+        answers = []
+        for row, probabilities in zip(asked, np.split(found, ends[:-1]), strict=True):
+            body, kind = codec.write(probabilities, self.serving.class_names, row.options, row.request.is_list)
+            answers.append(Answer(HTTPStatus.OK, body, kind, len(probabilities), row.decode_ms, took))
+        return answers
+
+    def _read(self, body: bytes, headers: Mapping[str, Any]) -> _Asked | Answer:
+        started = time.perf_counter()
+        try:
+            accept = headers.get("accept") or self.serving.default_accept
+            options = codec.options(accept, headers.get(CUSTOM_ATTRIBUTES))
+            request = codec.read(body, retrieve_content_type_header(headers), self.serving.preprocessing)
+        except RequestError as error:
+            return _refusal(HTTPStatus(error.status_code), str(error))
+        except Exception:  # noqa: BLE001 # as above
+            _log.exception("the request could not be read")
+            return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the request failed: the endpoint's log says why")
+        return _Asked(request, options, 1000 * (time.perf_counter() - started))
+
+
+def _refusal(status: HTTPStatus, sentence: str) -> Answer:
+    return Answer(status, codec.write_error(sentence))

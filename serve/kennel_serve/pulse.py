@@ -1,0 +1,86 @@
+"""Whether each worker lives, works or hangs: a file per worker, which it writes and the server reads.
+
+MMS calls a worker READY as long as the thread that watches it runs, and waits for a stopped one. Here a worker holds
+a lock on its file, which the kernel lets go of when it dies; in it stand the moment of the last beat of a thread of
+its own and the moment since when it has been busy. Moments are CLOCK_MONOTONIC's, the same in every process.
+"""
+
+import fcntl
+import mmap
+import os
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_MOMENTS = struct.Struct("dd")  # last beat; busy since, 0 when idle
+_SECONDS = 0.5
+
+
+class Pulse:
+    """A worker's own side."""
+
+    def __init__(self, folder: Path) -> None:
+        """Begin to beat, in a thread that ends with the process."""
+        path = folder / str(os.getpid())
+        partial = path.with_suffix(".partial")
+        self._file = os.open(partial, os.O_RDWR | os.O_CREAT)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        os.write(self._file, _MOMENTS.pack(time.monotonic(), 0.0))
+        self._moments = mmap.mmap(self._file, _MOMENTS.size)
+        partial.rename(path)
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """While a request is worked on."""
+        self._moments[8:16] = struct.pack("d", time.monotonic())
+        try:
+            yield
+        finally:
+            self._moments[8:16] = struct.pack("d", 0.0)
+
+    def _beat(self) -> None:
+        while True:
+            self._moments[:8] = struct.pack("d", time.monotonic())
+            time.sleep(_SECONDS)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A living worker as the server sees it."""
+
+    pid: int
+    silent: float  # seconds without a beat
+    busy: float  # seconds with the same request, 0 when idle
+
+    def hangs(self, seconds: float) -> bool:
+        return max(self.silent - 2 * _SECONDS, self.busy) > seconds
+
+
+def workers(folder: Path) -> list[Worker]:
+    """The living workers; the files of dead ones are removed."""
+    found = []
+    now = time.monotonic()
+    for path in folder.glob("*[0-9]"):
+        with suppress(FileNotFoundError):
+            if _dead(path):
+                path.unlink()
+                continue
+            beat, since = _MOMENTS.unpack(path.read_bytes())
+            found.append(Worker(int(path.name), now - beat, now - since if since else 0.0))
+    return found
+
+
+def _dead(path: Path) -> bool:
+    file = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(file)
