@@ -1,14 +1,17 @@
 """`make bench-train`: our training beside the classic torchvision loop, in one run, on the same cores and photos.
 
 Writes build/bench/train.json and prints a table. Ratios are medians over interleaved rounds; larger is better for us,
-but for `probe_job`, which is a share. Parts are chosen by name: input probe_epoch probe_job accuracy gpu.
+but for `probe_job`, which is a share. Parts are chosen by name: input probe_epoch probe_job stop accuracy gpu.
 """
 
 import argparse
 import json
+import math
 import os
 import platform
+import random
 import shutil
+import signal
 import statistics
 import sys
 import time
@@ -43,13 +46,13 @@ SEEDS = range(5)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", default=list(PARTS), choices=[*PARTS, []], metavar="part")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="part")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "train.json"
     found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    for part in options.parts:
+    for part in options.parts or PARTS:
         say(f"== {part}")
         for key, value in PARTS[part](options.out / "scratch").items():
             found.setdefault(key, {}).update(value)
@@ -193,17 +196,25 @@ def bench_probe_epoch(out: Path) -> dict[str, Any]:
 # Whole jobs by the real `train`.
 
 
-def job(out: Path, channels: dict[str, Path], **hyperparameters: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(manifest, report) of one training job."""
+def job(
+    out: Path, channels: dict[str, Path], stop_after: float = 0.0, **hyperparameters: str
+) -> tuple[dict[str, Any], dict[str, Any], float]:
+    """(manifest, report, seconds from the stop to the end) of one job, sent SIGTERM after so many seconds, if any."""
     given = {**channels, "pretrained": samples.weights()}
     layout = scratch.lay_out(out / "ml", given, {"backbone": samples.BACKBONE, **hyperparameters}, "localhost")
     scratch.link_channels(layout, given)
     log = out / "train.log"
+    stopped = math.nan
     with runs.started(runs.train_here(layout), log) as process:
+        if stop_after:
+            time.sleep(stop_after)
+            process.send_signal(signal.SIGTERM)
+            stopped = time.monotonic()
         if process.wait():
             sys.exit(runs.failure(layout, process.returncode, log))
     manifest = json.loads((layout.model / "manifest.json").read_text())
-    return manifest, json.loads((layout.output_data / "report.json").read_text())
+    report = json.loads((layout.output_data / "report.json").read_text())
+    return manifest, report, time.monotonic() - stopped
 
 
 def bench_probe_job(out: Path) -> dict[str, Any]:
@@ -211,13 +222,28 @@ def bench_probe_job(out: Path) -> dict[str, Any]:
     data = SHARED / "hymenoptera"
     shares, tails = [], []
     for _ in range(ROUNDS):
-        _, report = job(out, {"train": data / "train", "validation": data / "val"}, strategy="probe", epochs="20")
+        _, report, _ = job(out, {"train": data / "train", "validation": data / "val"}, strategy="probe", epochs="20")
         seconds = dict(report["phases"])
         say(", ".join(f"{name} {value:.1f} s" for name, value in seconds.items()))
         before = sum(seconds[name] for name in ("start", "find photos", "decode", "features"))
         shares.append((before + seconds["probe"] + seconds.get("checkpoints", 0)) / before)
         tails.append(sum(seconds[name] for name in ("evaluate", "export", "int8") if name in seconds))
     return {"ratios": {"probe_job": statistics.median(shares)}, "seconds": {"job_end": statistics.median(tails)}}
+
+
+def bench_stop(out: Path) -> dict[str, Any]:
+    """SIGTERM at random moments of a job that probes and fine-tunes: seconds until its model is whole and it has ended.
+
+    The first ten seconds are left out: there is nothing yet to make a model of.
+    """
+    data = SHARED / "hymenoptera"
+    seconds = []
+    for moment in random.Random(0).choices(range(10, 90), k=ROUNDS):
+        channels = {"train": data / "train", "validation": data / "val"}
+        _, report, took = job(out, channels, moment, strategy="probe-then-finetune", epochs="10")
+        say(f"stopped after {moment} s: {took:.1f} s, {report['outcome']}")
+        seconds.append(took)
+    return {"seconds": {"stop_median": statistics.median(seconds), "stop_max": max(seconds)}}
 
 
 def bench_accuracy(out: Path) -> dict[str, Any]:
@@ -230,13 +256,13 @@ def bench_accuracy(out: Path) -> dict[str, Any]:
     for name, recipe in (("probe", probe), ("probe_then_finetune", both)):
         scores = []
         for seed in SEEDS:
-            manifest, _ = job(out, channels, seed=str(seed), **recipe)
+            manifest, _, _ = job(out, channels, seed=str(seed), **recipe)
             scores.append(manifest["metrics"]["test:accuracy"])
             say(f"hymenoptera {name} seed {seed}: {scores[-1]:.4f}")
         found |= _spread(f"hymenoptera_{name}", scores)
     scores = []
     for fold, fold_channels in enumerate(_folds(out)):
-        manifest, _ = job(out, fold_channels, **probe)
+        manifest, _, _ = job(out, fold_channels, **probe)
         scores.append(manifest["metrics"]["test:accuracy"])
         say(f"foods fold {fold}: {scores[-1]:.4f}")
     return {"accuracy": found | _spread("foods_probe", scores)}
@@ -312,6 +338,7 @@ PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "input": bench_input,
     "probe_epoch": bench_probe_epoch,
     "probe_job": bench_probe_job,
+    "stop": bench_stop,
     "accuracy": bench_accuracy,
     "gpu": bench_gpu,
 }
