@@ -25,6 +25,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 100_000_000
 Image.MAX_IMAGE_PIXELS = None  # the limit is ours, checked before decoding: Pillow's own would warn at another number
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of torn metadata: such a photo is either read or refused
+_BAND = 64  # rows of the reduced picture at a time
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap width and height
 
 # What undoes each orientation, as in Pillow's exif_transpose.
@@ -167,19 +168,38 @@ def _jpeg(data: bytes, image: Image.Image, wanted: int) -> Picture | None:
 
 
 def _any(image: Image.Image, wanted: int) -> Image.Image:
-    """Any photo by Pillow."""
+    """Any photo by Pillow, reduced by a whole number while its short side stays at least twice `wanted` pixels.
+
+    A large one is converted band by band: as a whole, a hostile 100-megapixel drawing takes gigabytes.
+    """
     image.draft(None, (wanted, wanted))
     image.load()
-    return _rgb(ImageOps.exif_transpose(image))
+    by = max(1, min(image.size) // (2 * wanted))
+    white = _white(image)
+    if by == 1:
+        return _rgb(ImageOps.exif_transpose(image), white)
+    width, height = image.size
+    small = Image.new("RGB", (-(-width // by), -(-height // by)))
+    for top in range(0, height, _BAND * by):
+        band = image.crop((0, top, width, min(height, top + _BAND * by)))
+        band.info = image.info  # where a palette's transparent colour is
+        small.paste(_rgb(band, white).reduce(by), (0, top // by))
+    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    return small if turn is None else small.transpose(turn)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode as RGB."""
+def _white(image: Image.Image) -> float:
+    """What white is in a mode of more than 8 bits: Pillow's own conversion clips 16-bit grey instead of scaling it."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        # Pillow's own conversion clips 16-bit grey to white instead of scaling it.
+        return 65535.0 if np.max(image.getextrema()) > 255.0 else 255.0
+    return 0.0
+
+
+def _rgb(image: Image.Image, white: float) -> Image.Image:
+    """Any Pillow mode as RGB."""
+    if white:
         grey = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if grey.max(initial=0.0) > 255.0 else 255.0
-        image = Image.fromarray((grey.clip(0.0, top) * (255.0 / top)).round().astype(np.uint8))
+        image = Image.fromarray((grey.clip(0.0, white) * (255.0 / white)).round().astype(np.uint8))
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
         clear = image.convert("RGBA")
         paper = Image.new("RGBA", clear.size, "white")
