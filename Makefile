@@ -5,6 +5,8 @@ VENV_LAUNCH ?= build/venv-launch
 VENV_DEMO ?= build/venv-demo
 DOCKER ?= docker
 BASE_IMAGE ?= nvidia/cuda:12.8.1-base-ubuntu24.04
+SERVE_BASE_IMAGE ?= ubuntu:24.04
+SERVE_IMAGE ?= kennel:serve-cpu
 PORT ?= 8080
 OUT ?= build/local
 MODEL ?= $(OUT)/model
@@ -35,12 +37,12 @@ PIP_INSTALL = bin/python -m pip install --disable-pip-version-check --require-ha
 PYTEST = bin/python -m pytest
 NO_TESTS = || [ $$? -eq 5 ]
 
-.PHONY: help demo venv build push train-local serve-local test test-core test-launch test-other test-unit soak \
-	bench-train check lock docs clean .data
+.PHONY: help demo venv build build-serve-cpu push train-local serve-local test test-core test-launch test-other test-unit \
+	soak bench-train bench-serve check check-arm lock docs clean .data
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+		/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 ##@ Try it (no AWS, no GPU)
 demo: .data $(if $(DEMO_IMAGE),$(VENV_DEMO)/.ready,$(VENV)/.ready) ## train and serve sample photos here [DATA=folder] [IMAGE=name: by docker run]
@@ -51,6 +53,10 @@ demo: .data $(if $(DEMO_IMAGE),$(VENV_DEMO)/.ready,$(VENV)/.ready) ## train and 
 build: ## build IMAGE [BASE_IMAGE=name] [WEIGHTS=folder of <backbone>.safetensors or .pth to bake in]
 	@$(NEEDS_PYTHON)
 	@$(OURS) "$(PYTHON)" -m kennel_launch.build "$(IMAGE)" --base-image "$(BASE_IMAGE)" $(if $(WEIGHTS),--weights "$(WEIGHTS)")
+
+build-serve-cpu: ## build SERVE_IMAGE, slim: it only serves, on CPUs, without torch [SERVE_BASE_IMAGE=name]
+	@$(NEEDS_PYTHON)
+	@$(OURS) "$(PYTHON)" -m kennel_launch.build "$(SERVE_IMAGE)" --target serve-cpu --base-image "$(SERVE_BASE_IMAGE)"
 
 push: $(VENV_LAUNCH)/.ready ## tag IMAGE and push it, to ECR or any registry: TO=host/name[:tag]
 	@[ -n "$(TO)" ] || { echo "say where to: make push TO=host/name[:tag]" >&2; exit 1; }
@@ -76,7 +82,8 @@ test-core: $(VENV)/.test ## ... the core, training, serving, the image's entry p
 	$(VENV)/$(PYTEST) $(wildcard tests/container tests/train tests/serve tests/docker) $(NO_TESTS)
 
 test-launch: $(VENV_LAUNCH)/.test ## ... the commands and, where a docker engine answers, the image
-	$(OURS) IMAGE="$(IMAGE)" BASE_IMAGE="$(BASE_IMAGE)" $(VENV_LAUNCH)/$(PYTEST) $(wildcard tests/launch tests/image) $(NO_TESTS)
+	$(OURS) IMAGE="$(IMAGE)" BASE_IMAGE="$(BASE_IMAGE)" SERVE_IMAGE="$(SERVE_IMAGE)" SERVE_BASE_IMAGE="$(SERVE_BASE_IMAGE)" \
+		$(VENV_LAUNCH)/$(PYTEST) $(wildcard tests/launch tests/image) $(NO_TESTS)
 
 test-unit: $(VENV)/.test ## ... the unit tests of core, training and entry point, in VENV
 	$(VENV)/$(PYTEST) -m "not slow" $(wildcard tests/container tests/train tests/docker) $(NO_TESTS)
@@ -88,11 +95,16 @@ test-other: $(VENV)/.ready ## ... the unit tests under the other Python, 3.12 or
 		exec $(MAKE) --no-print-directory test-unit VENV="build/venv$$other" PYTHON="$$p"; \
 	done; echo "Python $$other: skipped, no python$$other with ensurepip runs here"
 
-soak: $(VENV)/.test ## ... what `make test` does shortly, in full: jobs killed ten times and started again
+soak: $(VENV)/.test ## ... what `make test` does shortly, in full: jobs killed, half an hour of load, mutated requests
 	KENNEL_KILLS=10 $(VENV)/$(PYTEST) tests/train/test_restart.py
+	KENNEL_MUTATIONS=10000 $(VENV)/$(PYTEST) -s tests/serve/test_mutations.py
+	KENNEL_SOAK_SECONDS=1800 $(VENV)/$(PYTEST) -s tests/serve/test_soak.py
 
-bench-train: $(VENV)/.ready ## training beside the classic torchvision loop [PARTS='input probe_epoch probe_job accuracy gpu']
+bench-train: $(VENV)/.ready ## training beside the classic torchvision loop [PARTS='input probe_epoch probe_job stop accuracy gpu']
 	$(VENV)/bin/python tests/bench/train.py $(PARTS)
+
+bench-serve: $(VENV)/.bench ## the endpoint beside the stock stack, FastAPI, LitServe [PARTS='cold resnet50 lite0 large health'] [ROUNDS=3]
+	$(VENV)/bin/python tests/bench/serve.py $(PARTS) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 check: $(VENV)/.test ## lint, format, types, import order, the README's tables, no host names in the locks
 	$(VENV)/bin/ruff check
@@ -102,17 +114,24 @@ check: $(VENV)/.test ## lint, format, types, import order, the README's tables, 
 	$(VENV)/bin/python -m kennel_launch.docs --check
 	@! grep -nE '://|^ *--(index|extra-index|find-links)' requirements/*.txt
 
+check-arm: build/uv/.ready ## whether the slim image's packages all exist for arm64 (asks the package index, installs nothing)
+	build/uv/bin/uv pip install --dry-run --python "$(PYTHON)" --target build/arm64 --no-deps --require-hashes --python-version 3.12 \
+		--python-platform aarch64-manylinux_2_39 --only-binary :all: --no-binary sagemaker-inference -r requirements/serve.txt
+
 docs: $(VENV)/.ready ## write the README's tables from the code
 	$(VENV)/bin/python -m kennel_launch.docs
 
 LOCK = build/uv/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate $(if $(UPGRADE),--upgrade)
 LOCK_GROUP = $(LOCK) --universal --python-version 3.11 pyproject.toml
+SERVE_EXCLUDES = scipy boto3 retrying future model-archiver protobuf flatbuffers packaging
 lock: build/uv/.ready ## pin pyproject.toml's groups into requirements/*.txt, with hashes [UPGRADE=1: newest versions]
 	$(LOCK_GROUP) --extra image -o requirements/image.txt
+	printf '%s\n' $(SERVE_EXCLUDES) | $(LOCK_GROUP) --extra serve -c requirements/image.txt --excludes - -o requirements/serve.txt
 	$(LOCK_GROUP) --extra launch -o requirements/launch.txt
 	$(LOCK_GROUP) --extra demo -c requirements/image.txt -c requirements/launch.txt -o requirements/demo.txt
 	$(LOCK_GROUP) --extra npm -o requirements/npm.txt
 	$(LOCK_GROUP) --extra test -c requirements/image.txt -c requirements/launch.txt -c requirements/demo.txt -o requirements/test.txt
+	$(LOCK_GROUP) --extra bench -c requirements/image.txt -c requirements/launch.txt -c requirements/demo.txt -c requirements/test.txt -o requirements/bench.txt
 	echo smdebug==1.0.34 | $(LOCK) --no-deps - -o requirements/smdebug.txt
 
 clean: ## remove everything that was made here: environments, scratch folders, models
@@ -132,10 +151,15 @@ $(VENV)/.ready: requirements/image.txt requirements/demo.txt requirements/smdebu
 	$(VENV)/$(PIP_INSTALL) -r requirements/image.txt -r requirements/demo.txt
 	$(VENV)/$(PIP_INSTALL) -r requirements/smdebug.txt
 	$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-build-isolation --no-deps -e .
+	$(VENV)/bin/python -m kennel_serve.java_cache
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.ready requirements/test.txt
 	$(VENV)/$(PIP_INSTALL) --quiet -r requirements/test.txt
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.ready requirements/bench.txt
+	$(VENV)/$(PIP_INSTALL) --quiet -r requirements/bench.txt
 	@touch $@
 
 $(VENV_LAUNCH)/.ready: requirements/launch.txt

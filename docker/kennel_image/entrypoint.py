@@ -4,6 +4,7 @@ Knows nothing of training or serving beyond the word `train`, whose sudden death
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import pwd
@@ -55,6 +56,9 @@ def main(command: list[str], environ: Mapping[str, str], root: Path = Path("/"))
 
 def _train(command: list[str], environment: dict[str, str], layout: Layout) -> int:
     """`_run` for a training job: one that fails, or did nothing, always says why in its failure file."""
+    if importlib.util.find_spec("torch") is None:
+        _leave_failure(layout, "this image only serves: train in the full image, which `make build` makes")
+        return 1
     try:
         _prepare(layout)
     except (UserError, OSError) as error:

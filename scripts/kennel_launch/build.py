@@ -14,19 +14,21 @@ from kennel.errors import UserError
 from kennel.layout import WEIGHTS_SUFFIXES
 from kennel_launch import layers, settings
 
+BASES = {"image": "BASE_IMAGE", "serve-cpu": "SERVE_BASE_IMAGE"}  # the Dockerfile's target -> its argument
 _BAKED = Path("build/weights")  # in the build context; the Dockerfile takes what lies there
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("image")
+    parser.add_argument("--target", choices=BASES, default="image", help="the whole image, or the slim one")
     parser.add_argument("--base-image", required=True)
     parser.add_argument("--weights", type=Path, help="a folder with <backbone>.safetensors or .pth to bake in")
     options = parser.parse_args()
     try:
         docker = buildkit_client(settings.docker())
         stage_weights(options.weights, _BAKED)
-        build(docker, options.image, options.base_image)
+        build(docker, options.image, options.target, options.base_image)
         print(layers.table(options.image, layers.read(docker, options.image)))
     except UserError as error:
         print(f"build: {error}", file=sys.stderr)
@@ -70,16 +72,17 @@ def stage_weights(source: Path | None, target: Path) -> None:
         shutil.copyfile(path, target / path.name)
 
 
-def build(docker: str, image: str, base_image: str) -> None:
-    """Builds; docker's own output is shown.
+def build(docker: str, image: str, target: str, base_image: str) -> None:
+    """Builds one of `BASES`; docker's own output is shown.
 
     Raises:
         UserError: docker failed, and has said why.
     """
-    command = [docker, "build", "--platform", "linux/amd64", "--build-arg", f"BASE_IMAGE={base_image}"]
+    command = [docker, "build", "--platform", "linux/amd64", "--target", target]
+    command += ["--build-arg", f"{BASES[target]}={base_image}", "-f", "docker/Dockerfile", "-t", image, "."]
     # SageMaker rejects manifests with attestations, and old clients know no --provenance to switch them off.
     env = settings.child(DOCKER_BUILDKIT="1", BUILDX_NO_DEFAULT_ATTESTATIONS="1")
-    done = subprocess.run([*command, "-f", "docker/Dockerfile", "-t", image, "."], env=env, check=False)
+    done = subprocess.run(command, env=env, check=False)
     if done.returncode:
         raise UserError(f"docker build ended with exit code {done.returncode}, see above")
 

@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import pytest
 
 ENTRYPOINT = [sys.executable, "-I", "-m", "kennel_image.entrypoint"]
 OWNER = 1234
+REPOSITORY = Path(__file__).parents[2]
 PR_SET_CHILD_SUBREAPER = 36
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
@@ -184,6 +186,19 @@ def test_settings_that_are_no_json_are_told_before_the_toolkit_chokes_on_them(ba
 def test_a_training_job_that_cannot_start_leaves_its_cause(base: Path) -> None:
     assert run(base, "train").returncode == 127
     assert "cannot be started" in (base / "output/failure").read_text()
+
+
+def test_a_python_without_torch_is_an_image_that_only_serves(base: Path) -> None:
+    bare = base.parent / "bare"
+    venv.create(bare, symlinks=True)
+    packages = next(bare.glob("lib/python*/site-packages"))
+    packages.joinpath("kennel.pth").write_text("".join(f"{REPOSITORY / name}\n" for name in ("container", "docker")))
+    train_is(base, "touch output/success")
+    command = [str(bare / "bin" / "python"), *ENTRYPOINT[1:], "train"]
+    ended = subprocess.run(command, env=environment(base), capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr == f"kennel: {(base / 'output/failure').read_text()}"
+    assert "this image only serves" in ended.stderr
 
 
 @pytest.mark.parametrize("mounted", [True, False])

@@ -162,10 +162,10 @@ def model(prepare: Callable[..., Path], train: Docker) -> Path:
 
 @pytest.fixture(scope="session")
 def serve(docker: Docker, image: str) -> Callable[..., AbstractContextManager[Endpoint]]:
-    """`IMAGE serve` with a model folder mounted read-only, once /ping is content; removed at the end."""
+    """`IMAGE serve`, or another's, with a model folder mounted read-only, once /ping is content; removed at the end."""
 
     @contextlib.contextmanager
-    def serving(model: Path, *options: str) -> Iterator[Endpoint]:
+    def serving(model: Path, *options: str, image: str = image) -> Iterator[Endpoint]:
         port = ["-p", "127.0.0.1::8080", "-v", f"{model}:/opt/ml/model:ro"]
         started = docker("run", "-d", *port, *options, image, "serve")
         assert started.returncode == 0, started.stderr
