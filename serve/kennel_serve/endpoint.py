@@ -95,9 +95,9 @@ class Endpoint:
     def _read(self, body: bytes, headers: Mapping[str, Any]) -> _Asked | Answer:
         started = time.perf_counter()
         try:
-            accept = headers.get("accept") or self.serving.default_accept
-            options = codec.options(accept, headers.get(CUSTOM_ATTRIBUTES))
-            request = codec.read(body, retrieve_content_type_header(headers), self.serving.preprocessing)
+            kind, default = retrieve_content_type_header(headers), self.serving.default_accept
+            options = codec.options(headers.get("accept"), headers.get(CUSTOM_ATTRIBUTES), kind, default)
+            request = codec.read(body, kind, self.serving.preprocessing)
         except RequestError as error:
             return _refusal(HTTPStatus(error.status_code), str(error))
         except Exception:  # noqa: BLE001 # as above

@@ -9,9 +9,11 @@ from pathlib import Path
 from kennel.artifact import Manifest
 from kennel.errors import UserError
 from kennel.layout import INT8, ONNX, WEIGHTS
+from kennel_serve import model_folder
 from kennel_serve.predictor import Network
 
 AUTO = "auto"
+NONE = "none"  # no model of ours, but a user's own
 FILES = {"int8": INT8, "fp32": ONNX, "torch": WEIGHTS}  # engine -> the file of the model folder that it loads
 
 
@@ -40,6 +42,11 @@ def choose(manifest: Manifest, wish: str, gpus: int) -> str:
 
 def file(engine: str, folder: Path) -> Path:
     return folder / FILES[engine]
+
+
+def size(engine: str, folder: Path) -> int:
+    """The bytes of what a worker loads; nobody knows which files a user's code does."""
+    return model_folder.size(folder) if engine == NONE else file(engine, folder).stat().st_size
 
 
 def load(

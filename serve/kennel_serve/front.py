@@ -7,22 +7,24 @@ import asyncio
 import logging
 import time
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 
-import aiohttp
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 from sagemaker_inference.utils import remove_crlf
 
 from kennel_serve import codec
+from kennel_serve.backend import Backend
 from kennel_serve.endpoint import CUSTOM_ATTRIBUTES, TIMING
 from kennel_serve.model_server import MODEL
 from kennel_serve.telemetry import Record, Telemetry
 
+_FORMS = ("multipart/", "application/x-www-form-urlencoded")
 _HEADER_LENGTH = 1024  # of the few that are passed on; Java's parser gives up at 8192 in all
 
-_RECORD = "record"  # of the request, in it
+RECORD = "record"  # of the request, in it
 _ID = "X-Amzn-SageMaker-Inference-Id"
 
 _log = logging.getLogger(__name__)
@@ -40,26 +42,26 @@ class Reply:
 class Front:
     """Answers clients; `healthy` is what /ping says, set by whoever watches the model server."""
 
-    def __init__(self, url: str, max_bytes: int, response_seconds: float, telemetry: Telemetry) -> None:
+    def __init__(self, socket: str, max_bytes: int, response_seconds: float, telemetry: Telemetry) -> None:
         """
         Args:
-            url: of the model server, to which /<model> is added.
+            socket: the model server's.
         """
         self.healthy = False
-        self._url = url
         self._telemetry = telemetry
         self._max_bytes = max_bytes
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
-        timeout = aiohttp.ClientTimeout(total=response_seconds)
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout)
+        self._response_seconds = response_seconds
+        self._backend = Backend(socket)
 
-    def app(self) -> web.Application:
+    def app(self, routes: Iterable[web.RouteDef]) -> web.Application:
+        """/ping, and `routes`."""
         app = web.Application(middlewares=[self._count, _one_sentence], client_max_size=self._max_bytes)
         app.router.add_get("/ping", self._ping)
-        app.router.add_post("/invocations", self._invocations)
+        app.router.add_routes(routes)
         app.on_response_prepare.append(_no_version)
         return app
 
@@ -69,38 +71,43 @@ class Front:
         self._draining = True
         await self._idle.wait()
 
-    async def close(self) -> None:
-        await self._session.close()
+    def close(self) -> None:
+        self._backend.close()
 
     async def predict(self, model: str, body: bytes, headers: dict[str, str], record: Record) -> Reply:
         """What a model's workers answer, whatever went wrong on the way."""
         record.bytes, record.asked = len(body), time.perf_counter()
         try:
-            async with self._session.post(f"{self._url}/{model}", data=body, headers=headers) as answer:
-                reply = Reply(answer.status, await answer.read(), answer.content_type)
-                if TIMING in answer.headers:
-                    record.take(answer.headers[TIMING])
-                    return reply
-                return _honest(reply)
+            async with asyncio.timeout(self._response_seconds):
+                answer = await self._backend.post(f"/predictions/{model}", headers, body)
         except TimeoutError:
             return _error(HTTPStatus.GATEWAY_TIMEOUT, "no worker answered in time: send less, or raise the timeout")
-        except aiohttp.ClientError:
+        except OSError:
             return _error(HTTPStatus.SERVICE_UNAVAILABLE, "the model server does not answer: try again")
         finally:
             record.answered = time.perf_counter()
+        if TIMING not in answer.headers:
+            return _honest(answer.status)
+        record.take(answer.headers[TIMING])
+        return Reply(answer.status, answer.body, answer.headers.get("content-type", codec.JSON))
 
     async def _ping(self, request: web.Request) -> web.Response:
         if self.healthy:
             return _response(Reply(200, b"{}"))
         return _response(_error(HTTPStatus.SERVICE_UNAVAILABLE, "no worker is alive"))
 
-    async def _invocations(self, request: web.Request) -> web.Response:
-        return await self._invoke(request, MODEL)
+    async def invocations(self, request: web.Request) -> web.Response:
+        return await self.invoke(request, MODEL)
 
-    async def _invoke(self, request: web.Request, model: str) -> web.Response:
+    async def invoke(self, request: web.Request, model: str) -> web.Response:
+        """What a model answers, by the model server's name for it."""
         try:
-            # Before MMS sees it: it would take a form apart, and curl calls every body a form.
-            kind = codec.media_type(request.headers.get(hdrs.CONTENT_TYPE))
+            # Before MMS sees it: it would take a form apart, and curl calls every body a form. Other types are a
+            # matter of the model.
+            kind = _plain(request.headers.get(hdrs.CONTENT_TYPE, "")) or codec.PHOTO_TYPES[0]
+            if kind.lower().startswith(_FORMS):
+                codec.media_type(kind)
+            attributes = _attributes(request)
         except codec.RequestError as error:
             return _response(Reply(error.status_code, codec.write_error(str(error))))
         if (request.content_length or 0) > self._max_bytes:
@@ -108,14 +115,14 @@ class Front:
         headers = {
             str(hdrs.CONTENT_TYPE): kind,
             str(hdrs.ACCEPT): _plain(request.headers.get(hdrs.ACCEPT, "")),
-            CUSTOM_ATTRIBUTES: _plain(_attributes(request)),
+            CUSTOM_ATTRIBUTES: attributes,
         }
-        return _response(await self.predict(model, await request.read(), headers, request[_RECORD]))
+        return _response(await self.predict(model, await request.read(), headers, request[RECORD]))
 
     @web.middleware
     async def _count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Every request is noted; /ping, which comes all the time, only where it says no."""
-        record = request[_RECORD] = Record(_id(request), _path(request))
+        record = request[RECORD] = Record(_id(request), _path(request))
         self._in_flight += 1
         self._idle.clear()
         try:
@@ -140,7 +147,7 @@ async def _one_sentence(request: web.Request, handler: Handler) -> web.StreamRes
         return await handler(request)
     except web.HTTPRequestEntityTooLarge:
         limit = request.client_max_size / 1024 / 1024
-        sentence = f"the body is larger than {limit:g} MB: send less, or raise SAGEMAKER_MAX_PAYLOAD_IN_MB"
+        sentence = f"the body is larger than {limit:g} MB: send less, or raise SAGEMAKER_MAX_PAYLOAD_IN_MB (or memory)"
         response = _response(_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, sentence))
         response.force_close()  # the rest of the body is not read
         return response
@@ -150,7 +157,8 @@ async def _one_sentence(request: web.Request, handler: Handler) -> web.StreamRes
         response.headers[hdrs.ALLOW] = allowed
         return response
     except web.HTTPNotFound:
-        return _response(_error(HTTPStatus.NOT_FOUND, "no such path: there are GET /ping and POST /invocations"))
+        known = ", ".join(sorted({resource.canonical for resource in request.app.router.resources()}))
+        return _response(_error(HTTPStatus.NOT_FOUND, f"no such path: there are {known}"))
     except web.RequestPayloadError:
         return _response(_error(HTTPStatus.BAD_REQUEST, "the body does not arrive as its headers say: send it again"))
     except Exception:  # noqa: BLE001 # the last boundary before the client
@@ -163,10 +171,8 @@ async def _no_version(request: web.Request, response: web.StreamResponse) -> Non
 
 
 def _attributes(request: web.Request) -> str:
-    """The custom attributes; `?top_k=3` goes before them, so that it wins."""
-    given = request.headers.get(CUSTOM_ATTRIBUTES, "")
-    asked = request.query.get("top_k")
-    return given if asked is None else f"top_k={asked[:20]},{given}"
+    """The custom attributes; the query's options go before them, so that they win."""
+    return codec.asked(request.query.items(), _plain(request.headers.get(CUSTOM_ATTRIBUTES, "")))
 
 
 def _plain(value: str) -> str:
@@ -174,11 +180,11 @@ def _plain(value: str) -> str:
     return str(remove_crlf(value)).encode("ascii", "replace").decode()[:_HEADER_LENGTH]
 
 
-def _honest(reply: Reply) -> Reply:
+def _honest(status: int) -> Reply:
     """MMS's own errors, with Java's class names in them, as a sentence."""
-    if reply.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INSUFFICIENT_STORAGE):
+    if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INSUFFICIENT_STORAGE):
         return _error(HTTPStatus.SERVICE_UNAVAILABLE, "no worker is free: try again, or add instances")
-    if reply.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return _error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too large: send less")
     return _error(HTTPStatus.INTERNAL_SERVER_ERROR, "the worker ended or took too long: the endpoint's log says why")
 
@@ -188,7 +194,7 @@ def _error(status: HTTPStatus, sentence: str) -> Reply:
 
 
 def _response(reply: Reply) -> web.Response:
-    return web.Response(status=reply.status, body=reply.body, content_type=reply.content_type)
+    return web.Response(status=reply.status, body=reply.body, headers={hdrs.CONTENT_TYPE: reply.content_type})
 
 
 def _path(request: web.Request) -> str:

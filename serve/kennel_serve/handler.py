@@ -5,24 +5,35 @@ exception into an answer of one sentence; what nobody expected goes to the log w
 """
 
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from kennel_serve.endpoint import TIMING, Endpoint
+from kennel.errors import UserError
+from kennel_serve.endpoint import TIMING, Answer, Endpoint
 from kennel_serve.pulse import Pulse
 from kennel_serve.serving import Serving
 
 NAME = "kennel_serve.handler:handle"  # what the model server is told to call
 PULSES = "workers"  # the folder of the workers' files
+REASON = "reason"  # the file in which a worker says why it cannot load the model
+_NICE = 5  # workers as many as CPUs must not keep the front door from answering /ping
 
 # Java passes a worker's stderr on to the log and drops its stdout, where the root logger writes.
 _log = logging.getLogger("kennel_serve")
 _log.addHandler(logging.StreamHandler(sys.stderr))
 _log.propagate = False
 
-_loaded: tuple[Endpoint, Pulse] | None = None
+
+class _Answers(Protocol):
+    """Our endpoint, or a user's."""
+
+    def answer(self, requests: Sequence[tuple[bytes, Mapping[str, Any]]]) -> list[Answer]: ...
+
+
+_loaded: tuple[_Answers, Pulse] | None = None
 
 
 def handle(data: Sequence[Mapping[str, Any]] | None, context: Any) -> list[bytes]:
@@ -31,8 +42,10 @@ def handle(data: Sequence[Mapping[str, Any]] | None, context: Any) -> list[bytes
     if data is None:
         try:
             _loaded = _load(Path(context.system_properties["model_dir"]), context.system_properties.get("gpu_id"))
-        except Exception:
+        except Exception as error:
             _log.exception("the worker cannot load the model")  # the model server keeps the reason to itself
+            if isinstance(error, UserError):
+                Path(context.system_properties["model_dir"], REASON).write_text(str(error))
             raise
         return []
     if _loaded is None:
@@ -42,13 +55,18 @@ def handle(data: Sequence[Mapping[str, Any]] | None, context: Any) -> list[bytes
         return _answers(endpoint, data, context)
 
 
-def _load(folder: Path, gpu: int | None) -> tuple[Endpoint, Pulse]:
+def _load(folder: Path, gpu: int | None) -> tuple[_Answers, Pulse]:
     logging.getLogger("mms").setLevel(logging.WARNING)  # it writes each request's metrics to Java, which drops them
-    endpoint = Endpoint(Serving.load(folder), gpu)
-    return endpoint, Pulse(folder / PULSES)
+    os.nice(_NICE)
+    serving = Serving.load(folder)
+    if serving.program:
+        from kennel_serve.user_endpoint import UserEndpoint  # here: it costs others memory and time for nothing
+
+        return UserEndpoint(serving, gpu), Pulse(folder / PULSES)
+    return Endpoint(serving, gpu), Pulse(folder / PULSES)
 
 
-def _answers(endpoint: Endpoint, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
+def _answers(endpoint: _Answers, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
     requests = []
     for index, row in enumerate(data):
         headers = {key.lower(): value for key, value in context.get_all_request_header(index).items()}

@@ -1,14 +1,17 @@
 """The multi-model-server (MMS) as a child: its private folder, its start, the models in it, its health and its end.
 
-Everything that had to be learned about MMS is here and in handler.py; it is reached on loopback ports only.
+Everything that had to be learned about MMS is here and in handler.py; it is reached by Unix sockets in that folder,
+which cost half of what loopback does for a photo, and take no port.
 """
 
 import asyncio
+import itertools
 import logging
 import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,12 +20,13 @@ import aiohttp
 import psutil
 
 from kennel.errors import UserError
-from kennel_serve import configuration, handler, pulse
+from kennel_serve import configuration, handler, java, pulse
 from kennel_serve.configuration import Limits, Share
 from kennel_serve.pulse import Worker
 from kennel_serve.serving import Serving
 
 MODEL = "model"
+_LISTEN_SECONDS = 0.5
 _log = logging.getLogger(__name__)
 
 
@@ -33,31 +37,31 @@ class ModelServer:
         self._limits = limits
         self._process: asyncio.subprocess.Process | None = None
         self._folder = configuration.private_folder()
-        self._inference, self._management = (f"http://127.0.0.1:{port}" for port in configuration.free_ports(2))
-        self.url = f"{self._inference}/predictions"  # where requests go, by /<model>
+        self.socket = str(self._folder / configuration.INFERENCE)  # where /predictions/<model> is answered
         self._session: aiohttp.ClientSession | None = None
+        self._answered = 0.0
 
     async def start(self, environ: Mapping[str, str]) -> None:
         """Start MMS and wait until its management API answers."""
-        folder, command = self._folder, Path(sys.executable).parent / "multi-model-server"
-        environment = configuration.child_environment(environ, folder, command.parent)
-        configuration.write(folder, self._limits, self._inference, self._management, environment["JAVA_HOME"])
-        files = ["--mms-config", configuration.CONFIGURATION, "--log-config", configuration.LOGGING]
+        folder, java_home = self._folder, java.home(environ)
+        configuration.write(folder, self._limits)
         self._process = await asyncio.create_subprocess_exec(
-            *[str(command), "--start", "--foreground", "--model-store", str(folder), *files],
+            *java.command(folder, self._limits, java_home),
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,  # what the starter says; Java's log is on stderr
-            env=environment,
+            stdout=asyncio.subprocess.DEVNULL,  # its log is on stderr
+            env=configuration.child_environment(environ, folder, Path(sys.executable).parent),
             cwd=folder,
             start_new_session=True,  # a group of its own: a worker that outlives Java still belongs to it
         )
-        self._session = aiohttp.ClientSession(self._management)
+        connector = aiohttp.UnixConnector(str(folder / configuration.MANAGEMENT))
+        self._session = aiohttp.ClientSession("http://management", connector=connector)
         try:
             async with asyncio.timeout(self._limits.startup_seconds):
                 while not await self._answers("/models"):
                     if self._process.returncode is not None:
                         raise UserError("the model server ended before it answered: the lines above say why")
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(0.01)
+            self._answered = time.monotonic()
         except TimeoutError as error:
             seconds = self._limits.startup_seconds
             raise UserError(
@@ -92,7 +96,29 @@ class ModelServer:
                 cause = f"status {answer.status}"
         except (aiohttp.ClientError, TimeoutError) as error:
             cause = type(error).__name__
+        reason = folder / handler.REASON
+        if reason.exists():
+            raise UserError(reason.read_text())
         raise UserError(f"no worker could load the model ({cause}): the lines above say why")
+
+    async def unload(self, name: str) -> None:
+        """Take a model away: its workers, which MMS leaves running, their parent, their files.
+
+        MMS never answers the requests in its queue: who waits for them must give them up.
+        """
+        assert self._session
+        assert self._process
+        timeout = aiohttp.ClientTimeout(total=self._limits.startup_seconds)
+        with suppress(aiohttp.ClientError, TimeoutError):
+            await (await self._session.delete(f"/models/{name}", timeout=timeout)).read()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                while left := [process for process in _group(self._process.pid) if _serves(process, name)]:
+                    for process in left:
+                        with suppress(psutil.Error):
+                            process.kill()
+                    await asyncio.sleep(0.02)
+        shutil.rmtree(self._folder / name, ignore_errors=True)
 
     def workers(self, name: str = MODEL) -> list[Worker]:
         """The living workers of a model."""
@@ -113,13 +139,27 @@ class ModelServer:
                 left.append(worker)
         return left
 
-    async def answers(self) -> bool:
-        """Whether Java does, within two seconds."""
-        return bool(self._process and self._process.returncode is None) and await self._answers("/models")
+    async def listen(self) -> None:
+        """Keep `silent` true; ends never."""
+        while True:
+            if await self._answers("/models"):
+                self._answered = time.monotonic()
+            await asyncio.sleep(_LISTEN_SECONDS)
+
+    @property
+    def silent(self) -> float:
+        """Seconds since Java last answered."""
+        return time.monotonic() - self._answered
 
     async def ended(self) -> None:
         """Wait for the model server to end by itself."""
         assert self._process
+        await self._process.wait()
+
+    async def end(self) -> None:
+        """Ask Java to end in order, and wait for it."""
+        assert self._process
+        self._process.terminate()
         await self._process.wait()
 
     async def stop(self) -> None:
@@ -141,6 +181,15 @@ class ModelServer:
                 return answer.status == 200
         except (aiohttp.ClientError, TimeoutError):
             return False
+
+
+def _serves(process: psutil.Process, name: str) -> bool:
+    """Whether it is one of a model's workers, or their parent, and lives: the dead have no words."""
+    try:
+        words = process.cmdline()
+    except psutil.Error:
+        return False
+    return ("--model-name", name) in itertools.pairwise(words)
 
 
 def _group(group: int) -> list[psutil.Process]:

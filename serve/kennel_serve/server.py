@@ -11,26 +11,32 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+import uvloop
 from aiohttp import web
 from PIL import Image
 
 from kennel import cgroup
 from kennel.artifact import read_manifest
 from kennel.errors import UserError
-from kennel_serve import codec, engines, settings
+from kennel.layout import MANIFEST
+from kennel_serve import batch, codec, engines, model_folder, multi_model, settings, user_code
 from kennel_serve.configuration import Limits
 from kennel_serve.endpoint import Endpoint
 from kennel_serve.front import Front
 from kennel_serve.model_server import MODEL, ModelServer
+from kennel_serve.models import Models
 from kennel_serve.serving import Serving
 from kennel_serve.settings import Settings
 from kennel_serve.telemetry import Record, Telemetry
 
 DRAIN_SECONDS = 25  # SageMaker kills 30 s after SIGTERM
 _WATCH_SECONDS = 0.5
+_SILENT_SECONDS = 5  # Java hangs; on a busy machine it may miss a second or two
 LOST_SECONDS = 20  # without a worker for so long, a fresh container is better
 
 _log = logging.getLogger(__name__)
@@ -41,7 +47,7 @@ def main() -> int:
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO, force=True)
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)  # it logs a traceback for a client's broken HTTP
     try:
-        return asyncio.run(_serve(settings.read(os.environ)))
+        return uvloop.run(_serve(settings.read(os.environ, cgroup.memory_bytes(), cgroup.cpus())))
     except UserError as error:
         sys.stderr.write(f"serve: {error}\n")
     except OSError as error:
@@ -55,10 +61,11 @@ async def _serve(chosen: Settings) -> int:
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     limits = settings.limits(chosen, cgroup.cpus(), settings.gpus(), cgroup.memory_bytes())
+    live = _live_with_models if chosen.multi_model else _live
     with _bind(chosen.port) as listener:
         model_server = ModelServer(limits)
         try:
-            life = asyncio.create_task(_live(chosen, limits, model_server, listener))
+            life = asyncio.create_task(live(chosen, limits, model_server, listener))
             asked = asyncio.create_task(stop.wait())
             await asyncio.wait({life, asked}, return_when=asyncio.FIRST_COMPLETED)
             asked.cancel()
@@ -74,9 +81,11 @@ async def _serve(chosen: Settings) -> int:
 async def _live(chosen: Settings, limits: Limits, model_server: ModelServer, listener: socket.socket) -> None:
     """Start, predict once, open the door, watch. Cancelled, it lets the requests in flight finish."""
     began = time.monotonic()
+    program = user_code.find(chosen.layout.model, chosen.program, chosen.submit_directory)
+    await user_code.install(program, chosen.install_requirements)
     serving = await _prepare(chosen, limits, model_server)
-    size = engines.file(serving.engine, Path(serving.folder)).stat().st_size
-    share = settings.share(chosen, limits, serving.engine, size, cgroup.memory_bytes())
+    size = engines.size(serving.engine, Path(serving.folder))
+    share = settings.share(chosen, limits, serving.engine, size, cgroup.memory_bytes(), own_code=bool(program))
     _log.info(
         "model %s: %d classes, engine %s, %d worker(s), port %d",
         serving.folder,
@@ -88,18 +97,43 @@ async def _live(chosen: Settings, limits: Limits, model_server: ModelServer, lis
     await model_server.load(serving, share)
     # The model server gives up on a worker first, so that its reason is the one that counts.
     telemetry = Telemetry(chosen.request_log)
-    front = Front(model_server.url, chosen.max_bytes, 2 * chosen.response_seconds + 5, telemetry)
-    runner = web.AppRunner(front.app(), access_log=None, shutdown_timeout=1)
+    front = Front(model_server.socket, chosen.max_bytes, 2 * chosen.response_seconds + 5, telemetry)
+    routes = [web.post("/invocations", front.invocations), batch.route(share.workers, chosen.max_bytes)]
+    runner = web.AppRunner(front.app(routes), access_log=None, shutdown_timeout=1)
     try:
-        first = await front.predict(MODEL, _sample(), {"Content-Type": "image/png"}, Record("first", "/invocations"))
-        if first.status != 200:
+        record = Record("first", "/invocations")
+        first = await front.predict(MODEL, _sample(), {"Content-Type": "image/png"}, record)
+        if not serving.proven_by(first.status, record.photos):
             raise UserError(f"the first prediction failed ({first.status} {first.body.decode()}): see the lines above")
+        if first.status != 200:
+            _log.info("%s answers a sample photo (image/png) with %d", serving.program, first.status)
         front.healthy = bool(model_server.workers())
         await runner.setup()
         await _listen(runner, listener)
         _log.info("ready after %.1f s", time.monotonic() - began)
         async with telemetry.page_on(chosen.metrics_port):
             await _watch(model_server, front, telemetry)
+    finally:
+        await _close(runner, front)
+
+
+async def _live_with_models(
+    chosen: Settings, limits: Limits, model_server: ModelServer, listener: socket.socket
+) -> None:
+    """The same for a multi-model endpoint, which is ready as soon as it can be told to load one."""
+    began = time.monotonic()
+    await model_server.start(os.environ)
+    telemetry = Telemetry(chosen.request_log)
+    front = Front(model_server.socket, chosen.max_bytes, 2 * chosen.response_seconds + 5, telemetry)
+    models = Models(chosen, limits, model_server, front, partial(check, chosen, limits.gpus), _sample())
+    runner = web.AppRunner(front.app(multi_model.routes(models, front)), access_log=None, shutdown_timeout=1)
+    try:
+        front.healthy = True
+        await runner.setup()
+        await _listen(runner, listener)
+        _log.info("ready for models after %.1f s, port %d", time.monotonic() - began, chosen.port)
+        async with telemetry.page_on(chosen.metrics_port):
+            await _watch(model_server, front, telemetry, models)
     finally:
         await _close(runner, front)
 
@@ -112,7 +146,7 @@ async def _close(runner: web.AppRunner, front: Front) -> None:
         async with asyncio.timeout(DRAIN_SECONDS):
             await front.drain()
     await runner.cleanup()
-    await front.close()
+    front.close()
 
 
 async def _prepare(chosen: Settings, limits: Limits, model_server: ModelServer) -> Serving:
@@ -120,40 +154,52 @@ async def _prepare(chosen: Settings, limits: Limits, model_server: ModelServer) 
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(model_server.start(os.environ))
-            checked = group.create_task(asyncio.to_thread(check, chosen, limits.gpus))
+            checked = group.create_task(asyncio.to_thread(check, chosen, limits.gpus, chosen.layout.model))
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from errors
     return checked.result()
 
 
-def check(chosen: Settings, gpus: int) -> Serving:
-    """How the model is to be served, after its files were checked and it predicted once.
+def check(
+    chosen: Settings, gpus: int, folder: Path, ready: Callable[[Serving], None] = lambda serving: None
+) -> Serving:
+    """How a model is to be served, after its files were checked and it predicted once.
 
     A network on torch is left to the worker: it would be loaded twice for nothing.
+
+    Args:
+        ready: called before the model is loaded; what it raises is passed on.
 
     Raises:
         UserError: it is no model, a file is not the one that its manifest names, or it cannot predict.
     """
-    folder = chosen.layout.model
+    program = user_code.find(folder, chosen.program, chosen.submit_directory)
+    model_folder.check(folder, own_code=program is not None)
+    if program and not (folder / MANIFEST).is_file():
+        serving = Serving.of_program(folder, str(program), chosen.default_accept)
+        ready(serving)
+        return serving
     manifest = read_manifest(folder)
-    serving = Serving.of(folder, manifest, engines.choose(manifest, chosen.engine, gpus), chosen.default_accept)
+    engine = engines.choose(manifest, chosen.engine, gpus)
+    serving = Serving.of(folder, manifest, engine, chosen.default_accept, str(program or ""))
+    ready(serving)
     if serving.engine != "torch":
         Endpoint(serving).predict(codec.read(_sample(), "image/png", serving.preprocessing).photos)
     return serving
 
 
-async def _watch(model_server: ModelServer, front: Front, telemetry: Telemetry) -> None:
+async def _watch(model_server: ModelServer, front: Front, telemetry: Telemetry, models: Models | None = None) -> None:
     """Keep /ping honest; returns never, raises UserError when the model server cannot be relied on any more."""
-    ended = asyncio.create_task(model_server.ended())
+    ended, listening = asyncio.create_task(model_server.ended()), asyncio.create_task(model_server.listen())
     last_alive = time.monotonic()
     try:
         while not ended.done():
-            able = model_server.end_hanging(model_server.workers())
-            alive = bool(able) and await model_server.answers()
+            able = models.tend() if models else len(model_server.end_hanging(model_server.workers()))
+            alive = bool(models or able) and model_server.silent < _SILENT_SECONDS  # an endpoint of many may have none
             if alive != front.healthy:
                 _log.warning("a worker is alive again" if alive else "no worker is alive")
             front.healthy = alive
-            telemetry.workers.set(len(able))
+            telemetry.workers.set(able)
             telemetry.healthy.set(alive)
             now = time.monotonic()
             last_alive = now if alive else last_alive
@@ -163,6 +209,7 @@ async def _watch(model_server: ModelServer, front: Front, telemetry: Telemetry) 
         raise UserError("the model server ended by itself, killed or out of memory: restart the container")
     finally:
         ended.cancel()
+        listening.cancel()
 
 
 def _bind(port: int) -> socket.socket:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kennel.artifact import Manifest
 from kennel.preprocessing import Preprocessing
+from kennel_serve import engines
 
 FILE = "serving.json"
 
@@ -15,15 +16,16 @@ class Serving:
     """One model as it is to be served."""
 
     folder: str  # the model's
-    engine: str  # one of engines.FILES
+    engine: str  # one of engines.FILES, or engines.NONE: what follows of the model then means nothing
     backbone: str
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     temperature: float
     default_accept: str
+    program: str = ""  # the user's file that answers requests
 
     @classmethod
-    def of(cls, folder: Path, manifest: Manifest, engine: str, default_accept: str) -> "Serving":
+    def of(cls, folder: Path, manifest: Manifest, engine: str, default_accept: str, program: str = "") -> "Serving":
         return cls(
             str(folder),
             engine,
@@ -32,7 +34,25 @@ class Serving:
             manifest.preprocessing,
             manifest.temperature,
             default_accept,
+            program,
         )
+
+    @classmethod
+    def of_program(cls, folder: Path, program: str, default_accept: str) -> "Serving":
+        """A user's own model."""
+        return cls(str(folder), engines.NONE, "", (), Preprocessing(), 1.0, default_accept, program)
+
+    def proven_by(self, status: int, photos: int) -> bool:
+        """Whether the answer to our sample photo shows that it can be served.
+
+        A user's own input_fn need not know photos, and may refuse one by any exception.
+
+        Args:
+            photos: how many we have read of it, and not the user's code.
+        """
+        if not self.program:
+            return status == 200
+        return status < 500 or (status == 500 and photos == 0)
 
     def save(self, folder: Path) -> None:
         (folder / FILE).write_text(json.dumps(asdict(self)))

@@ -10,16 +10,20 @@ from sagemaker_inference.environment import Environment
 
 from kennel.errors import UserError
 from kennel.layout import Layout
-from kennel_serve import codec, engines
+from kennel_serve import codec, engines, user_code
 from kennel_serve.configuration import Limits, Share
 
 _MB = 1024 * 1024
 _MAX_MB = 25  # SageMaker's own limit for real-time endpoints
+_LARGEST_MB = 1024  # ... and for asynchronous ones
 _RESPONSE_SECONDS = 30  # after so long a worker hangs; SageMaker waits for 60
+_PATIENT_SECONDS = 600  # ... in batch transform and for larger bodies, where it waits for as long as it is told
 _GPU_BATCH, _GPU_DELAY_MS = 32, 2
 _GPU_WORKERS = 2  # for each GPU: one decodes while the other predicts
 _WORKER_BYTES = 200 * _MB  # a worker before its model; a loaded model takes about three times its file
 _SERVER_BYTES = 300 * _MB  # the front door and its own check of the model, and Java besides its heap
+_BODY_COPIES = 20  # of a request's body exist at once: 2 in the front door, 6 in Java, 6 in the worker, and some room
+_WORKER_COPIES = 6
 
 # Variable -> what its whole number may be.
 _BOUNDS = {
@@ -28,7 +32,7 @@ _BOUNDS = {
     "SAGEMAKER_MODEL_SERVER_TIMEOUT": (1, 1440),  # minutes, as MMS reads it
     "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": (1, 86400),
     "SAGEMAKER_STARTUP_TIMEOUT": (1, 86400),
-    "SAGEMAKER_MAX_PAYLOAD_IN_MB": (0, 1024),
+    "SAGEMAKER_MAX_PAYLOAD_IN_MB": (0, _LARGEST_MB),
     "KENNEL_BATCH_SIZE": (1, 256),
     "KENNEL_BATCH_DELAY_MS": (0, 10_000),
     "KENNEL_METRICS_PORT": (0, 65535),
@@ -53,10 +57,17 @@ class Settings:
     batch_delay_ms: int | None
     metrics_port: int  # on loopback; 0: none
     request_log: bool
+    multi_model: bool
+    program: str  # SAGEMAKER_PROGRAM; "": inference.py, where there is one
+    submit_directory: str
+    install_requirements: bool
 
 
-def read(environ: Mapping[str, str]) -> Settings:
+def read(environ: Mapping[str, str], memory: int = 1 << 40, cpus: int = 1) -> Settings:
     """The settings of this process's environment, which `environ` is.
+
+    Args:
+        memory: the container's, and its CPUs: what limits bodies where they could be larger.
 
     Raises:
         UserError: a value that cannot be used, by its name.
@@ -65,8 +76,6 @@ def read(environ: Mapping[str, str]) -> Settings:
         text = environ.get(name, str(low)).strip()
         if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
             raise UserError(f"{name}={text[:40]!r}: write a whole number from {low} to {high}, or leave it out")
-    if environ.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true":
-        raise UserError("SAGEMAKER_MULTI_MODEL=true is not supported: serve one model per endpoint")
     engine = environ.get("KENNEL_ENGINE", engines.AUTO).strip().lower()
     if engine not in _ENGINES:
         raise UserError(f"KENNEL_ENGINE={engine[:40]!r}: choose one of {', '.join(_ENGINES)}, or leave it out")
@@ -75,7 +84,9 @@ def read(environ: Mapping[str, str]) -> Settings:
         codec.check_accept(found.default_accept)
     except codec.RequestError as error:
         raise UserError(f"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT: {error}") from error
-    seconds = found.model_server_timeout_seconds or _RESPONSE_SECONDS
+    max_bytes = _max_bytes(found.max_request_size, memory, cpus)
+    patient = max_bytes > _MAX_MB * _MB or _is_true(environ, "SAGEMAKER_BATCH")
+    seconds = found.model_server_timeout_seconds or (_PATIENT_SECONDS if patient else _RESPONSE_SECONDS)
     if "SAGEMAKER_MODEL_SERVER_TIMEOUT" in environ and not found.model_server_timeout_seconds:
         seconds = 60 * found.model_server_timeout
     return Settings(
@@ -84,7 +95,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         workers=int(found.model_server_workers) if found.model_server_workers else None,
         response_seconds=seconds,
         startup_seconds=found.startup_timeout,
-        max_bytes=found.max_request_size or _MAX_MB * _MB,
+        max_bytes=max_bytes,
         default_accept=found.default_accept,
         vmargs=environ.get("SAGEMAKER_MODEL_SERVER_VMARGS", ""),
         engine=engine,
@@ -92,7 +103,27 @@ def read(environ: Mapping[str, str]) -> Settings:
         batch_delay_ms=_whole(environ, "KENNEL_BATCH_DELAY_MS"),
         metrics_port=_whole(environ, "KENNEL_METRICS_PORT") or 0,
         request_log=environ.get("KENNEL_REQUEST_LOG", "true").strip().lower() != "false",
+        multi_model=_is_true(environ, "SAGEMAKER_MULTI_MODEL"),
+        program=environ.get("SAGEMAKER_PROGRAM", "").strip(),
+        submit_directory=environ.get("SAGEMAKER_SUBMIT_DIRECTORY", "").strip(),
+        install_requirements=_is_true(environ, user_code.INSTALL),
     )
+
+
+def _max_bytes(given: int | None, memory: int, cpus: int) -> int:
+    """As large as is asked for, if memory can hold one.
+
+    0 is what batch transform says for bodies of any size, sent in chunks: then as large as every CPU can have one.
+    """
+    if given is None:
+        return _MAX_MB * _MB
+    bodies = 1 if given else cpus
+    largest = max(_MAX_MB, min(_LARGEST_MB, memory // _MB // _BODY_COPIES // bodies)) * _MB
+    return min(given or largest, largest)
+
+
+def _is_true(environ: Mapping[str, str], name: str) -> bool:
+    return environ.get(name, "").strip().lower() == "true"
 
 
 def _whole(environ: Mapping[str, str], name: str) -> int | None:
@@ -117,14 +148,29 @@ def limits(settings: Settings, cpus: int, gpu_count: int, memory: int) -> Limits
     )
 
 
-def share(settings: Settings, limits: Limits, engine: str, model_bytes: int, memory: int) -> Share:
-    """A model's: workers by memory, at most one per CPU; on a GPU two for each, whose memory is the GPU's."""
-    on_gpu = engine == "torch" and limits.gpus > 0
+def worker_bytes(model_bytes: int) -> int:
+    """What a worker takes, its model included."""
+    return _WORKER_BYTES + 3 * model_bytes
+
+
+def share(
+    settings: Settings, limits: Limits, engine: str, model_bytes: int, memory: int, own_code: bool = False
+) -> Share:
+    """A model's: workers by memory, at most one per CPU; on a GPU two for each, whose memory is the GPU's.
+
+    Of many models each has one, for all that they do together. A user's own code may use the GPU or not, and takes
+    its requests one by one: it has one worker for each GPU, as in AWS's image.
+    """
+    on_gpu = engine == "torch" and limits.gpus > 0 and not own_code
     room = int(0.9 * memory) - limits.heap_bytes - _SERVER_BYTES
-    fitting = max(1, min(limits.cpus, room // (_WORKER_BYTES + 3 * model_bytes)))
+    body_bytes = _WORKER_COPIES * max(0, limits.request_bytes - _MAX_MB * _MB)
+    fitting = max(1, min(limits.cpus, room // (worker_bytes(model_bytes) + body_bytes)))
+    if own_code and limits.gpus:
+        fitting = limits.gpus
+    usual = 1 if settings.multi_model else _GPU_WORKERS * limits.gpus if on_gpu else fitting
     delay = settings.batch_delay_ms
     return Share(
-        workers=settings.workers or (_GPU_WORKERS * limits.gpus if on_gpu else fitting),
+        workers=settings.workers or usual,
         batch_size=settings.batch_size or (_GPU_BATCH if on_gpu else 1),
         batch_delay_ms=delay if delay is not None else _GPU_DELAY_MS if on_gpu else 0,
     )

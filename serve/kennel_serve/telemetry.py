@@ -24,6 +24,7 @@ class Record:
     id: str
     path: str
     began: float = field(default_factory=time.perf_counter)
+    model: str = ""  # of many
     status: int = 0
     bytes: int = 0
     photos: int = 0
@@ -46,6 +47,7 @@ class Record:
         row = {
             "id": self.id,
             "path": self.path,
+            **({"model": self.model} if self.model else {}),
             "status": self.status,
             "bytes": self.bytes,
             "photos": self.photos,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import count
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+Address = int | str  # a port on this machine, or a Unix socket's path
 _APART = 0.01  # seconds between clients that come: of a crowd, one of uvicorn's workers would take all
 
 
@@ -37,14 +38,14 @@ def post(photo: bytes) -> bytes:
     return f"{head}Accept: application/json\r\n\r\n".encode() + photo
 
 
-def closed(port: int, requests: Sequence[bytes], clients: int, seconds: float) -> Load:
+def closed(to: Address, requests: Sequence[bytes], clients: int, seconds: float) -> Load:
     """Each client sends its next request when it has the answer to its last; the first of each is not counted."""
-    return asyncio.run(_closed(port, requests, clients, seconds))
+    return asyncio.run(_closed(to, requests, clients, seconds))
 
 
-def paced(port: int, requests: Sequence[bytes], rate: float, seconds: float, even: bool) -> Load:
+def paced(to: Address, requests: Sequence[bytes], rate: float, seconds: float, even: bool) -> Load:
     """`rate` requests a second, come what may, evenly or as if by many strangers; timed from when each was due."""
-    return asyncio.run(_paced(port, requests, rate, seconds, even))
+    return asyncio.run(_paced(to, requests, rate, seconds, even))
 
 
 class _Connection(asyncio.Protocol):
@@ -84,9 +85,11 @@ class _Connection(asyncio.Protocol):
             self._fail("it hung up on a request")
 
 
-async def _open(port: int, done: Callable[[_Connection, float], None], fail: Callable[[str], None]) -> _Connection:
+async def _open(to: Address, done: Callable[[_Connection, float], None], fail: Callable[[str], None]) -> _Connection:
     loop = asyncio.get_running_loop()
-    return (await loop.create_connection(lambda: _Connection(done, fail), "127.0.0.1", port))[1]
+    if isinstance(to, str):
+        return (await loop.create_unix_connection(lambda: _Connection(done, fail), to))[1]
+    return (await loop.create_connection(lambda: _Connection(done, fail), "127.0.0.1", to))[1]
 
 
 def _failing(finished: "asyncio.Future[None]") -> Callable[[str], None]:
@@ -97,7 +100,7 @@ def _failing(finished: "asyncio.Future[None]") -> Callable[[str], None]:
     return fail
 
 
-async def _closed(port: int, requests: Sequence[bytes], clients: int, seconds: float) -> Load:
+async def _closed(to: Address, requests: Sequence[bytes], clients: int, seconds: float) -> Load:
     finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     answers: list[float] = []
     numbers = count()
@@ -123,7 +126,7 @@ async def _closed(port: int, requests: Sequence[bytes], clients: int, seconds: f
 
     try:
         for _ in range(clients):
-            connections.append(await _open(port, done, _failing(finished)))
+            connections.append(await _open(to, done, _failing(finished)))
             connections[-1].send(requests[next(numbers) % len(requests)], time.perf_counter())
             await asyncio.sleep(_APART)
         await finished
@@ -133,7 +136,7 @@ async def _closed(port: int, requests: Sequence[bytes], clients: int, seconds: f
     return Load(len(answers) / (end - begin), answers, 1000 * client / len(answers))
 
 
-async def _paced(port: int, requests: Sequence[bytes], rate: float, seconds: float, even: bool) -> Load:
+async def _paced(to: Address, requests: Sequence[bytes], rate: float, seconds: float, even: bool) -> Load:
     finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     answers: list[float] = []
     idle: list[_Connection] = []
@@ -157,7 +160,7 @@ async def _paced(port: int, requests: Sequence[bytes], rate: float, seconds: flo
             if finished.done():
                 break
             if not idle:
-                idle.append(await _open(port, done, _failing(finished)))
+                idle.append(await _open(to, done, _failing(finished)))
                 every.append(idle[-1])
             idle.pop().send(requests[number % len(requests)], due)
         await finished

@@ -4,12 +4,13 @@ cores and photos, one thread a worker and a worker a core.
 Writes build/bench/serve.json and prints a table. Figures are medians over interleaved rounds, in each of which every
 server is started anew; `others_cpu` says how busy the machine was without them. Ratios are the better for us the
 larger, but for `p50_vs_inprocess` and `p99_over_p50`. The load generator shares the cores. Parts are chosen by name:
-cold resnet50 lite0 large.
+cold resnet50 lite0 large health.
 """
 
 import argparse
 import json
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import health
 import load
 import onnxruntime
 import psutil
@@ -218,12 +220,33 @@ def _beside_stock(bench: Bench, part: str, backbone: str, size: str) -> dict[str
     return {f"rps_vs_stock_{part}": ours / stock}
 
 
+def bench_health(bench: Bench) -> dict[str, float]:
+    """Ours alone: workers killed, stopped; /ping under full load; the front door's share."""
+
+    def measure(server: Server) -> None:
+        requests, seconds, times = bench.requests("small"), bench.found["seconds"], bench.found["milliseconds"]
+        load.closed(server.port, requests, 4, 1.0)
+        times["door_p50"].append(statistics.median(health.door(server, requests, bench.seconds / 2)))
+        pings = health.pings_under_load(server, requests, max(CLIENTS))
+        for percent in (50, 99, 99.9):
+            times[f"ping_p{percent:g}"].append(health.percentile(pings, percent))
+        times["ping_most"].append(pings[-1])
+        for name, number in (("killed", signal.SIGKILL), ("stopped", signal.SIGSTOP)):
+            said, mended = health.after_signal(server, number)
+            seconds[f"{name}_to_503"].append(said)
+            seconds[f"{name}_503_to_200"].append(mended)
+
+    bench.turns("health", "resnet50", ("kennel",), measure)
+    return {}
+
+
 LITE0 = "tf_efficientnet_lite0"
 PARTS: dict[str, Callable[[Bench], dict[str, float]]] = {
     "cold": bench_cold,
     "resnet50": bench_resnet50,
     "lite0": lambda bench: _beside_stock(bench, "lite0", LITE0, "small"),
     "large": lambda bench: _beside_stock(bench, "large", "resnet50", "large"),
+    "health": bench_health,
 }
 
 if __name__ == "__main__":

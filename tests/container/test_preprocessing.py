@@ -170,10 +170,7 @@ def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same():
 def test_a_large_drawing_is_reduced_in_bands_and_looks_the_same(mode):
     whole = scene().resize((901, 1203))
     grey = np.asarray(whole.convert("L"))
-    if mode == "I;16":
-        image = Image.fromarray(grey.astype(np.uint16) * 257)
-    else:
-        image = whole.convert(mode)
+    image = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else whole.convert(mode)
     if mode in ("LA", "RGBA"):
         image.putalpha(Image.fromarray(grey))
     data = encoded(image)

@@ -148,8 +148,8 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def _running(base: Path, **settings: str) -> Iterator[Server]:
-    """A `serve` process, killed with all that belongs to it at the end."""
+def _running(base: Path, before: tuple[str, ...] = (), **settings: str) -> Iterator[Server]:
+    """A `serve` process, killed with all that belongs to it at the end; `before` are words that run it."""
     tmp = Path(tempfile.mkdtemp())  # short, as TMPDIR has to be
     port = free_port()
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SAGEMAKER_")}
@@ -161,7 +161,10 @@ def _running(base: Path, **settings: str) -> Iterator[Server]:
     }
     with (tmp / "log").open("wb") as log:
         process = subprocess.Popen(
-            [Path(sys.executable).parent / "serve"], env={**clean, **chosen, **settings}, stdout=log, stderr=log
+            [*before, Path(sys.executable).parent / "serve"],
+            env={**clean, **chosen, **settings},
+            stdout=log,
+            stderr=log,
         )
     server = Server(base, port, process, tmp, tmp / "log")
     try:

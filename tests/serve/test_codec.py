@@ -1,4 +1,4 @@
-"""Bytes to photos and back: every format, every sentence."""
+"""Bytes to photos: every format, every limit, every sentence."""
 
 import base64
 import io
@@ -16,7 +16,8 @@ from kennel_serve import codec
 from kennel_serve.codec import RequestError
 
 PREPROCESSING = Preprocessing(image_size=32, resize=36)
-RED = np.array([255, 0, 0])
+RED, BLUE = np.array([255, 0, 0]), np.array([0, 0, 255])
+JSON, LINES = "application/json", "application/jsonlines"
 
 
 def read(body, content_type):
@@ -25,6 +26,13 @@ def read(body, content_type):
 
 def b64(data):
     return base64.b64encode(data).decode()
+
+
+def large(side):
+    """A grey photo of side x side pixels in few bytes."""
+    file = io.BytesIO()
+    Image.new("1", (side, side)).save(file, "PNG")
+    return file.getvalue()
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
@@ -59,24 +67,46 @@ def test_json_forms(photo, wrap, count, is_list):
     np.testing.assert_allclose(request.photos.mean(axis=(0, 2, 3)), RED, atol=4)
 
 
+@pytest.mark.parametrize("content_type", [LINES, "application/x-jsonlines", "Application/JSONL; charset=utf-8"])
+@pytest.mark.parametrize("end", ["", "\n", "\r\n\n"])
+def test_json_lines_are_one_photo_each(photo, content_type, end):
+    red, blue = b64(photo("red")), b64(photo("blue"))
+    lines = [json.dumps(line) for line in (red, {"image": blue, "id": 7}, {"b64": red})]
+    request = read(("\r\n".join(lines) + end).encode(), content_type)
+    assert request.is_list
+    np.testing.assert_allclose(request.photos.mean(axis=(2, 3)), [RED, BLUE, RED], atol=4)
+
+
+def test_one_json_line_is_a_list_of_one(photo):
+    request = read(json.dumps(b64(photo())).encode(), LINES)
+    assert (len(request.photos), request.is_list) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("body", "content_type", "status", "words"),
     [
         (b"", "image/jpeg", 400, "empty"),
         (b"abc", "image/jpeg", 400, "not a readable photo"),
         (b"\xff\xd8\xff\xe0 torn", None, 400, "not a readable photo"),
-        (b"x", "text/csv", 415, "application/x-image"),
-        (b"{", "application/json", 400, "not JSON"),
-        (b"[" * 100_000, "application/json", 400, "not JSON"),
-        (b"\xff\xfe", "application/json", 400, "not JSON"),
-        (b"null", "application/json", 400, "no base64"),
-        (b"{}", "application/json", 400, "no base64"),
-        (b'{"instances": "x"}', "application/json", 400, "no list"),
-        (b"[]", "application/json", 400, "empty"),
-        (b'["", ""]', "application/json", 400, "instances[0]: the photo is empty"),
-        (b'["%%%"]', "application/json", 400, "instances[0]: not base64"),
-        (b'{"image": "YWJj"}', "application/json", 400, "not a readable photo"),
-        (json.dumps(["YQ=="] * 257).encode(), "application/json", 413, "257 photos"),
+        (b"x", "text/plain", 415, "send one of application/json, application/jsonlines"),
+        (b"x", "text/csv", 415, "only the photo's file says how"),
+        (b"x", "application/x-npy", 415, "a pickle, so a program, could be in it: send the photo file's bytes"),
+        (b"x", "multipart/form-data; boundary=x", 415, "a form is not taken: send the photo file's bytes"),
+        (b"x", "application/x-www-form-urlencoded", 415, "a form is not taken: send the photo file's bytes"),
+        (b"{", JSON, 400, "not JSON"),
+        (b"[" * 5_000, JSON, 400, "nested too deep"),
+        (b"\xff\xfe", JSON, 400, "not JSON"),
+        (b"null", JSON, 400, "no base64"),
+        (b"{}", JSON, 400, "no base64"),
+        (b'{"instances": "x"}', JSON, 400, "no list"),
+        (b"[]", JSON, 400, "empty"),
+        (b'["", ""]', JSON, 400, "instances[0]: the photo is empty"),
+        (b'["%%%"]', JSON, 400, "instances[0]: not base64"),
+        (b'{"image": "YWJj"}', JSON, 400, "not a readable photo"),
+        (json.dumps(["YQ=="] * 257).encode(), JSON, 413, "257 photos"),
+        (b"[%s]" % b",".join([b"[]"] * 5_001), JSON, 413, "more than 10000 values"),
+        (b" \n\r\n", LINES, 400, "no line with a photo"),
+        (b'"YQ=="\n' * 257, LINES, 413, "257 photos"),
     ],
 )
 def test_bad_bodies(body, content_type, status, words):
@@ -89,75 +119,79 @@ def test_bad_bodies(body, content_type, status, words):
 
 def test_the_bad_photo_of_a_list_is_named(photo):
     body = json.dumps([b64(photo()), b64(b"no photo")]).encode()
-    with pytest.raises(RequestError, match=r"instances\[1\]: not a readable photo"):
-        read(body, "application/json")
-
-
-@given(st.binary(max_size=300), st.sampled_from([None, "application/json", "image/jpeg", "text/plain"]))
-def test_any_bytes_are_photos_or_a_request_error(body, content_type):
-    photos, status = np.zeros((0, 3, 32, 32)), 400
-    try:
-        photos = read(body, content_type).photos
-    except UserError as error:
-        status = error.status_code
-    assert photos.shape[1:] == (3, 32, 32)
-    assert 400 <= status < 500
-
-
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.floats() | st.text(max_size=9),
-        lambda inner: (
-            st.lists(inner, max_size=3)
-            | st.dictionaries(st.sampled_from(["instances", "image", "b64"]), inner, max_size=3)
-        ),
-    )
-)
-def test_any_json_is_photos_or_a_request_error(row):
-    with pytest.raises(RequestError):  # nine letters are never a photo
-        read(json.dumps(row).encode(), "application/json")
+    with pytest.raises(RequestError, match=r"^instances\[1\]: not a readable photo"):
+        read(body, JSON)
 
 
 @pytest.mark.parametrize(
-    "accept", [None, "", "*/*", "application/*", "text/csv, application/json;q=0.9", "Application/JSON"]
+    ("line", "words"),
+    [
+        ("", "it is blank"),
+        ("{", "it is not JSON"),
+        ("[1]", "no base64 photo there"),
+        ('{"instances": []}', "no base64 photo there"),
+        ('"%%%"', "not base64"),
+        ('""', "the photo is empty"),
+        ('"YWJj"', "not a readable photo"),
+        ("[" + "1," * 10_000 + "1]", "it holds more than 10000 values"),
+    ],
 )
-def test_accept_that_allows_json(accept):
-    codec.check_accept(accept)
-
-
-@pytest.mark.parametrize("accept", ["text/csv", "image/*", "application/x-npy"])
-def test_accept_that_leaves_json_out(accept):
-    with pytest.raises(RequestError, match="application/json") as raised:
-        codec.check_accept(accept)
-    assert raised.value.status_code == 406
-
-
-def test_answers_are_sorted_and_cut():
-    probabilities = np.array([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3]], np.float32)
-    one, many = (
-        json.loads(codec.write(probabilities[:count], ("a", "b", "c"), codec.Options(top_k), is_list)[0])
-        for count, top_k, is_list in ((1, 2, False), (None, 9, True))
-    )
-    assert one == {"predictions": [{"label": "b", "probability": 0.7}, {"label": "c", "probability": 0.2}]}
-    assert [[row["label"] for row in answer] for answer in many["predictions"]] == [["b", "c", "a"], ["a", "c", "b"]]
-
-
-@pytest.mark.parametrize(
-    ("attributes", "expected"), [(None, 5), ("", 5), ("trace=1", 5), ("trace=1, top_k=3", 3), ("top_k=2,top_k=4", 2)]
-)
-def test_top_k(attributes, expected):
-    assert codec.top_k(attributes) == expected
-
-
-@pytest.mark.parametrize("text", ["0", "-1", "x", "", "1.5", "9" * 30, "²"])
-def test_bad_top_k(text):
-    with pytest.raises(RequestError, match="top_k"):
-        codec.top_k(f"top_k={text}")
+def test_the_bad_line_is_named(photo, line, words):
+    good = json.dumps(b64(photo()))
+    with pytest.raises(RequestError, match=f"^line 2: {words}"):
+        read(f"{good}\n{line}\n{good}".encode(), LINES)
 
 
 def test_a_decompression_bomb_is_too_large_not_malformed():
-    bomb = io.BytesIO()
-    Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
     with pytest.raises(RequestError, match="20000x20000 pixels") as caught:
-        read(bomb.getvalue(), "image/png")
+        read(large(20_000), "image/png")
     assert caught.value.status_code == 413
+
+
+@pytest.mark.parametrize(("content_type", "between"), [(JSON, ","), (LINES, "\n")])
+def test_the_photos_of_a_request_are_limited_together_before_one_is_decoded(content_type, between):
+    torn = large(9_000)[:100]
+    text = between.join([json.dumps(b64(torn))] * 4)
+    with pytest.raises(RequestError, match="324000000 pixels together, the limit is 300000000") as caught:
+        read((f"[{text}]" if content_type == JSON else text).encode(), content_type)
+    assert caught.value.status_code == 413
+
+
+def test_the_most_photos_of_a_megapixel_are_taken():
+    body = json.dumps([b64(large(1_000))] * codec.MAX_PHOTOS).encode()
+    assert len(read(body, JSON).photos) == codec.MAX_PHOTOS
+
+
+def outcome(body, content_type):
+    """The photos' shape, a good one where there are none, and the status."""
+    try:
+        return read(body, content_type).photos.shape[1:], 200
+    except UserError as error:
+        return (3, 32, 32), error.status_code
+
+
+@given(st.binary(max_size=300), st.sampled_from([None, JSON, LINES, "image/jpeg", "text/plain"]))
+def test_any_bytes_are_photos_or_a_request_error(body, content_type):
+    shape, status = outcome(body, content_type)
+    assert shape == (3, 32, 32)
+    assert status == 200 or 400 <= status < 500
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["instances", "image", "b64"]), inner, max_size=3)
+    ),
+)
+
+
+@given(ANY_JSON)
+def test_any_json_is_photos_or_a_request_error(row):
+    with pytest.raises(RequestError):  # nine letters are never a photo
+        read(json.dumps(row).encode(), JSON)
+
+
+@given(st.lists(ANY_JSON.map(json.dumps) | st.text(max_size=9), max_size=4), st.sampled_from(["\n", "\r\n", "\r"]))
+def test_any_lines_are_photos_or_a_request_error(lines, end):
+    with pytest.raises(RequestError):
+        read(end.join(lines).encode(), LINES)

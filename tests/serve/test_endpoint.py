@@ -53,8 +53,20 @@ def test_top_k_by_header_and_by_query(endpoint, photo):
     name = {"X-Amzn-SageMaker-Custom-Attributes": "trace=7, top_k=2"}
     _, body, _ = endpoint.request("POST", "/invocations", photo(), {"Content-Type": "image/jpeg", **name})
     assert len(json.loads(body)["predictions"]) == 2
-    _, body, _ = endpoint.request("POST", "/invocations?top_k=1&model_name=other&body=x", photo(), name)
+    _, body, _ = endpoint.request("POST", "/invocations?top_k=1", photo(), name)
     assert len(json.loads(body)["predictions"]) == 1
+
+
+def test_json_lines_and_csv(endpoint, photo):
+    lines = "".join(json.dumps({"image": base64.b64encode(photo(color)).decode()}) + "\n" for color in ("red", "blue"))
+    kind = {"Content-Type": "application/jsonlines"}
+    status, body, headers = endpoint.request("POST", "/invocations?top_k=1", lines.encode(), kind)
+    assert (status, headers["Content-Type"]) == (200, "application/jsonlines")
+    assert [json.loads(line)["predictions"][0]["label"] for line in body.splitlines()] == ["red", "blue"]
+    kind = {**kind, "Accept": "text/csv", "X-Amzn-SageMaker-Custom-Attributes": "top_k=1;threshold=0.9"}
+    status, body, headers = endpoint.request("POST", "/invocations", lines.encode(), kind)
+    assert (status, headers["Content-Type"]) == (200, "text/csv")
+    assert [line.split(",")[0] for line in body.decode().splitlines()] == ["red", "blue"]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +79,8 @@ def test_top_k_by_header_and_by_query(endpoint, photo):
         ("POST", "/invocations", b"a,b", {"Content-Type": "text/csv"}, 415),
         ("POST", "/invocations", b"a=b", {"Content-Type": "application/x-www-form-urlencoded"}, 415),
         ("POST", "/invocations", b"--x--", {"Content-Type": "multipart/form-data; boundary=x"}, 415),
-        ("POST", "/invocations", b"x", {"Content-Type": "image/jpeg", "Accept": "text/csv"}, 406),
+        ("POST", "/invocations?model_name=other&body=x", b"x", {}, 400),  # options of the model server's own
+        ("POST", "/invocations", b"x", {"Content-Type": "image/jpeg", "Accept": "text/plain"}, 406),
         ("POST", "/invocations", b"x", {"Accept": "\xff" * 3000}, 406),
         ("POST", "/invocations", b"no gzip", {"Content-Type": "image/jpeg", "Content-Encoding": "gzip"}, 400),
         ("POST", "/invocations", b"x" * (LIMIT + 1), {"Content-Type": "image/jpeg"}, 413),

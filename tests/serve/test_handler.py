@@ -44,7 +44,7 @@ def test_a_bad_request_hurts_only_itself(context, photo):
         (photo("red"), good),
         (b"torn", good),
         (photo("blue"), {"content-type": "image/jpeg", "X-Amzn-SageMaker-Custom-Attributes": "top_k=1"}),
-        (photo("red"), {**good, "Accept": "text/csv"}),
+        (photo("red"), {**good, "Accept": "text/plain"}),
     )
     assert [status for status, _ in answers] == [200, 400, 200, 406]
     assert answers[0][1]["predictions"][0]["label"] == "red"

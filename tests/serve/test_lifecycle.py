@@ -29,8 +29,7 @@ def refuses(server, *words):
         ({"SAGEMAKER_MODEL_SERVER_WORKERS": "0"}, ["SAGEMAKER_MODEL_SERVER_WORKERS='0'"]),
         ({"SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": "soon"}, ["SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS='soon'"]),
         ({"SAGEMAKER_MAX_PAYLOAD_IN_MB": "-1"}, ["SAGEMAKER_MAX_PAYLOAD_IN_MB='-1'"]),
-        ({"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "text/csv"}, ["SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "json"]),
-        ({"SAGEMAKER_MULTI_MODEL": "true"}, ["SAGEMAKER_MULTI_MODEL"]),
+        ({"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "image/png"}, ["SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "json"]),
     ],
 )
 def test_a_bad_setting(base, running, settings, words):

@@ -1,0 +1,75 @@
+"""Bodies as a user's code takes them, and what it gives as bytes: AWS's contract, by the encoders of its toolkit."""
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+from numpy.typing import NDArray
+from sagemaker_inference import content_types, encoder
+from sagemaker_inference.utils import parse_accept, remove_crlf
+
+from kennel_serve import codec
+from kennel_serve.codec import RequestError
+
+
+def text(body: bytes, content_type: str) -> str | bytes:
+    """A request's body: JSON and CSV as text.
+
+    Raises:
+        RequestError: 400, it is none.
+    """
+    if content_type.partition(";")[0].strip().lower() not in content_types.UTF8_TYPES:
+        return body
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise RequestError(HTTPStatus.BAD_REQUEST, "the body is not UTF-8: encode it so") from error
+
+
+def array(prediction: Any) -> Any:
+    """A tensor of torch's as numpy's array, anything else as it is."""
+    return prediction.detach().cpu().numpy() if hasattr(prediction, "detach") else prediction
+
+
+def are_probabilities(found: NDArray[Any], classes: int) -> bool:
+    fits = found.ndim == 2 and found.shape[1] == classes > 0 and len(found) > 0
+    return fits and found.dtype.kind == "f" and bool(((found >= 0) & (found <= 1 + 1e-5)).all())
+
+
+def encoded(found: NDArray[Any], accept: str) -> tuple[Any, str]:
+    """An array as the first type of an Accept header that the toolkit can write, and that type.
+
+    Raises:
+        RequestError: 406, there is none.
+    """
+    for part in parse_accept(accept):
+        name = part.partition(";")[0].lower()
+        kind = codec.JSON if name.endswith("/*") else name
+        if kind in encoder.SUPPORTED_CONTENT_TYPES:
+            return encoder.encode(found, kind), kind
+    known = ", ".join(sorted(encoder.SUPPORTED_CONTENT_TYPES))
+    raise RequestError(HTTPStatus.NOT_ACCEPTABLE, f"accept {accept[:80]!r} cannot be served: ask for one of {known}")
+
+
+def serialised(result: Any, accept: str) -> tuple[bytes, str]:
+    """An answer's bytes and content type, of whatever the user's code or ours gives: maybe both, as a tuple.
+
+    Raises:
+        TypeError: JSON has no word for it.
+    """
+    body, kind = result, ""
+    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], str):
+        body, kind = result
+    if isinstance(body, str):
+        body = body.encode()
+    elif not isinstance(body, bytes | bytearray | memoryview):
+        return json.dumps(body, default=_plain).encode(), kind or codec.JSON
+    first = parse_accept(accept)[0].partition(";")[0]
+    return bytes(body), str(remove_crlf(kind)) or (codec.JSON if "*" in first else first)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for: numpy's and torch's numbers and arrays."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"a {type(value).__name__} cannot be written as JSON: let output_fn give str or bytes")

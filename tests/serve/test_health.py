@@ -1,0 +1,84 @@
+"""/ping says what is: workers stopped, slow or killed, on a real server with a short worker timeout."""
+
+import io
+import signal
+import threading
+import time
+
+import pytest
+from PIL import Image
+
+TIMEOUT = "6"  # seconds, where an endpoint has 30
+
+
+@pytest.fixture(scope="module")
+def server(running, write_model, tmp_path_factory):
+    base = tmp_path_factory.mktemp("health")
+    write_model(base / "model")
+    settings = {"SAGEMAKER_MODEL_SERVER_WORKERS": "2", "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": TIMEOUT}
+    with running(base, **settings) as started:
+        yield started.wait_ready()
+
+
+def workers(server):
+    return server.scripts()[1:]
+
+
+def test_idle_workers_that_are_stopped_are_noticed_and_replaced(server, until, photo):
+    before = workers(server)
+    for worker in before:
+        worker.send_signal(signal.SIGSTOP)
+    assert server.ping() == 200, "they may still be well"
+    until(lambda: server.ping() == 503, server)
+    until(lambda: server.ping() == 200, server)
+    assert server.invoke(photo())[0] == 200
+    assert not {worker.pid for worker in before} & {worker.pid for worker in workers(server)}
+    assert server.log.count("hangs and is killed") == len(before)
+    until(lambda: len(workers(server)) == len(before), server)
+
+
+def test_a_worker_that_is_stopped_costs_its_own_request_and_no_other(server, until, photo):
+    stopped, _ = workers(server)
+    stopped.send_signal(signal.SIGSTOP)
+    answers = [server.invoke(photo())[0] for _ in range(6)]  # MMS may hand it one, which fails in time
+    assert answers.count(200) >= 5
+    assert set(answers) <= {200, 500}
+    assert server.ping() == 200
+    until(lambda: stopped.pid not in {w.pid for w in workers(server)} and len(workers(server)) == 2, server)
+
+
+def test_slow_photos_are_no_hung_workers(server):
+    file = io.BytesIO()
+    Image.new("RGBA", (8000, 8000), (200, 0, 0, 90)).save(file, "PNG", compress_level=1)
+    answers = []
+
+    def ask():
+        answers.extend(server.invoke(file.getvalue(), "image/png")[0] for _ in range(2))
+
+    threads = [threading.Thread(target=ask) for _ in workers(server)]
+    said = []
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        said.append(server.ping())
+        time.sleep(0.02)
+    assert set(said) == set(answers) == {200}
+    assert len(said) > 10, "the photos were not slow"
+    assert "no worker" not in server.log.rpartition("hangs and is killed")[2]
+
+
+def test_dead_workers_are_noticed_at_once(server, until, photo):
+    for worker in workers(server):
+        worker.send_signal(signal.SIGKILL)
+    until(lambda: server.ping() == 503, server)
+    until(lambda: server.ping() == 200, server)
+    assert server.invoke(photo())[0] == 200
+
+
+def test_java_that_hangs_ends_the_server(base, running):
+    with running(base) as server:
+        server.wait_ready()
+        next(p for p in server.family() if p.name() == "java").send_signal(signal.SIGSTOP)
+        assert server.wait_exit() == 1
+        assert "no worker has been alive" in server.log
+        assert server.left_behind() == []
