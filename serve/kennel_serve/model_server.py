@@ -85,7 +85,8 @@ class ModelServer:
             "max_batch_delay": share.batch_delay_ms,
             "initial_workers": share.workers,
             "synchronous": True,
-            "response_timeout": self._limits.response_seconds,  # seconds in JSON, minutes in a query string
+            # Seconds in JSON, minutes in a query string. It holds for loading too; for requests `end_hanging` does.
+            "response_timeout": self._limits.startup_seconds,
         }
         assert self._session
         timeout = aiohttp.ClientTimeout(total=self._limits.startup_seconds)
@@ -127,7 +128,7 @@ class ModelServer:
     def end_hanging(self, workers: list[Worker]) -> list[Worker]:
         """Kill the workers that have hung for longer than a request may take; those that are left.
 
-        MMS hangs up on them and starts others, but leaves them running.
+        MMS then tells their clients and starts others; its own timeout would leave them running.
         """
         left = []
         for worker in workers:

@@ -37,7 +37,8 @@ from kennel_serve.telemetry import Record, Telemetry
 DRAIN_SECONDS = 25  # SageMaker kills 30 s after SIGTERM
 _WATCH_SECONDS = 0.5
 _SILENT_SECONDS = 5  # Java hangs; on a busy machine it may miss a second or two
-LOST_SECONDS = 20  # without a worker for so long, a fresh container is better
+LOST_SECONDS = 20  # without a worker for so long, a fresh container is better ...
+_LOADS = 3  # ... but not before one could have been loaded so many times
 
 _log = logging.getLogger(__name__)
 
@@ -94,7 +95,9 @@ async def _live(chosen: Settings, limits: Limits, model_server: ModelServer, lis
         share.workers,
         chosen.port,
     )
+    loading = time.monotonic()
     await model_server.load(serving, share)
+    lost_seconds = max(LOST_SECONDS, _LOADS * (time.monotonic() - loading))
     # The model server gives up on a worker first, so that its reason is the one that counts.
     telemetry = Telemetry(chosen.request_log)
     front = Front(model_server.socket, chosen.max_bytes, 2 * chosen.response_seconds + 5, telemetry)
@@ -112,7 +115,7 @@ async def _live(chosen: Settings, limits: Limits, model_server: ModelServer, lis
         await _listen(runner, listener)
         _log.info("ready after %.1f s", time.monotonic() - began)
         async with telemetry.page_on(chosen.metrics_port):
-            await _watch(model_server, front, telemetry)
+            await _watch(model_server, front, telemetry, lost_seconds)
     finally:
         await _close(runner, front)
 
@@ -133,7 +136,7 @@ async def _live_with_models(
         await _listen(runner, listener)
         _log.info("ready for models after %.1f s, port %d", time.monotonic() - began, chosen.port)
         async with telemetry.page_on(chosen.metrics_port):
-            await _watch(model_server, front, telemetry, models)
+            await _watch(model_server, front, telemetry, LOST_SECONDS, models)
     finally:
         await _close(runner, front)
 
@@ -188,7 +191,9 @@ def check(
     return serving
 
 
-async def _watch(model_server: ModelServer, front: Front, telemetry: Telemetry, models: Models | None = None) -> None:
+async def _watch(
+    model_server: ModelServer, front: Front, telemetry: Telemetry, lost_seconds: float, models: Models | None = None
+) -> None:
     """Keep /ping honest; returns never, raises UserError when the model server cannot be relied on any more."""
     ended, listening = asyncio.create_task(model_server.ended()), asyncio.create_task(model_server.listen())
     last_alive = time.monotonic()
@@ -203,8 +208,8 @@ async def _watch(model_server: ModelServer, front: Front, telemetry: Telemetry, 
             telemetry.healthy.set(alive)
             now = time.monotonic()
             last_alive = now if alive else last_alive
-            if now - last_alive > LOST_SECONDS:
-                raise UserError(f"no worker has been alive for {LOST_SECONDS} s: restart the container")
+            if now - last_alive > lost_seconds:
+                raise UserError(f"no worker has been alive for {lost_seconds:.0f} s: restart the container")
             await asyncio.wait({ended}, timeout=_WATCH_SECONDS)
         raise UserError("the model server ended by itself, killed or out of memory: restart the container")
     finally:

@@ -8,7 +8,7 @@ import time
 import pytest
 from PIL import Image
 
-TIMEOUT = "6"  # seconds, where an endpoint has 30
+TIMEOUT = "10"  # seconds, where an endpoint has 30
 
 
 @pytest.fixture(scope="module")
