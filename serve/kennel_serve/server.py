@@ -112,9 +112,9 @@ async def _live(chosen: Settings, limits: Limits, model_server: ModelServer, lis
             _log.info("%s answers a sample photo (image/png) with %d", serving.program, first.status)
         front.healthy = bool(model_server.workers())
         await runner.setup()
-        await _listen(runner, listener)
-        _log.info("ready after %.1f s", time.monotonic() - began)
         async with telemetry.page_on(chosen.metrics_port):
+            await _listen(runner, listener)
+            _log.info("ready after %.1f s", time.monotonic() - began)
             await _watch(model_server, front, telemetry, lost_seconds)
     finally:
         await _close(runner, front)
@@ -133,9 +133,9 @@ async def _live_with_models(
     try:
         front.healthy = True
         await runner.setup()
-        await _listen(runner, listener)
-        _log.info("ready for models after %.1f s, port %d", time.monotonic() - began, chosen.port)
         async with telemetry.page_on(chosen.metrics_port):
+            await _listen(runner, listener)
+            _log.info("ready for models after %.1f s, port %d", time.monotonic() - began, chosen.port)
             await _watch(model_server, front, telemetry, LOST_SECONDS, models)
     finally:
         await _close(runner, front)
