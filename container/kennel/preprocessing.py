@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from kennel import resizing
 from kennel.errors import UserError
@@ -109,12 +109,15 @@ def read(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = MA
                     f"the photo has {width}x{height} pixels, more than {max_pixels}: make it smaller"
                 )
             wanted = math.ceil(math.sqrt(2) * preprocessing.resize)
-            upright = _jpeg(data, image, wanted)
-            if upright is None:
-                upright = _any(image, wanted)
-            if image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:  # of a TIFF: no more, Pillow has turned it
+            picture = _jpeg(data, image, wanted)
+            if picture is None:
+                picture = _any(image, wanted)
+            orientation = image.getexif().get(_ORIENTATION)  # of a TIFF: none any more, Pillow has turned it
+            if orientation in _TURNS:
+                picture = resizing.as_pillow(picture).transpose(_TURNS[orientation])
+            if orientation in _ON_ITS_SIDE:
                 width, height = height, width
-            return Upright(upright, width, height)
+            return Upright(picture, width, height)
     except (UserError, MemoryError):  # too many pixels; no fault of the photo's
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on hostile bytes
@@ -163,8 +166,7 @@ def _jpeg(data: bytes, image: Image.Image, wanted: int) -> Picture | None:
         if "premature end" in str(error).lower():
             raise
         return None
-    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    return array if turn is None else resizing.as_pillow(array).transpose(turn)
+    return array
 
 
 def _any(image: Image.Image, wanted: int) -> Image.Image:
@@ -177,15 +179,14 @@ def _any(image: Image.Image, wanted: int) -> Image.Image:
     by = max(1, min(image.size) // (2 * wanted))
     white = _white(image)
     if by == 1:
-        return _rgb(ImageOps.exif_transpose(image), white)
+        return _rgb(image, white)
     width, height = image.size
     small = Image.new("RGB", (-(-width // by), -(-height // by)))
     for top in range(0, height, _BAND * by):
         band = image.crop((0, top, width, min(height, top + _BAND * by)))
         band.info = image.info  # where a palette's transparent colour is
         small.paste(_rgb(band, white).reduce(by), (0, top // by))
-    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    return small if turn is None else small.transpose(turn)
+    return small
 
 
 def _white(image: Image.Image) -> float:

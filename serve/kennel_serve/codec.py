@@ -40,7 +40,7 @@ PHOTO_TYPES = (
     "image/tiff",
 )
 MAX_PHOTOS = 256
-MAX_TOTAL_PIXELS = 3 * MAX_PIXELS  # of a request; the slowest to decode take 7 s for each MAX_PIXELS, a worker has 30
+MAX_TOTAL_PIXELS = 3 * MAX_PIXELS  # of a request; each MAX_PIXELS may take seconds to decode, and a worker has 30
 _MAX_MARKS = 10_000  # in JSON: 25 MB of empty lists would become 600 MB of objects
 _HINT = 'send {"instances": ["<base64>", ...]} or {"image": "<base64>"}'
 _LINE_HINT = 'send {"image": "<base64>"}, one photo a line'

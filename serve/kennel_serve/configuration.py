@@ -65,7 +65,6 @@ def write(folder: Path, limits: Limits) -> None:
     rows = {
         "inference_address": f"unix:{folder / INFERENCE}",
         "management_address": f"unix:{folder / MANAGEMENT}",
-        "default_response_timeout_seconds": limits.response_seconds,
         "max_request_size": limits.request_bytes + 1024,
         "max_response_size": _MAX_RESPONSE,
         "number_of_gpu": limits.gpus,

@@ -5,6 +5,7 @@ import http.client
 import io
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -142,9 +143,12 @@ def _until(reached: Callable[[], bool], server: Server) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """One that no client is given by chance: the soak leaves thousands of those waiting for their last packets."""
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            port = random.randrange(20000, 32000)
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager
@@ -216,6 +220,11 @@ def sign() -> Callable[[Path], None]:
 @pytest.fixture(scope="session")
 def until() -> Callable[[Callable[[], bool], Server], None]:
     return _until
+
+
+@pytest.fixture
+def unused_port() -> int:
+    return free_port()
 
 
 @pytest.fixture(scope="session")

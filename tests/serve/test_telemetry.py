@@ -13,19 +13,18 @@ def figures(port):
     return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def test_requests_and_workers_are_counted(base, running, until, photo, unused_port):
+    port = unused_port
 
+    def healthy(wanted):
+        assert "no metrics on port" not in server.log
+        return figures(port)["kennel_healthy", ()] == wanted
 
-def test_requests_and_workers_are_counted(base, running, until, photo):
-    port = free_port()
     with running(base, KENNEL_METRICS_PORT=str(port), KENNEL_REQUEST_LOG="false") as server:
         server.wait_ready()
         assert server.invoke(b"no photo")[0] == 400
         assert server.invoke(photo())[0] == 200
-        until(lambda: figures(port)["kennel_healthy", ()] == 1, server)
+        until(lambda: healthy(1), server)
         found = figures(port)
         invoked = {labels: value for (name, labels), value in found.items() if name == "kennel_requests_total"}
         assert invoked[("path", "/invocations"), ("status", "200")] == 2  # the first is `wait_ready`'s
@@ -37,7 +36,7 @@ def test_requests_and_workers_are_counted(base, running, until, photo):
         assert '"id"' not in server.log, "the request log is off"
         for worker in server.scripts()[1:]:
             worker.kill()
-        until(lambda: figures(port)["kennel_healthy", ()] == 0, server)
+        until(lambda: healthy(0), server)
 
 
 def test_a_metrics_port_that_is_taken_costs_the_figures_only(base, running, photo):
