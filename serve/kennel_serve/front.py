@@ -134,7 +134,7 @@ class Front:
             if not self._in_flight:
                 self._idle.set()
             if record.path != "/ping" or record.status != HTTPStatus.OK:
-                self._telemetry.done(record)
+                asyncio.get_running_loop().call_soon(self._telemetry.done, record)  # once the answer is on its way
         if self._draining:
             response.force_close()
         return response

@@ -24,7 +24,7 @@ from load import LoadError
 from kennel_launch import runs, settings
 from kennel_launch.runs import Run
 
-NAMES = ("stock", "kennel", "fastapi", "litserve")
+NAMES = ("stock", "kennel", "fastapi", "litserve")  # and "mms", which is ours without the front door
 _PEERS = Path(__file__).parent / "peers"
 _BIN = Path(sys.executable).parent
 _MARK = "KENNEL_BENCH"  # an environment variable that all processes of one server inherit
@@ -131,6 +131,8 @@ def _run(name: str, models: Path, workers: int, port: int, tmp: Path, env: dict[
             "PYTHONPATH": str(_PEERS / "stock"),
         }
         return Run([sys.executable, str(_PEERS / "stock" / "serve.py")], {**env, **sagemaker, **own})
+    if name == "mms":
+        return Run([sys.executable, str(_PEERS / "bare_mms.py")], {**env, **model})
     if name == "litserve":
         return Run([sys.executable, str(_PEERS / "litserve_app.py")], {**env, **model})
     uvicorn = [str(_BIN / "uvicorn"), "fastapi_app:app", "--app-dir", str(_PEERS), "--no-access-log"]
