@@ -129,7 +129,9 @@ async def _live_with_models(
     telemetry = Telemetry(chosen.request_log)
     front = Front(model_server.socket, chosen.max_bytes, 2 * chosen.response_seconds + 5, telemetry)
     models = Models(chosen, limits, model_server, front, partial(check, chosen, limits.gpus), _sample())
-    runner = web.AppRunner(front.app(multi_model.routes(models, front)), access_log=None, shutdown_timeout=1, read_bufsize=1 << 22)
+    runner = web.AppRunner(
+        front.app(multi_model.routes(models, front)), access_log=None, shutdown_timeout=1, read_bufsize=1 << 22
+    )
     try:
         front.healthy = True
         await runner.setup()

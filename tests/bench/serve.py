@@ -229,7 +229,8 @@ def bench_health(bench: Bench) -> dict[str, float]:
         log = bench.scratch / "serve-mms.log"
         first = health.mms_requests(requests)[0]
         with servers.running("mms", bench.scratch / "resnet50", bench.workers, first, log) as mms:
-            for name, each in zip(("tcp", "socket"), health.door(server, mms, requests, health.DOOR_ROUNDS), strict=True):
+            found = health.door(server, mms, requests, health.DOOR_ROUNDS)
+            for name, each in zip(("tcp", "socket"), found, strict=True):
                 times[f"door_p50_over_{name}"].append(statistics.median(each))
         pings = health.pings_under_load(server, requests, max(CLIENTS))
         for percent in (50, 99, 99.9):

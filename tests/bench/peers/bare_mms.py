@@ -19,9 +19,7 @@ _write = configuration.write
 def _by_tcp(port: int, folder: Path, limits: configuration.Limits) -> None:
     _write(folder, limits)
     file = folder / configuration.CONFIGURATION
-    file.write_text(
-        file.read_text().replace(f"unix:{folder / configuration.INFERENCE}", f"http://127.0.0.1:{port}", 1)
-    )
+    file.write_text(file.read_text().replace(f"unix:{folder / configuration.INFERENCE}", f"http://127.0.0.1:{port}", 1))
 
 
 async def main(folder: Path, workers: int, port: int) -> None:
