@@ -17,12 +17,16 @@ from kennel.errors import UserError
 
 @dataclass(frozen=True)
 class Tuning:
-    """A tuner's range: a continuous one (`low`..`high`, log-scaled or not) or a categorical one (`values`)."""
+    """A tuner's range: numbers from `low` to `high`, or a choice of `values`."""
 
     low: float = 0.0
     high: float = 0.0
-    log: bool = False
-    values: tuple[int, ...] = ()
+    values: tuple[Any, ...] = ()
+
+    @property
+    def log(self) -> bool:
+        """Whether numbers are searched on a logarithmic scale: those over a factor of ten or more."""
+        return self.low > 0 and self.high >= 10 * self.low
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class Rule:
     low: float = -math.inf
     high: float = math.inf
     choices: tuple[str, ...] = ()
-    tuning: Tuning | None = None
+    tuning: Tuning | None = None  # what a search covers where nobody says otherwise
+    per_trial: bool = False  # the trials of one search may differ in it
 
 
 def _row(default: Any, help: str, **rule: Any) -> Any:
@@ -52,40 +57,67 @@ class Hyperparameters:
         "turn; `auto`: `probe-then-finetune` on a GPU, `probe` on a CPU",
         choices=("auto", "probe", "finetune", "probe-then-finetune"),
     )
-    epochs: int = _row(20, "passes over the training photos", low=1, high=10_000)
-    probe_epochs: int = _row(20, "epochs of the head before `probe-then-finetune` goes on", low=1, high=10_000)
+    epochs: int = _row(20, "passes over the training photos", low=1, high=10_000, per_trial=True)
+    probe_epochs: int = _row(
+        20, "epochs of the head before `probe-then-finetune` goes on", low=1, high=10_000, per_trial=True
+    )
     batch_size: int = _row(
         32,
         "photos per optimizer step, over all GPUs; memory does not limit it",
         low=1,
         high=65_536,
         tuning=Tuning(values=(32, 64, 128, 256, 512)),
+        per_trial=True,
     )
     learning_rate: float = _row(
-        0.01, "of the head, the schedule's peak", low=1e-8, high=10.0, tuning=Tuning(low=0.001, high=0.1, log=True)
+        0.01,
+        "of the head, the schedule's peak",
+        low=1e-8,
+        high=10.0,
+        tuning=Tuning(low=0.001, high=0.1),
+        per_trial=True,
     )
     backbone_learning_rate_scale: float = _row(
-        0.1, "the backbone's learning rate as a share of `learning_rate`, in `finetune`", low=0.0, high=10.0
+        0.1,
+        "the backbone's learning rate as a share of `learning_rate`, in `finetune`",
+        low=0.0,
+        high=10.0,
+        per_trial=True,
     )
-    optimizer: str = _row("sgd", "`sgd` with Nesterov's momentum, or `adamw`", choices=("sgd", "adamw"))
-    momentum: float = _row(0.9, "of SGD", low=0.0, high=0.999)
-    weight_decay: float = _row(1e-4, "on weights, not on biases and normalization layers", low=0.0, high=1.0)
+    optimizer: str = _row("sgd", "`sgd` with Nesterov's momentum, or `adamw`", choices=("sgd", "adamw"), per_trial=True)
+    momentum: float = _row(0.9, "of SGD", low=0.0, high=0.999, per_trial=True)
+    weight_decay: float = _row(
+        1e-4, "on weights, not on biases and normalization layers", low=0.0, high=1.0, per_trial=True
+    )
     schedule: str = _row(
         "cosine",
         "the learning rate falls by half a `cosine`, or rises and falls as `one-cycle`",
         choices=("cosine", "one-cycle"),
+        per_trial=True,
     )
-    warmup_epochs: float = _row(0.0, "epochs in which a `cosine` schedule rises first", low=0.0, high=1000.0)
-    label_smoothing: float = _row(0.0, "share of each label that is spread over all classes", low=0.0, high=0.9)
+    warmup_epochs: float = _row(
+        0.0, "epochs in which a `cosine` schedule rises first", low=0.0, high=1000.0, per_trial=True
+    )
+    label_smoothing: float = _row(
+        0.0, "share of each label that is spread over all classes", low=0.0, high=0.9, per_trial=True
+    )
     class_weights: str = _row(
-        "none", "`balanced`: a photo counts by the rarity of its class", choices=("none", "balanced")
+        "none", "`balanced`: a photo counts by the rarity of its class", choices=("none", "balanced"), per_trial=True
     )
-    trivial_augment: bool = _row(False, "one random TrivialAugment operation on each photo, in `finetune`")
-    gradient_clip: float = _row(0.0, "largest norm of all gradients; 0: unlimited", low=0.0, high=1e6)
+    trivial_augment: bool = _row(
+        False, "one random TrivialAugment operation on each photo, in `finetune`", per_trial=True
+    )
+    gradient_clip: float = _row(0.0, "largest norm of all gradients; 0: unlimited", low=0.0, high=1e6, per_trial=True)
     ema_decay: float = _row(
-        0.0, "a moving average of the weights becomes the model, 0.99 or so; 0: off", low=0.0, high=0.99999
+        0.0,
+        "a moving average of the weights becomes the model, 0.99 or so; 0: off",
+        low=0.0,
+        high=0.99999,
+        per_trial=True,
     )
-    patience: int = _row(0, "epochs without a better one before training stops early; 0: never", low=0, high=10_000)
+    patience: int = _row(
+        0, "epochs without a better one before training stops early; 0: never", low=0, high=10_000, per_trial=True
+    )
     checkpoint_minutes: float = _row(5.0, "minutes between checkpoints inside a long epoch", low=0.01, high=1440.0)
     int8: bool = _row(True, "add an int8 model for CPU endpoints where it is as good as the fp32 one")
     image_size: int = _row(224, "side of the square that the model sees, pixels", low=32, high=1024)
@@ -99,6 +131,18 @@ class Hyperparameters:
     )
     allow_missing_classes: bool = _row(False, "go on where a class of `train` has no photo in the validation channel")
     seed: int = _row(0, "of weights, order and augmentation", low=0, high=2**31 - 1)
+    trials: int = _row(1, "settings that one job tries, to keep the best by validation accuracy", low=1, high=1000)
+    search: str = _row(
+        "random",
+        "how a trial's settings are chosen: at `random`, from a `grid`, or by `tpe`, which learns from earlier trials",
+        choices=("random", "grid", "tpe"),
+    )
+    search_space: str = _row(
+        "", 'what trials differ in, `learning_rate=0.001..0.1 batch_size=32,64`; by itself, what is "tuned over" here'
+    )
+    time_budget: float = _row(
+        0.0, "minutes after which a search ends with the best that it has; 0: unlimited", low=0.0, high=100_000.0
+    )
 
 
 TABLE: dict[str, Rule] = {f.name: f.metadata["rule"] for f in dataclasses.fields(Hyperparameters)}
@@ -121,10 +165,10 @@ def parse(raw: Mapping[str, Any]) -> Hyperparameters:
         name = _name(key)
         try:
             if name not in TABLE:
-                raise UserError(_unknown(key))
+                raise UserError(unknown(key))
             if name in values:
                 raise UserError(f"hyperparameter '{name}' is given twice, as {name} and as {key}: keep one")
-            values[name] = _convert(name, value)
+            values[name] = convert(name, value)
         except UserError as error:
             problems.append(str(error))
     if problems:
@@ -175,8 +219,12 @@ def unquote(value: Any) -> Any:
     return value
 
 
-def _convert(name: str, value: Any) -> Any:
-    """The checked value of one hyperparameter."""
+def convert(name: str, value: Any) -> Any:
+    """The checked value of one hyperparameter.
+
+    Raises:
+        UserError: it is none, with its bound.
+    """
     rule, wanted = TABLE[name], TYPES[name]
     text = str(unquote(value)).strip()
     if wanted is bool:
@@ -212,7 +260,8 @@ def _short(number: float) -> str:
     return str(int(number)) if number == int(number) else f"{number:g}"
 
 
-def _unknown(key: str) -> str:
+def unknown(key: str) -> str:
+    """The sentence about a name that is not in the table."""
     near = difflib.get_close_matches(_name(key), TABLE, 1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(TABLE)}"
     return f"unknown hyperparameter {key!r}: {hint}"

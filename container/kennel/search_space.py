@@ -1,0 +1,72 @@
+"""What the trials of a search differ in: from the hyperparameter table, or as a user writes it. No search algorithm.
+
+`learning_rate=0.001..0.1` is a range, `batch_size=32,64` a choice, a name alone is the table's own range of it.
+"""
+
+import math
+from typing import Any
+
+from kennel.errors import UserError
+from kennel.hyperparameters import TABLE, TYPES, Tuning, convert, unknown
+
+_EXAMPLE = "learning_rate=0.001..0.1 batch_size=32,64,128"
+
+
+def space(text: str) -> dict[str, Tuning]:
+    """Hyperparameter -> what it is searched over; without a text, what the table says.
+
+    Raises:
+        UserError: a word that is no range of a hyperparameter in which trials may differ.
+    """
+    if not text.strip():
+        return {name: rule.tuning for name, rule in TABLE.items() if rule.tuning}
+    found: dict[str, Tuning] = {}
+    for word in text.split():
+        name, sign, given = word.partition("=")
+        name = name.replace("-", "_")
+        if name not in TABLE:
+            raise UserError(f"search_space: {unknown(name)}")
+        if not TABLE[name].per_trial:
+            known = ", ".join(key for key, rule in TABLE.items() if rule.per_trial)
+            raise UserError(f"search_space: {name} is the same for all trials: search over any of {known}")
+        if name in found:
+            raise UserError(f"search_space: {name} is given twice: keep one")
+        found[name] = _tuning(name, given if sign else None)
+    return found
+
+
+def _tuning(name: str, given: str | None) -> Tuning:
+    if given is None:
+        own = TABLE[name].tuning
+        if own is None:
+            raise UserError(f"search_space: {name} has no range of its own: write one, as in {_EXAMPLE!r}")
+        return own
+    low, dots, high = given.partition("..")
+    if dots:
+        if TYPES[name] not in (int, float):
+            raise UserError(f"search_space: {name}={given} is a range of words: write a choice, {name}=one,other")
+        tuning = Tuning(convert(name, low), convert(name, high))
+        if not tuning.low < tuning.high:
+            raise UserError(f"search_space: {name}={given} is empty: write the lower end first, {_EXAMPLE!r}")
+        return tuning
+    values = tuple(convert(name, value) for value in given.split(","))
+    if len(set(values)) < 2 or len(set(values)) < len(values):
+        raise UserError(f"search_space: {name}={given} is no choice: write two values or more, all different")
+    return Tuning(values=values)
+
+
+def grid(space: dict[str, Tuning], trials: int) -> dict[str, list[Any]]:
+    """Values for each hyperparameter, whose product has about `trials` points: choices whole, ranges spread evenly."""
+    choices = math.prod(len(tuning.values) for tuning in space.values() if tuning.values)
+    ranges = sum(not tuning.values for tuning in space.values())
+    points = max(1, math.floor((trials / choices) ** (1 / ranges) + 1e-9)) if ranges else 0
+    return {name: list(tuning.values) or _spread(name, tuning, points) for name, tuning in space.items()}
+
+
+def _spread(name: str, tuning: Tuning, points: int) -> list[Any]:
+    """So many numbers from end to end, evenly on the range's scale; a single one is its middle."""
+    low, high = (math.log(end) if tuning.log else end for end in (tuning.low, tuning.high))
+    shares = [at / (points - 1) for at in range(points)] if points > 1 else [0.5]
+    places = [low + share * (high - low) for share in shares]
+    numbers = [min(tuning.high, max(tuning.low, math.exp(place) if tuning.log else place)) for place in places]
+    return sorted({round(number) for number in numbers}) if TYPES[name] is int else numbers
