@@ -238,7 +238,7 @@ def convert(name: str, value: Any) -> Any:
             near = difflib.get_close_matches(text, rule.choices, 1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise UserError(f"hyperparameter {name}={text!r}: write one of {', '.join(rule.choices)}{hint}")
-        if not text:
+        if not text and getattr(Hyperparameters, name):
             raise UserError(f"hyperparameter {name} is empty: leave it out for {getattr(Hyperparameters, name)!r}")
         return text
     return _number(name, text, rule, whole=wanted is int)
