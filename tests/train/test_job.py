@@ -25,10 +25,13 @@ def test_photos_become_a_model_that_tells_them_apart(job):
     assert "CUDA compatibility" in first
     for metric in metrics.METRICS:
         found = re.findall(metric.regex, log)
-        assert len(found) == (1 if metric.name.startswith("test") else 3), metric
+        assert len(found) == (1 if metric.name.startswith("test") else 4), metric  # each epoch's, then the model's
 
     model = job.base / "model"
     manifest = artifact.read_manifest(model)
+    for name in ("train:loss", "validation:loss", "validation:accuracy"):
+        (last,) = re.findall(re.escape(name) + r"=(\S+)", log)[-1:]
+        assert float(last) == pytest.approx(manifest.metrics[name], rel=1e-5), name
     assert manifest.int8["kept"] == ("model.int8.onnx" in manifest.files)
     assert {path.name for path in model.iterdir()} == {"manifest.json", *manifest.files}
     assert manifest.evaluation["test"]["confusion"] == [[4, 0], [0, 4]]

@@ -69,6 +69,19 @@ def load(folder: Path, prefix: str) -> dict[str, Any] | None:
     return None
 
 
+def agree(folder: Path, theirs: Mapping[str, str], ours: Mapping[str, str]) -> None:
+    """
+    Raises:
+        UserError: the folder's checkpoints are another job's.
+    """
+    for key, value in ours.items():
+        if theirs.get(key) != value:
+            raise UserError(
+                f"{folder} holds checkpoints of another job, its {key} was {theirs.get(key)} and is now "
+                f"{value}: give this job an empty checkpoint folder (checkpoint_s3_uri), or the other's settings"
+            )
+
+
 class Checkpoints:
     """One job's checkpoints, numbered as they are written; `identity` says of which job they are."""
 
@@ -86,13 +99,7 @@ class Checkpoints:
         found = load(self.folder, "checkpoint-")
         if found is None:
             return None
-        theirs = found["identity"]
-        for key, ours in self.identity.items():
-            if theirs.get(key) != ours:
-                raise UserError(
-                    f"{self.folder} holds checkpoints of another job, its {key} was {theirs.get(key)} and is now "
-                    f"{ours}: give this job an empty checkpoint folder (checkpoint_s3_uri), or the other's settings"
-                )
+        agree(self.folder, found["identity"], self.identity)
         return found
 
     def save(self, content: Mapping[str, Any]) -> None:

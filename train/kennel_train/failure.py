@@ -106,16 +106,19 @@ def _cause(error: BaseException) -> str:
         return f"sys.exit({error.code!r}) was called at {where}: a job ends by returning or by raising, remove the call"
     if isinstance(error, KeyboardInterrupt):
         return "the job was interrupted (SIGINT) before a model was written: start it again"
-    if _out_of_memory(error):
+    if out_of_memory(error):
         return f"out of memory at {where}: lower batch_size or image_size, or take a larger instance"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full ({error.filename or where}): give the job a larger volume"
     return f"{type(error).__name__}: {error} (at {where}); the traceback follows here and in the log"
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def out_of_memory(error: BaseException) -> bool:
+    """Whether Python, a GPU or torch's allocator on a CPU, which has no exception of its own for it, had too little."""
     torch = sys.modules.get("torch")  # not imported for this alone: a user's script needs no torch in this process
-    return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def _where(error: BaseException) -> str:

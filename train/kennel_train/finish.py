@@ -36,6 +36,7 @@ class Ending:
     audit: dict[str, Any]
     root: Path  # of the channels
     layout: Layout
+    search: dict[str, Any]  # the table of trials; empty where there was one only
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,9 +106,9 @@ def _everyones(job: Job, split: Inputs, mine: Judged) -> Judged:
 def _manifest(job: Job, trained: Trained, ending: Ending, found: dict[str, Evaluation], temperature: float) -> Manifest:
     values = dict(trained.best.values)
     if "test" in found:
-        tested = {metrics.TEST_LOSS: found["test"].loss, metrics.TEST_ACCURACY: found["test"].top1}
-        log.info(metrics.line(tested, best_epoch=trained.best.epoch))
-        values |= tested
+        values |= {metrics.TEST_LOSS: found["test"].loss, metrics.TEST_ACCURACY: found["test"].top1}
+    # SageMaker takes the last value of a metric for the job's: it is the model's, not the last epoch's or trial's.
+    log.info(metrics.line(values, best_epoch=trained.best.epoch))
     return Manifest(
         class_names=ending.class_names,
         preprocessing=ending.backbone.preprocessing,

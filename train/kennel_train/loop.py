@@ -25,6 +25,10 @@ from kennel_train.inputs import Index, Inputs
 from kennel_train.progress import Best, Hooks, Plan, Run
 
 
+class DivergedError(UserError):
+    """The loss is no number any more."""
+
+
 def fit(
     module: nn.Module,
     train: Inputs,
@@ -44,7 +48,7 @@ def fit(
         state: `Run.as_dict()` of a checkpoint of this stage, or None.
 
     Raises:
-        UserError: the loss is no number any more.
+        DivergedError: the loss is no number any more.
     """
     run = Run(module, train, hp, device, plan, best)
     if state:
@@ -68,13 +72,10 @@ def fit(
             break
         run.sums.cpu()  # waits for a GPU to be done
         seconds = max(time.monotonic() - started, 1e-9)
-        row = {"stage": plan.stage, "epoch": plan.before + run.epoch, "learning_rate": rate, "seconds": seconds}
+        row = {"learning_rate": rate, "seconds": seconds}
         row["photos_per_second"] = train.total * (run.step - begun) / run.steps / seconds
         row["waited"] = (train.waited - waited) / seconds
-        values = _epoch_values(run, validation, device, cluster)
-        row |= {metric.name: value for metric, value in values.items()}
-        _close_epoch(run, plan, row, values)
-        hooks.on_epoch_end(row, values)
+        hooks.on_epoch_end(*close_epoch(run, plan, row, validation, device, cluster))
         if interrupted:
             break
         if not late:
@@ -134,21 +135,26 @@ def _steps(
             loss, weight = recipe.loss_sum(logits, labels, weights, hp.label_smoothing)
             loss.backward()  # type: ignore[no-untyped-call]
             sums += torch.stack([loss.detach(), weight])
-        stopped = _share(run.module, sums, cluster, stop() if cluster.world > 1 else False)
-        gradients = [p.grad for p in run.module.parameters() if p.grad is not None]
-        torch._foreach_div_(gradients, sums[1])
-        if hp.gradient_clip:
-            nn.utils.clip_grad_norm_(run.module.parameters(), hp.gradient_clip)
-        run.optimizer.step()
-        run.schedule.step()
-        if run.average:
-            run.average.update_parameters(run.module)
-        run.sums += sums
-        run.step += 1
+        stopped = share(run.module, sums, cluster, stop() if cluster.world > 1 else False)
+        update(run, hp, sums)
         yield stopped
 
 
-def _share(module: nn.Module, sums: Tensor, cluster: Cluster, stop: bool) -> bool:
+def update(run: Run, hp: Hyperparameters, sums: Tensor) -> None:
+    """One optimizer step, by gradients of a sum over photos; `sums` is (2,): that sum, and the photos' weights."""
+    gradients = [p.grad for p in run.module.parameters() if p.grad is not None]
+    torch._foreach_div_(gradients, sums[1])
+    if hp.gradient_clip:
+        nn.utils.clip_grad_norm_(run.module.parameters(), hp.gradient_clip)
+    run.optimizer.step()
+    run.schedule.step()
+    if run.average:
+        run.average.update_parameters(run.module)
+    run.sums += sums
+    run.step += 1
+
+
+def share(module: nn.Module, sums: Tensor, cluster: Cluster, stop: bool) -> bool:
     """Add up gradients and `sums` over all ranks and average the statistics, in one transfer; whether any rank stops.
 
     Afterwards every rank holds the same numbers to the last bit. One flat buffer instead of DistributedDataParallel,
@@ -190,19 +196,20 @@ def _cut(part: Index, size: int) -> list[Index]:
     return np.array_split(part, math.ceil(len(part) / size)) if len(part) else []
 
 
-def _epoch_values(run: Run, validation: Inputs, device: Device, cluster: Cluster) -> dict[Metric, float]:
-    loss, accuracy = evaluate(run.judged, validation, device, cluster)
-    values = {metrics.VALIDATION_LOSS: loss, metrics.VALIDATION_ACCURACY: accuracy}
-    total, weight = run.sums.tolist()
-    if not weight:
-        return values
-    if not (math.isfinite(total) and math.isfinite(loss)):
-        raise UserError(f"the loss is no number any more in epoch {run.epoch}: lower learning_rate")
-    return {metrics.TRAIN_LOSS: total / weight, **values}
+def close_epoch(
+    run: Run, plan: Plan, row: dict[str, Any], validation: Inputs, device: Device, cluster: Cluster
+) -> tuple[dict[str, Any], dict[Metric, float]]:
+    """Judge the epoch, note it, keep it where it is the best, and stand at the start of the next one.
 
+    Returns:
+        `row` with the stage, the epoch's number and its metrics before it, and the metrics.
 
-def _close_epoch(run: Run, plan: Plan, row: dict[str, Any], values: dict[Metric, float]) -> None:
-    """Note the epoch, keep it where it is the best, and stand at the start of the next one."""
+    Raises:
+        DivergedError: the loss is no number any more.
+    """
+    values = _epoch_values(run, validation, device, cluster)
+    row = {"stage": plan.stage, "epoch": plan.before + run.epoch, **row}
+    row |= {metric.name: value for metric, value in values.items()}
     run.rows.append(row)
     run.stale += 1
     if not run.best.beats(plan.stage, values):
@@ -210,3 +217,15 @@ def _close_epoch(run: Run, plan: Plan, row: dict[str, Any], values: dict[Metric,
         run.best, run.stale = Best(plan.stage, row["epoch"], values, state), 0
     run.epoch, run.step = run.epoch + 1, 0
     run.sums.zero_()
+    return row, values
+
+
+def _epoch_values(run: Run, validation: Inputs, device: Device, cluster: Cluster) -> dict[Metric, float]:
+    loss, accuracy = evaluate(run.judged, validation, device, cluster)
+    values = {metrics.VALIDATION_LOSS: loss, metrics.VALIDATION_ACCURACY: accuracy}
+    total, weight = run.sums.tolist()
+    if not weight:
+        return values
+    if not (math.isfinite(total) and math.isfinite(loss)):
+        raise DivergedError(f"the loss is no number any more in epoch {run.epoch}: lower learning_rate")
+    return {metrics.TRAIN_LOSS: total / weight, **values}

@@ -47,6 +47,7 @@ class Job:
     stop: Stop
     phases: Phases
     on_epoch_end: Callable[[dict[str, Any], dict[Metric, float]], None]
+    extracted: dict[str, Features] = field(default_factory=dict)  # by split: trials share them
 
 
 @dataclass
@@ -96,11 +97,19 @@ def train(job: Job) -> Trained:
 
 
 def _probe(job: Job, done: Trained, state: dict[str, Any] | None) -> Run:
-    with job.phases("features"):
-        done.inputs = {name: _features(job, name, part) for name, part in job.splits.parts.items() if name != "test"}
+    done.inputs = dict(extract(job))
     epochs = job.hp.epochs if job.hp.strategy == "probe" else job.hp.probe_epochs
     size = max(1, len(done.inputs["train"].ids))  # features are small: a batch is never cut
     return _fit(job, job.classifier.head, done, "probe", epochs, size, state)
+
+
+def extract(job: Job) -> dict[str, Features]:
+    """The features of training and validation, computed once a job."""
+    if not job.extracted:
+        with job.phases("features"):
+            parts = {name: part for name, part in job.splits.parts.items() if name != "test"}
+            job.extracted.update({name: _features(job, name, part) for name, part in parts.items()})
+    return job.extracted
 
 
 def _finetune(job: Job, done: Trained, state: dict[str, Any] | None) -> Run:
@@ -136,8 +145,6 @@ def _fit(
     state: dict[str, Any] | None,
 ) -> Run:
     before = list(done.rows)
-    labels = [photo.label for photo in job.splits.parts["train"].photos]
-    weights = recipe.class_weights(labels, job.classifier.head.out_features, job.hp)
 
     def save(run: dict[str, Any]) -> None:
         if job.cluster.leads:
@@ -145,7 +152,7 @@ def _fit(
                 job.checkpoints.save({"stage": stage, "rows_before": before, "micro_batch": micro_batch, "run": run})
 
     hooks = Hooks(job.stop, grace(job.stop), save, job.on_epoch_end)
-    plan = Plan(stage, epochs, len(before), micro_batch, weights, job.pretrained)
+    plan = Plan(stage, epochs, len(before), micro_batch, class_weights(job), job.pretrained)
     with job.phases(stage):
         return loop.fit(
             module,
@@ -159,3 +166,9 @@ def _fit(
             done.best,
             state["run"] if state else None,
         )
+
+
+def class_weights(job: Job) -> torch.Tensor:
+    """Of the training photos, by `job.hp`."""
+    labels = [photo.label for photo in job.splits.parts["train"].photos]
+    return recipe.class_weights(labels, job.classifier.head.out_features, job.hp)

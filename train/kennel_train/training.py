@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from kennel import backbones, hyperparameters, metrics
+from kennel import backbones, hyperparameters, metrics, search_space
 from kennel.backbones import Backbone, Classifier
 from kennel.errors import UserError
 from kennel.hyperparameters import Hyperparameters
@@ -50,6 +50,7 @@ def run(layout: Layout, root: Path, stop: Stop, weights: Path | None, compat: st
     with tempfile.TemporaryDirectory(prefix="kennel-") as scratch:
         raw = hyperparameters.load(layout.hyperparameters)
         hp = hyperparameters.parse(raw)
+        space = search_space.space(hp.search_space)
         before = earlier.find(layout.data / "model", Path(scratch) / "model")
         if before and (layout.data / "pretrained").is_dir():
             raise UserError("channels 'model' and 'pretrained' both bring weights: keep one")
@@ -83,8 +84,15 @@ def run(layout: Layout, root: Path, stop: Stop, weights: Path | None, compat: st
         checkpoints = Checkpoints(layout.checkpoints, identity)
         learned = backbone.weights != "random"
         job = Job(classifier, splits, hp, chosen, cluster, checkpoints, key, learned, stop, phases, on_epoch_end)
-        trained = stages.train(job)
-        finish.finish(job, trained, Ending(name, backbone, channels.class_names, audited, root, layout))
+        tried: dict[str, Any] = {}
+        if hp.trials > 1:
+            from kennel_train.search import Search  # here: Optuna takes a moment that other jobs need not wait for
+
+            searching = Search(job, space, identity, Path(scratch), layout.output_data)
+            job, trained, tried = searching.run()
+        else:
+            trained = stages.train(job)
+        finish.finish(job, trained, Ending(name, backbone, channels.class_names, audited, root, layout, tried))
 
 
 def _settled(hp: Hyperparameters, raw: Mapping[str, Any], chosen: Device, before: Earlier | None) -> Hyperparameters:
