@@ -38,7 +38,7 @@ PYTEST = bin/python -m pytest
 NO_TESTS = || [ $$? -eq 5 ]
 
 .PHONY: help demo venv build build-serve-cpu push train-local serve-local test test-core test-launch test-other test-unit \
-	soak bench-train bench-serve check check-arm lock docs clean .data
+	soak bench-train bench-tune bench-serve check check-arm lock docs clean .data
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
@@ -102,6 +102,9 @@ soak: $(VENV)/.test ## ... what `make test` does shortly, in full: jobs killed, 
 
 bench-train: $(VENV)/.ready ## training beside the classic torchvision loop [PARTS='input probe_epoch probe_job stop accuracy gpu']
 	$(VENV)/bin/python tests/bench/train.py $(PARTS)
+
+bench-tune: $(VENV)/.ready ## a search of 20 trials in one job beside one trial, and beside 20 jobs [ROUNDS=3]
+	$(VENV)/bin/python tests/bench/tune.py $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench-serve: $(VENV)/.bench ## the endpoint beside the stock stack, FastAPI, LitServe [PARTS='cold resnet50 lite0 large health'] [ROUNDS=3]
 	$(VENV)/bin/python tests/bench/serve.py $(PARTS) $(if $(ROUNDS),--rounds $(ROUNDS))

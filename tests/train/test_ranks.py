@@ -121,7 +121,7 @@ def test_two_hosts_train_one_model_also_when_both_are_killed_and_started_again(j
     zero, one = sorted(digests(log, other_log))
     assert (zero[:2], one[:2]) == (("0", "2"), ("1", "2"))
     assert zero[2] == one[2]
-    assert len(re.findall(metrics.VALIDATION_ACCURACY.regex, log)) == 5
+    assert len(re.findall(metrics.VALIDATION_ACCURACY.regex, log)) == 6  # each epoch's, then the model's
     assert not re.findall(metrics.VALIDATION_ACCURACY.regex, other_log)
     manifest = artifact.read_manifest(job.base / "model")
     assert manifest.data["photos"] == {"train": 21, "validation": 6, "test": 3}
@@ -137,6 +137,34 @@ def test_two_hosts_train_one_model_also_when_both_are_killed_and_started_again(j
     assert "resumed from a checkpoint" in log
     again = artifact.read_manifest(killed.hosts[0].base / "model")
     assert again.files["model.safetensors"] == manifest.files["model.safetensors"]
+
+
+@pytest.mark.parametrize(("strategy", "epochs"), [("probe", "30"), ("finetune", "3")])
+def test_two_hosts_search_as_one(job, pair, strategy, epochs):
+    """One trial diverges, which both hosts notice; one record, one model."""
+    job.photos("train", {"red": 14, "green": 13})
+    job.configure(
+        strategy=strategy,
+        epochs=epochs,
+        batch_size="4",
+        trials="3",
+        search="grid",
+        search_space="learning_rate=0.0001,0.05,10",
+        weight_decay="0.9",
+    )
+    two = pair()
+    (code, log), (other_code, other_log) = two.run()
+    assert (code, other_code) == (0, 0), log + other_log
+    zero, one = sorted(digests(log, other_log))
+    assert zero[2] == one[2]
+    found = json.loads((job.base / "output" / "data" / "trials.json").read_text())
+    states = {row["hyperparameters"]["learning_rate"]: row["state"] for row in found["trials"]}
+    assert states[10] == "failed"
+    assert found["trials"][found["best"]]["hyperparameters"]["learning_rate"] != 10
+    assert artifact.read_manifest(job.base / "model").hyperparameters["learning_rate"] != 10
+    assert not list(two.hosts[1].base.glob("output/data/*"))
+    assert not list(two.hosts[1].base.glob("checkpoints/*.journal"))
+    assert not re.search("^trial=", other_log, re.MULTILINE)
 
 
 def test_hosts_may_each_have_a_part_of_the_photos_only(job, pair):

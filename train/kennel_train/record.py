@@ -29,7 +29,7 @@ FILE = "trials.journal"
 JSON, CSV, BEST = "trials.json", "trials.csv", "best-hyperparameters.json"
 SEARCH = ("trials", "search", "search_space", "time_budget")  # hyperparameters of a search, not of a trial
 _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
-_STARTUP = 10  # random trials before TPE has anything to learn from
+_STARTUP, _LEARNING = 10, 4  # random trials before TPE has anything to learn from; then so many at once
 _REDUCTION = 3  # one trial of three passes a rung (successive halving: Li et al., 2018, take 3 or 4)
 _RUNGS = 9  # the first rung is at so small a part of the epochs
 
@@ -89,14 +89,16 @@ class Record:
     def ask(self) -> dict[int, dict[str, Any]]:
         """Number -> settings of the next trials, those that a killed job had begun first; empty at the end.
 
-        As many as can be chosen without waiting for a result.
+        Probes are trained side by side: as many as can be chosen without waiting for a result.
         """
         if self._open:
             return {number: dict(trial.params) for number, trial in self._open.items()}
         known = len(self._study.get_trials(deepcopy=False))
-        left = self._total() - known
-        learning = self._hp.search == "tpe"
-        count = left if not learning else min(left, _STARTUP - known if known < _STARTUP else 1 + _STARTUP // 3)
+        count = self._total() - known
+        if self._hp.strategy != "probe":
+            count = min(count, 1)
+        elif self._hp.search == "tpe":
+            count = min(count, _STARTUP - known if known < _STARTUP else _LEARNING)
         if known == 0 and self._hp.search != "grid":
             self._begin_with_own()
         for number in range(known, known + max(0, count)):
@@ -129,8 +131,8 @@ class Record:
         rows = self._rows(*_STATES)
         return {row.number: (row.params, Result(**row.user_attrs["result"])) for row in rows}
 
-    def table(self, best: int | None) -> dict[str, Any]:
-        """What trials.json and the report say."""
+    def table(self, best: int | None, *, ended: bool) -> dict[str, Any]:
+        """What trials.json and the report say; of trials that are under way only until the search has ended."""
         finished = self.finished()
         rows = []
         for number, (settings, result) in sorted(finished.items()):
@@ -138,7 +140,7 @@ class Record:
             about.pop("score")
             value = result.metrics.get(metrics.OBJECTIVE.name)
             rows.append({"number": number, "hyperparameters": settings, "value": value, **about})
-        for number, trial in self._open.items():
+        for number, trial in () if ended else self._open.items():
             about = {**asdict(Result(state="running")), "value": None}
             about.pop("score")
             rows.append({"number": number, "hyperparameters": dict(trial.params), **about})

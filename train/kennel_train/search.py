@@ -110,7 +110,7 @@ class Search:
         self._job.classifier.load_state_dict(self._initial)
         job = dataclasses.replace(self._job, hp=hp, checkpoints=self._checkpoints(number, hp))
         trained = stages.train(dataclasses.replace(job, stop=stop))
-        table = self._write()
+        table = self._write(ended=True)
         if self._record:
             record.write_best(self._output, hp)
         return job, trained, table
@@ -165,7 +165,7 @@ class Search:
         for head in heads:
             result = self._result(head.run.best, head.run.rows, head.seconds)
             if head.failed:
-                result = dataclasses.replace(result, state="failed", score=None, reason=head.failed)
+                result = Result(state="failed", reason=head.failed, seconds=head.seconds, curve=result.curve)
             elif not whole and head.going:
                 result = dataclasses.replace(result, state="pruned", reason=self._cut_short())
             self._close(head.number, head.hp, result)
@@ -298,10 +298,10 @@ class Search:
         first = next((result.reason for _, result in finished.values() if result.reason), "none was begun")
         return f"none of {len(finished)} trials came to an end, the first because {first}: narrow search_space"
 
-    def _write(self) -> dict[str, Any]:
+    def _write(self, *, ended: bool = False) -> dict[str, Any]:
         if not self._record:
             return {}
-        table = self._record.table(self._best[1] if self._best else None)
+        table = self._record.table(self._best[1] if self._best else None, ended=ended)
         record.write(self._output, table)
         return table
 
