@@ -56,9 +56,8 @@ class Axis:
 
     def _round(self) -> list[float]:
         if not self.log:
-            return [
-                float(value) for value in MaxNLocator(4, steps=plots.STEPS).tick_values(*sorted((self.low, self.high)))
-            ]
+            round_ones = MaxNLocator(4, steps=plots.STEPS).tick_values(*sorted((self.low, self.high)))
+            return [float(value) for value in round_ones]
         decades = range(math.ceil(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)
         return [float(f"1e{decade}") for decade in decades]
 

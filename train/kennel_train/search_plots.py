@@ -31,9 +31,8 @@ Line = tuple[Sequence[float], Sequence[float]]
 
 
 def plots_of(search: Search) -> dict[str, str]:
-    """Both plots by name, without those for which there is nothing to draw."""
-    drawn = {"across": _across(search) if search.space and search.trials else "", "curves": _curves(search)}
-    return {name: svg for name, svg in drawn.items() if svg}
+    """Both plots by name, empty where there is nothing to draw."""
+    return {"across": _across(search) if search.space and search.trials else "", "curves": _curves(search)}
 
 
 def judged(search: Search) -> list[Trial]:

@@ -54,7 +54,8 @@ def _tried(search: Search) -> str:
         parts.append(f"{counts['same']:,} the same as another")
     how = _CHOSEN.get(str(search.row.get("search")), "")
     took = f"in {duration(search.row['seconds'])}" if number(search.row.get("seconds")) is not None else ""
-    return ", ".join(filter(None, [_plural(len(search.trials), "trial"), how, took])) + f": {', '.join(parts)}."
+    said = ", ".join(filter(None, [_plural(len(search.trials), "trial"), how, took]))
+    return f"{said}: {', '.join(parts)}." if parts else f"{said}."
 
 
 def settings(search: Search, trial: Trial, limit: int = NAMED) -> str:
