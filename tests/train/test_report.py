@@ -125,6 +125,26 @@ def many(count: int) -> tuple[str, ...]:
     return tuple(f"{i:03}.breed" for i in range(count))
 
 
+def trial(number: int, state: str = "complete", value: float | None = 0.8, **row) -> dict:
+    curve = [{"epoch": 1, "stage": "probe", "train:loss": 0.5, "validation:loss": 0.4, "validation:accuracy": value}]
+    chosen = {"learning_rate": 0.01 * (number + 1), "optimizer": HOSTILE[number % 6]}
+    return {
+        "number": number, "state": state, "hyperparameters": chosen, "value": value, "epoch": value and 1,
+        "metrics": {"train:loss": 0.5, "validation:accuracy": value}, "reason": "", "same_as": None, "seconds": 1.5,
+        "curve": curve if value else [], **row,
+    }  # fmt: skip
+
+
+SEARCH = {
+    "objective": "validation:accuracy", "goal": "Maximize", "search": "tpe", "best": 1, "seconds": 9.5,
+    "space": {"learning_rate": {"low": 0.01, "high": 0.1, "log": True}, "optimizer": {"values": list(HOSTILE)}},
+    "trials": [
+        trial(0, value=0.7), trial(1), trial(2, "pruned", None), trial(3, "failed", None, reason=HOSTILE[0]),
+        trial(4, "running", None), trial(5, "same", None, same_as=1), *(trial(6 + i, value=NAN) for i in range(20)),
+    ],
+    "importances": {"learning_rate": 0.7, "optimizer": NAN},
+}  # fmt: skip
+
 CASES = {
     "two classes": made(),
     "a test split": made(evaluation={split: judged(("ants", "bees"), 30) for split in ("validation", "test")}),
@@ -137,6 +157,8 @@ CASES = {
     "epochs without figures": made(epochs=[{"stage": "probe", "epoch": 1}], best={}),
     "a confusion matrix that was not kept": made(evaluation={"validation": judged(many(8), 40) | {"confusion": None}}),
     "int8 kept": made(int8={"kept": True, "fp32_accuracy": 0.95, "int8_accuracy": 0.94, "agreement": 1, "photos": 9}),
+    "a search, with hostile values": made(search=SEARCH),
+    "a search without trials": made(search=SEARCH | {"trials": [], "best": None, "importances": {}}),
     "nothing": made(
         outcome="stopped early: before the first epoch", epochs=[], best={}, evaluation={}, int8={}, audit={},
         phases=[], throughput={}, mistakes=[], versions={}, hyperparameters={},
@@ -202,6 +224,13 @@ def test_no_number_becomes_null(tmp_path):
     assert rows["throughput"]["broken"] is None
     assert rows["temperature"] is None
     assert rows["hyperparameters"] == {"path": "a", "n": 3}
+
+
+def test_json_has_the_search(tmp_path):
+    _, rows = written(tmp_path, made(search=SEARCH))
+    assert rows["search"]["trials"][:6] == SEARCH["trials"][:6]
+    assert rows["search"]["trials"][6]["value"] is None
+    assert written(tmp_path, made())[1]["search"] == {}
 
 
 def test_the_page_answers_first(tmp_path):

@@ -7,6 +7,7 @@ import io
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import groupby
 from typing import Any
 
@@ -22,13 +23,17 @@ WIDTH, HEIGHT = 460, 270  # points, one panel; a phone shows it at three quarter
 MARKED = 30  # epochs up to which each one gets a dot
 
 # Colours that stand for a CSS variable: matplotlib insists on numbers, dark mode insists on names.
-_INK, _MUTED, _GRID, _BAND = "#010101", "#020202", "#030303", "#040404"
+INK, MUTED, GRID, BAND = "#010101", "#020202", "#030303", "#040404"
 COLOURS = {"train:loss": "#050505", "validation:loss": "#060606", "validation:accuracy": "#060606"}
-_VARIABLES = {
-    _INK: "--ink",
-    _MUTED: "--muted",
-    _GRID: "--line",
-    _BAND: "--band",
+TONES = ("#070001", "#070002", "#070003", "#070004", "#070005")  # of a search's trials, from the worst to the best
+FAILED = "#080808"
+VARIABLES = {
+    **{tone: f"--tone-{number}" for number, tone in enumerate(TONES)},
+    FAILED: "--bad",
+    INK: "--ink",
+    MUTED: "--muted",
+    GRID: "--line",
+    BAND: "--band",
     COLOURS["train:loss"]: "--train",
     COLOURS["validation:loss"]: "--validation",
 }
@@ -46,48 +51,57 @@ def curves(epochs: Sequence[Mapping[str, Any]], keys: Sequence[str], best: int |
     Returns:
         an <svg> element without size, prolog or metadata; it fills its container.
     """
-    rows = {key: [_number(epoch.get(key)) for epoch in epochs] for key in keys}
-    # In a context, so that neither a user's matplotlibrc nor ours leaks into the other's plots.
-    with matplotlib.rc_context({**_DEFAULTS, "svg.fonttype": "none", "svg.hashsalt": name, "font.size": 11}):
+    rows = {key: [number(epoch.get(key)) for epoch in epochs] for key in keys}
+    with settings(name):
         figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72))
         axes = figure.add_axes((0.125, 0.155, 0.85, 0.755))
-        _frame(axes, len(epochs), percent=all(key.endswith("accuracy") for key in keys))
+        frame(axes, len(epochs), percent=all(key.endswith("accuracy") for key in keys))
         _stages(axes, [str(epoch.get("stage", "")) for epoch in epochs])
         for key, values in rows.items():
             marker = "o" if len(values) <= MARKED else ""
             places = range(1, len(values) + 1)
             axes.plot(places, values, color=COLOURS[key], linewidth=2, marker=marker, markersize=3.5, zorder=3)
         if best is not None:
-            axes.axvline(best + 1, color=_MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=2)
-            ringed = rows[keys[-1]][best]
-            axes.plot([best + 1], [ringed], "o", markersize=10, fillstyle="none", color=_INK, mew=1.6, zorder=4)
-        return _inline(figure, name)
+            axes.axvline(best + 1, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=2)
+            ring(axes, best + 1, rows[keys[-1]][best])
+        return inline(figure, name)
 
 
-_STEPS = [1, 2, 2.5, 5, 10]
+STEPS = [1, 2, 2.5, 5, 10]
 _DEFAULTS = {key: value for key, value in matplotlib.rcParamsDefault.items() if not key.startswith("backend")}
 
 
-def _number(value: Any) -> float:
+def settings(name: str) -> AbstractContextManager[None]:
+    """matplotlib's settings for one drawing, in a context, so that neither a user's matplotlibrc nor ours leaks out."""
+    return matplotlib.rc_context({**_DEFAULTS, "svg.fonttype": "none", "svg.hashsalt": name, "font.size": 11})
+
+
+def number(value: Any) -> float:
     """nan, which matplotlib draws as a gap, for whatever is no finite number."""
     return float(value) if isinstance(value, int | float) and abs(value) < float("inf") else float("nan")
 
 
-def _frame(axes: Axes, count: int, *, percent: bool) -> None:
+def ring(axes: Axes, epoch: int, value: float | None) -> None:
+    """Mark the best epoch."""
+    axes.plot([epoch], [number(value)], "o", markersize=10, fillstyle="none", color=INK, mew=1.6, zorder=4)
+
+
+def frame(axes: Axes, count: int, *, percent: bool) -> None:
+    """Quiet axes over `count` epochs: a grid, no box."""
     axes.set_facecolor("none")
     axes.set_xlim(0.5, max(count, 1) + 0.5)
     axes.margins(y=0.08)
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
-    axes.yaxis.set_major_locator(MaxNLocator(6, steps=_STEPS))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=STEPS))
     if percent:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g}%"))
-    axes.set_xlabel("epoch", color=_MUTED)
-    axes.grid(axis="y", color=_GRID, linewidth=1)
-    axes.tick_params(colors=_MUTED, length=0, pad=6)
+    axes.set_xlabel("epoch", color=MUTED)
+    axes.grid(axis="y", color=GRID, linewidth=1)
+    axes.tick_params(colors=MUTED, length=0, pad=6)
     axes.set_axisbelow(True)
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
-        spine.set_color(_GRID)
+        spine.set_color(GRID)
 
 
 def _stages(axes: Axes, stages: list[str]) -> None:
@@ -96,20 +110,20 @@ def _stages(axes: Axes, stages: list[str]) -> None:
     runs = [(stage, len(list(run))) for stage, run in groupby(stages)]
     for number, (stage, length) in enumerate(runs if len(runs) > 1 else []):
         if number % 2:
-            axes.axvspan(start, start + length, color=_BAND, linewidth=0, zorder=0)
+            axes.axvspan(start, start + length, color=BAND, linewidth=0, zorder=0)
         axes.text(
             start + length / 2,
             1.03,
             stage,
             transform=axes.get_xaxis_transform(),
             ha="center",
-            color=_MUTED,
+            color=MUTED,
             clip_on=False,
         )
         start += length
 
 
-def _inline(figure: Figure, name: str) -> str:
+def inline(figure: Figure, name: str) -> str:
     """The figure's <svg> for a page that holds several: unique ids, colours by variable, the size left to CSS."""
     file = io.StringIO()
     figure.patch.set_visible(False)
@@ -121,4 +135,4 @@ def _inline(figure: Figure, name: str) -> str:
     text = re.sub(r' (?:width|height)="[^"]*pt"| xmlns(?::\w+)?="[^"]*"| version="1.1"', "", text, count=5)
     text = re.sub(r"\bid=\"|url\(#|href=\"#", lambda found: found.group() + name + "-", text)
     text = re.sub(r" font-family: [^;\"]*;", "", text)  # the page's
-    return re.sub("|".join(_VARIABLES), lambda found: f"var({_VARIABLES[found.group()]})", text)
+    return re.sub("|".join(VARIABLES), lambda found: f"var({VARIABLES[found.group()]})", text)

@@ -6,19 +6,18 @@ jinja2, for its autoescaping: names of classes and files are a user's, and a `<s
 import base64
 import io
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
-from kennel_train import plots, summary, wording
+from kennel_train import plots, search_plots, search_result, search_summary, summary, wording
 
 HTML, JSON = "report.html", "report.json"
 TEMPLATE = "report.html.jinja"
@@ -28,6 +27,7 @@ PAIRS = 12  # most confused
 SHOWN = 15  # rows of a long table before the rest is folded away
 DENSE = 100  # classes up to which report.json holds the whole confusion matrix; [truth, predicted, photos] beyond
 EPOCHS = 300  # rows of the table of epochs; report.json has them all
+TRIALS = 200  # rows of the table of trials; report.json has them all
 THUMBNAIL = 224  # largest side in the page, pixels
 
 
@@ -62,6 +62,7 @@ class Report:
     mistakes: list[Mistake]  # worst first
     versions: dict[str, str]
     mistakes_of: str = "validation"  # the split that they come from
+    search: dict[str, Any] = field(default_factory=dict)  # trials.json; empty where the job was a single trial
 
 
 def write(folder: Path, report: Report) -> None:
@@ -83,37 +84,48 @@ def as_json(report: Report) -> str:
         {field.name: getattr(mistake, field.name) for field in fields(mistake) if field.name != "thumbnail"}
         for mistake in report.mistakes
     ]
-    lines = (f"{json.dumps(k)}: {json.dumps(_plain(v), ensure_ascii=False, allow_nan=False)}" for k, v in rows.items())
+    lines = (
+        f"{json.dumps(k)}: {json.dumps(wording.plain(v), ensure_ascii=False, allow_nan=False)}" for k, v in rows.items()
+    )
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def as_html(report: Report) -> str:
     """The page. It refers to nothing outside itself and runs no script."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "percent": wording.percent,
-        "duration": wording.duration,
-        "figure": wording.figure,
-        "picture": _picture,
-    }
-    text = resources.files("kennel_train").joinpath(TEMPLATE).read_text(encoding="utf-8")
     waits, best = summary.waits(report.epochs), _best(report.epochs, report.best)
-    return environment.from_string(text).render(
+    search = search_result.read(report.search, (report.evaluation.get("validation") or {}).get("photos"))
+    return _environment().get_template(TEMPLATE).render(
         report=report,
         chief=summary.chief(report.evaluation),
         splits={split: _split(row) for split, row in report.evaluation.items()},
-        look_at=list(summary.look_at(report.evaluation, report.audit, waits)),
+        look_at=[*summary.look_at(report.evaluation, report.audit, waits), *search_summary.look_at(search)],
         curves=_curves(report.epochs, best),
         best=best,
         waits=[(wait, summary.waiting(wait)) for wait in waits],
         counts=_counts(report.audit),
+        search=search,
+        search_summary=search_summary,
+        search_plots=search_plots,
+        trials_shown=TRIALS,
         interval=summary.interval,
         calibration=summary.calibration,
         shown=SHOWN,
         table=TABLE,
         epochs_shown=EPOCHS,
         cells_shown=CELLS,
-    )
+    )  # fmt: skip
+
+
+def _environment() -> Environment:
+    pages, package = FunctionLoader(lambda name: (package / name).read_text("utf-8")), resources.files("kennel_train")
+    made = Environment(loader=pages, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters |= {
+        "percent": wording.percent,
+        "duration": wording.duration,
+        "figure": wording.figure,
+        "picture": _picture,
+    }
+    return made
 
 
 def _split(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,19 +189,6 @@ def _put(path: Path, text: str) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _plain(value: Any) -> Any:
-    """JSON's own types; None for what is no finite number, since JSON has no NaN."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
 def _picture(thumbnail: NDArray[np.uint8]) -> str:

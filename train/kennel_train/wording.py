@@ -1,6 +1,7 @@
-"""How a report writes figures for people: shares, seconds, numbers; a dash for what is not known."""
+"""How a report writes figures for people (shares, seconds, numbers; a dash for what is not known) and for programs."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -47,3 +48,16 @@ def figure(value: Any) -> str:
     if given is None:
         return UNKNOWN if value is None or isinstance(value, float) else str(value)
     return f"{given:,.0f}" if abs(given) >= 1000 or given == int(given) else f"{given:.4g}"
+
+
+def plain(value: Any) -> Any:
+    """JSON's own types; None for what is no finite number, since JSON has no NaN."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
