@@ -5,11 +5,11 @@ The manifest is written last and names each file's hash, so a folder without one
 
 import json
 import math
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kennel import files
 from kennel.errors import UserError
 from kennel.layout import MANIFEST, ONNX
 from kennel.photos import file_hash
@@ -43,12 +43,7 @@ class Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write manifest.json in one step: it is there whole, or not at all."""
-    partial = folder / (MANIFEST + ".partial")
-    with partial.open("w") as file:
-        json.dump(asdict(manifest), file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(folder / MANIFEST)
+    files.put(folder / MANIFEST, json.dumps(asdict(manifest), indent=2))
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -43,14 +43,6 @@ def describe(error: BaseException) -> str:
     return f"{_line(_cause(error))}\n\n{trace}"
 
 
-def write(path: Path, text: str) -> None:
-    """Write the failure file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
-
-
 def printed(stderr: str, code: Path) -> list[Printed]:
     """The uncaught tracebacks on a script's stderr, in the order of their ends; torchrun's own are left out.
 

@@ -190,6 +190,7 @@ def _report(
         mistakes=mistakes,
         mistakes_of=split,
         versions=manifest.versions,
+        search=ending.search,
     )
     report.write(ending.layout.output_data, made)
 

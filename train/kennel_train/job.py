@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sagemaker_training.errors import ClientError
 
-from kennel import hyperparameters
+from kennel import files, hyperparameters
 from kennel.layout import Layout
 from kennel_train import failure, hooks
 
@@ -61,7 +61,7 @@ def main() -> None:
         _run(layout, stop)
     except BaseException as error:  # noqa: BLE001 - the contract's boundary: nothing may pass as "Completed"
         text = failure.describe(error)
-        failure.write(layout.failure, text)
+        files.put(layout.failure, text)
         # What a script or another process printed is in the log already.
         raise JobFailedError(text.splitlines()[0] if isinstance(error, failure.ScriptError) else text) from None
 

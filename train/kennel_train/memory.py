@@ -48,6 +48,14 @@ def micro_batch(
     return size
 
 
+def heads_at_once(head: nn.Module, device: Device, processes: int, root: Path = cgroup.ROOT) -> int:
+    """How many heads may be trained side by side, at least one; arguments as `micro_batch`'s."""
+    gpu = device.torch.type == "cuda"
+    free = torch.cuda.mem_get_info(device.torch)[0] if gpu else cgroup.free_memory_bytes(root) // processes
+    own = sum(p.numel() * p.element_size() for p in head.parameters())
+    return max(1, int(_SHARE[device.torch.type] * free) // ((_COPIES + 3) * own))  # + itself, its part of the product
+
+
 def _kept_bytes(module: nn.Module, side: int, device: Device) -> int:
     """Bytes a photo that the forward pass keeps for the backward pass, counted by torch's hooks on two photos."""
     own = {p.data_ptr() for p in module.parameters()}

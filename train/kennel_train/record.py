@@ -4,13 +4,10 @@ Optuna, because its samplers and pruners are well tried: no search algorithm is 
 (seed, number of the trial, earlier results), so that a search that was killed goes on as if it never was.
 """
 
-import csv
-import io
-import json
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,33 +18,18 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import Trial, TrialState
 
-from kennel import metrics, search_space
+from kennel import search_space
 from kennel.hyperparameters import TYPES, Hyperparameters, Tuning
-from kennel_train import checkpoint
+from kennel_train import checkpoint, trials
+from kennel_train.trials import Result
 
 FILE = "trials.journal"
-JSON, CSV, BEST = "trials.json", "trials.csv", "best-hyperparameters.json"
-SEARCH = ("trials", "search", "search_space", "time_budget")  # hyperparameters of a search, not of a trial
 _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 _STARTUP, _LEARNING = 10, 4  # random trials before TPE has anything to learn from; then so many at once
 _REDUCTION = 3  # one trial of three passes a rung (successive halving: Li et al., 2018, take 3 or 4)
 _RUNGS = 9  # the first rung is at so small a part of the epochs
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-@dataclass
-class Result:
-    """How one trial did."""
-
-    score: float | None = None  # what Optuna maximizes
-    epoch: int | None = None  # the best
-    metrics: dict[str, float] = field(default_factory=dict)  # of that epoch, by name
-    seconds: float = 0.0
-    curve: list[dict[str, Any]] = field(default_factory=list)  # every epoch's stage, number and metrics
-    reason: str = ""  # why it failed or was cut short
-    same_as: int | None = None  # the trial whose settings came out equal
-    state: str = "complete"  # or "pruned", "failed", "same"
 
 
 class Record:
@@ -133,27 +115,9 @@ class Record:
 
     def table(self, best: int | None, *, ended: bool) -> dict[str, Any]:
         """What trials.json and the report say; of trials that are under way only until the search has ended."""
-        finished = self.finished()
-        rows = []
-        for number, (settings, result) in sorted(finished.items()):
-            about = asdict(result)
-            about.pop("score")
-            value = result.metrics.get(metrics.OBJECTIVE.name)
-            rows.append({"number": number, "hyperparameters": settings, "value": value, **about})
-        for number, trial in () if ended else self._open.items():
-            about = {**asdict(Result(state="running")), "value": None}
-            about.pop("score")
-            rows.append({"number": number, "hyperparameters": dict(trial.params), **about})
-        return {
-            "objective": metrics.OBJECTIVE.name,
-            "goal": metrics.OBJECTIVE.goal,
-            "search": self._hp.search,
-            "space": {name: _shown(row) for name, row in self._space.items()},
-            "trials": rows,
-            "best": best,
-            "importances": self._importances(),
-            "seconds": self.seconds,
-        }
+        running = {} if ended else {number: (dict(t.params), Result("running")) for number, t in self._open.items()}
+        made = trials.table(self._hp.search, self._space, {**self.finished(), **running})
+        return {**made, "best": best, "importances": self._importances(), "seconds": self.seconds}
 
     def _rows(self, *states: TrialState) -> list[optuna.trial.FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states)
@@ -192,45 +156,6 @@ class Record:
         return {name: float(share) for name, share in found.items() if share == share}
 
 
-def write(folder: Path, table: Mapping[str, Any]) -> None:
-    """trials.json and trials.csv, each all at once.
-
-    Raises:
-        OSError: the disk is full.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    put(folder / JSON, json.dumps(table, indent=1))
-    text = io.StringIO()
-    names, measured = list(table["space"]), [metric.name for metric in metrics.METRICS[:3]]
-    sheet = csv.writer(text)
-    sheet.writerow(["trial", "state", *names, "epoch", *measured, "seconds", "same_as", "reason"])
-    for row in table["trials"]:
-        settings = [row["hyperparameters"].get(name, "") for name in names]
-        found = [row["metrics"].get(name, "") for name in measured]
-        about = [row["seconds"], row["same_as"], row["reason"]]
-        sheet.writerow([row["number"], row["state"], *settings, row["epoch"], *found, *about])
-    put(folder / CSV, text.getvalue())
-
-
-def write_best(folder: Path, hp: Hyperparameters) -> None:
-    """best-hyperparameters.json: a hyperparameters.json that trains one model as the best trial did."""
-    rows = {name: value for name, value in asdict(hp).items() if name not in SEARCH}
-    put(
-        folder / BEST,
-        json.dumps({k: str(v).lower() if isinstance(v, bool) else str(v) for k, v in rows.items()}, indent=1),
-    )
-
-
-def put(path: Path, text: str) -> None:
-    """A file in one step."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_text(text)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _mend(path: Path) -> None:
     """Cut off a line that was being written when the job was killed; Optuna would refuse the file."""
     if not path.exists():
@@ -252,7 +177,3 @@ def _distribution(name: str, row: Tuning) -> BaseDistribution:
 
 def _within(value: Any, row: Tuning) -> bool:
     return value in row.values if row.values else row.low <= value <= row.high
-
-
-def _shown(row: Tuning) -> dict[str, Any]:
-    return {"values": list(row.values)} if row.values else {"low": row.low, "high": row.high, "log": row.log}

@@ -17,6 +17,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
+from kennel import files
 from kennel_train import plots, search_plots, search_result, search_summary, summary, wording
 
 HTML, JSON = "report.html", "report.json"
@@ -71,9 +72,8 @@ def write(folder: Path, report: Report) -> None:
     Raises:
         OSError: the disk is full; no file is then left half-written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for name, text in {JSON: as_json(report), HTML: as_html(report)}.items():
-        _put(folder / name, text)
+        files.put(folder / name, text)
 
 
 def as_json(report: Report) -> str:
@@ -179,16 +179,6 @@ def _counts(audit: Mapping[str, Any]) -> dict[str, Any]:
         "totals": [sum(row.values()) for row in counts.values()],
         "largest": [max(row.values(), default=0) for row in counts.values()],
     }
-
-
-def _put(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        # A file name that is no UTF-8 comes as lone surrogates; as an escape it is valid in JSON and harmless in HTML.
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _picture(thumbnail: NDArray[np.uint8]) -> str:

@@ -12,50 +12,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from kennel import cgroup, metrics
+from kennel import metrics
 from kennel.errors import UserError
 from kennel.hyperparameters import Hyperparameters, Tuning
 from kennel.metrics import Metric
-from kennel_train import failure, loop, record, stack, stages
+from kennel_train import failure, loop, memory, stack, stages, trials
 from kennel_train.checkpoint import Checkpoints
 from kennel_train.progress import Best, Plan, Run
-from kennel_train.record import Record, Result
+from kennel_train.record import Record
 from kennel_train.stack import Head
-from kennel_train.stages import Job, Stop, Trained
+from kennel_train.stages import Job, Trained
+from kennel_train.stop import Cut, Patient
+from kennel_train.trials import Result
 
 log = logging.getLogger("kennel")
-_COPIES = 7  # of a head: its gradient, two of the optimizer's, a moving average, the best epoch, the product's input
-_SHARE = 4  # heads of one stack take a quarter of the free memory at most
 
 Settings = dict[int, dict[str, Any]]  # number of a trial -> hyperparameters that are its own
-
-
-class _Cut:
-    """A job's stop, and a trial's own."""
-
-    def __init__(self, stop: Stop) -> None:
-        self._stop, self.reason = stop, ""
-
-    def __call__(self) -> bool:
-        return bool(self.reason) or self._stop()
-
-    def ago(self, seconds: float) -> bool:
-        return self._stop.ago(seconds)
-
-
-class _Patient:
-    """A job's stop that leaves the best trial some seconds to become the model."""
-
-    def __init__(self, stop: Stop) -> None:
-        self._stop, self._late = stop, stages.grace(stop)
-
-    def __call__(self) -> bool:
-        return self._late()
-
-    def ago(self, seconds: float) -> bool:
-        return self._stop.ago(seconds)
 
 
 class Search:
@@ -73,7 +45,7 @@ class Search:
         self._job, self._space, self._identity, self._output = job, space, dict(identity), output
         self._initial = {key: value.cpu().clone() for key, value in job.classifier.state_dict().items()}
         self._photos = len(job.splits.parts["train"].photos)
-        self._tie = 0.5 / len(job.splits.parts["validation"].photos)
+        self._judges = len(job.splits.parts["validation"].photos)
         self._best: tuple[float, int, Hyperparameters] | None = None
         self._seen: dict[Hyperparameters, int] = {}
         self._record: Record | None = None
@@ -106,13 +78,13 @@ class Search:
             self._job.hp.trials,
             " ".join(f"{name}={value}" for name, value in self._shown(hp).items()),
         )
-        stop = _Patient(self._job.stop) if self._best else self._job.stop
+        stop = Patient(self._job.stop) if self._best else self._job.stop
         self._job.classifier.load_state_dict(self._initial)
         job = dataclasses.replace(self._job, hp=hp, checkpoints=self._checkpoints(number, hp))
         trained = stages.train(dataclasses.replace(job, stop=stop))
         table = self._write(ended=True)
         if self._record:
-            record.write_best(self._output, hp)
+            trials.write_best(self._output, hp)
         return job, trained, table
 
     def _recall(self) -> None:
@@ -144,20 +116,21 @@ class Search:
         return {}
 
     def _round(self, asked: Settings) -> None:
-        trials = {number: self._of(settings) for number, settings in asked.items()}
+        chosen = {number: self._of(settings) for number, settings in asked.items()}
         if self._job.hp.strategy != "probe":
-            for number, hp in trials.items():
+            for number, hp in chosen.items():
                 if not self._over():
                     self._alone(number, hp)
             return
         stacks: dict[tuple[int, int], list[int]] = {}
-        for number, hp in trials.items():
+        for number, hp in chosen.items():
             stacks.setdefault((hp.batch_size, hp.epochs), []).append(number)
-        many = self._at_once()
+        many = memory.heads_at_once(self._job.classifier.head, self._job.device, self._job.cluster.local_world)
+        many = min(self._job.cluster.gather(many))
         for numbers in stacks.values():
             for at in range(0, len(numbers), many):
                 if not self._over():
-                    self._together([self._head(number, trials[number]) for number in numbers[at : at + many]])
+                    self._together([self._head(number, chosen[number]) for number in numbers[at : at + many]])
 
     def _together(self, heads: list[Head]) -> None:
         job, inputs = self._job, self._job.extracted
@@ -165,13 +138,13 @@ class Search:
         for head in heads:
             result = self._result(head.run.best, head.run.rows, head.seconds)
             if head.failed:
-                result = Result(state="failed", reason=head.failed, seconds=head.seconds, curve=result.curve)
+                result = Result("failed", reason=head.failed, seconds=head.seconds, curve=result.curve)
             elif not whole and head.going:
                 result = dataclasses.replace(result, state="pruned", reason=self._cut_short())
             self._close(head.number, head.hp, result)
 
     def _alone(self, number: int, hp: Hyperparameters) -> None:
-        job, cut = self._job, _Cut(self._job.stop)
+        job, cut = self._job, Cut(self._job.stop)
         rows: list[dict[str, Any]] = []
 
         def on_epoch_end(row: dict[str, Any], values: dict[Metric, float]) -> None:
@@ -180,7 +153,7 @@ class Search:
             if row["stage"] != "finetune":
                 return
             epoch = sum(each["stage"] == "finetune" for each in rows)
-            worth = self._record.judge(number, self._score(values), epoch) if self._record else True
+            worth = self._record.judge(number, trials.score(values, self._judges), epoch) if self._record else True
             worth, spent = job.cluster.told((worth, self._spent()))
             if not worth and epoch < hp.epochs:
                 cut.reason = f"successive halving: not among the best after {epoch} epochs"
@@ -190,7 +163,7 @@ class Search:
         job.classifier.load_state_dict(self._initial)
         checkpoints = self._checkpoints(number, hp)
         trial = dataclasses.replace(job, hp=hp, checkpoints=checkpoints, stop=cut, on_epoch_end=on_epoch_end)
-        result = Result(state="failed")
+        result = Result("failed")
         try:
             trained = stages.train(trial)
             result = self._result(trained.best, trained.rows, sum(row["seconds"] for row in trained.rows))
@@ -233,16 +206,8 @@ class Search:
 
     def _result(self, best: Best, rows: list[dict[str, Any]], seconds: float) -> Result:
         if not best.values:
-            return Result(state="pruned", reason=self._cut_short(), seconds=seconds)
-        names = {metric.name for metric in metrics.METRICS} | {"epoch", "stage"}
-        curve = [{key: value for key, value in row.items() if key in names} for row in rows]
-        values = {metric.name: value for metric, value in best.values.items()}
-        return Result(self._score(best.values), best.epoch, values, seconds, curve)
-
-    def _score(self, values: Mapping[Metric, float]) -> float:
-        """Accuracy, and among equals the less loss the better, which never counts for as much as one photo."""
-        loss = values[metrics.VALIDATION_LOSS]
-        return values[metrics.VALIDATION_ACCURACY] - self._tie * loss / (1 + loss)
+            return Result("pruned", reason=self._cut_short(), seconds=seconds)
+        return Result.of(best, rows, seconds, self._judges)
 
     def _head(self, number: int, hp: Hyperparameters) -> Head:
         job, inputs = dataclasses.replace(self._job, hp=hp), self._job.extracted["train"]
@@ -251,17 +216,9 @@ class Search:
         module = copy.deepcopy(job.classifier.head)
         return Head(number, hp, Run(module, inputs, hp, job.device, plan, Best()), plan)
 
-    def _at_once(self) -> int:
-        """Heads that fit into memory side by side."""
-        head = sum(p.numel() * p.element_size() for p in self._job.classifier.head.parameters())
-        device = self._job.device.torch
-        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else cgroup.free_memory_bytes()
-        fits = free // self._job.cluster.local_world // _SHARE // (_COPIES * head)
-        return max(1, min(self._job.cluster.gather(fits)))
-
     def _of(self, settings: Mapping[str, Any]) -> Hyperparameters:
         """A trial's hyperparameters, as a job of one trial would have them."""
-        defaults = {name: getattr(Hyperparameters, name) for name in record.SEARCH}
+        defaults = {name: getattr(Hyperparameters, name) for name in trials.SEARCH}
         hp = dataclasses.replace(self._job.hp, **defaults, **settings)
         return dataclasses.replace(hp, batch_size=min(hp.batch_size, self._photos))
 
@@ -302,7 +259,7 @@ class Search:
         if not self._record:
             return {}
         table = self._record.table(self._best[1] if self._best else None, ended=ended)
-        record.write(self._output, table)
+        trials.write(self._output, table)
         return table
 
     def _say(self, text: str, *args: object) -> None:

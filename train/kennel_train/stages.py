@@ -1,10 +1,9 @@
 """The strategies: a probe on features, a fine-tune on crops, one after the other, from wherever a checkpoint stands."""
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -19,17 +18,10 @@ from kennel_train.inputs import Features, Inputs, Photos
 from kennel_train.phases import Phases
 from kennel_train.progress import Best, Hooks, Plan, Run
 from kennel_train.splits import Part, Splits
+from kennel_train.stop import Stop, grace
 
 log = logging.getLogger("kennel")
 _STAGES = {"probe": ["probe"], "finetune": ["finetune"], "probe-then-finetune": ["probe", "finetune"]}
-GRACE = 4.0  # seconds of each phase of a job that was stopped and has no model yet; its end takes ten more
-
-
-class Stop(Protocol):
-    """Whether the job was asked to end, and whether that was so many seconds ago."""
-
-    def __call__(self) -> bool: ...
-    def ago(self, seconds: float) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -57,12 +49,6 @@ class Trained:
     best: Best = field(default_factory=Best)
     rows: list[dict[str, Any]] = field(default_factory=list)
     inputs: dict[str, Inputs] = field(default_factory=dict)
-
-
-def grace(stop: Stop) -> Callable[[], bool]:
-    """Whether the phase that begins now has used up what is left to a job that was stopped."""
-    begun = time.monotonic()
-    return lambda: stop.ago(GRACE) and time.monotonic() - begun >= GRACE
 
 
 def photos(part: Part, hp: Hyperparameters, device: Device) -> Photos:

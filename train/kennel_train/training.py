@@ -26,7 +26,8 @@ from kennel_train.earlier import Earlier
 from kennel_train.finish import Ending
 from kennel_train.phases import Phases
 from kennel_train.splits import Splits
-from kennel_train.stages import Job, Stop
+from kennel_train.stages import Job
+from kennel_train.stop import Stop, grace
 
 log = logging.getLogger("kennel")
 
@@ -65,7 +66,7 @@ def run(layout: Layout, root: Path, stop: Stop, weights: Path | None, compat: st
         log.info("backbone: %s (%s), weights: %s", backbone.name, backbone.library, backbone.weights)
         with phases("decode"):
             seen = (channels, root, sharded, backbone.preprocessing, hp, cluster, chosen.threads)
-            splits = Splits.decode(*seen, stages.grace(stop), log.info)
+            splits = Splits.decode(*seen, grace(stop), log.info)
         audited = _audit(splits, channels, root, layout, hp, cluster)
         hp = _clamped(hp, len(splits.parts["train"].photos))
         classifier = Classifier(backbone, len(channels.class_names))

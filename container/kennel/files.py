@@ -1,0 +1,24 @@
+"""Text files that are there whole or not at all, however the process ends."""
+
+import os
+from pathlib import Path
+
+
+def put(path: Path, text: str) -> None:
+    """Write a file in one step, on the disk before it has its name.
+
+    What is no UTF-8, as a file's name may be, is written as an escape.
+
+    Raises:
+        OSError: the disk is full; an earlier file of that name is then still there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
