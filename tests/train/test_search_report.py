@@ -299,6 +299,7 @@ def test_all_trials_failed():
     assert "Best trial – of 3, none finished" in text(whole)
     assert plots(given)["curves"] == ""
     assert lines(plots(given)["across"], "--bad") == 3
+    assert ">validation accuracy</text>" not in plots(given)["across"], "an axis without a result"
     assert len(rows(shown)) == 3
 
 
