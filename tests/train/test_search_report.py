@@ -160,6 +160,11 @@ def test_every_state_is_shown_the_best_first_and_the_failed_last():
     )
 
 
+def test_the_jobs_best_comes_first_even_where_a_trial_that_was_stopped_had_more():
+    given = search([trial(0, 0.8), trial(1, 0.9, "pruned"), trial(2, 0.8)], best=2)
+    assert [row.split()[0] for row in rows(section(given))] == ["2", "1", "0"]
+
+
 def test_the_best_is_marked_in_the_tiles_the_table_and_both_plots():
     whole, shown, svgs = page(search(EVERY)), section(search(EVERY)), plots(search(EVERY))
     assert "Best trial 1 of 6, 90.0% validation accuracy" in text(whole)
@@ -216,6 +221,7 @@ def test_how_many_trials_the_photos_cannot_tell_from_the_best():
     assert "2 others came within 2.0 points of it, which is no more than 600 validation photos can tell" in said(
         given, 600
     )
+    assert "came within 2.0 points" in text(section(given, 600))
     assert "came within" not in said(given, 600_000)
     assert "came within" not in said(given)
 
@@ -272,6 +278,7 @@ def test_a_thousand_trials_stay_small_and_say_what_they_leave_out():
     across = plots(given)["across"]
     assert sum(lines(across, f"--tone-{tone}") for tone in range(5)) == search_plots.LINES
     assert lines(across, "--bad") == search_plots.BROKEN
+    assert not [path for path in re.findall(r' d="([^"]*)"', across) if re.search(r"\.\d{3}", path)]
     assert "The best 100 of 900 trials with a result are drawn. Of 100 failed trials 20 are drawn." in text(shown)
     assert len(rows(shown)) == report.TRIALS + report.SHOWN
     assert "The other 885 trials" in text(shown)
@@ -292,6 +299,7 @@ def test_all_trials_failed():
     assert "Best trial – of 3, none finished" in text(whole)
     assert plots(given)["curves"] == ""
     assert lines(plots(given)["across"], "--bad") == 3
+    assert ">validation accuracy</text>" not in plots(given)["across"], "an axis without a result"
     assert len(rows(shown)) == 3
 
 
@@ -330,9 +338,11 @@ def test_one_bad_trial_does_not_push_the_others_together():
 
 def test_the_jobs_own_settings_are_on_the_axes_wherever_they_are():
     own = {"learning_rate": 1.0, "batch_size": 48}
-    labels = re.findall(r">([^<]+)</text>", plots(search([trial(0, 0.9, hyperparameters=own)]))["across"])
+    other = {"learning_rate": 0.0001, "batch_size": 32}
+    given = search([trial(0, 0.9, hyperparameters=own), trial(1, 0.8, hyperparameters=other)])
+    labels = re.findall(r">([^<]+)</text>", plots(given)["across"])
     assert labels[: labels.index("validation accuracy")] == [
-        "learning_rate", "1", "0.001", "0.01", "0.1", "1", "batch_size", "48", "32", "48", "64", "128",
+        "learning_rate", "1", "0.0001", "0.001", "0.01", "0.1", "1", "batch_size", "48", "32", "48", "64", "128",
     ]  # fmt: skip
 
 

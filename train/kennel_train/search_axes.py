@@ -77,7 +77,7 @@ def axis(name: str, tried: Mapping[str, Any], seen: Iterable[Any]) -> Axis:
 def end(name: str, tried: Mapping[str, Any], value: Any) -> str:
     """`learning_rate 0.1 at the upper end of 0.001 to 0.1`; empty where a value has others on both sides of it."""
     given = number(value)
-    if given is None or isinstance(value, bool):
+    if given is None:
         return ""
     if tried.get("values"):
         numbers = sorted(one for one in map(number, tried["values"]) if one is not None)

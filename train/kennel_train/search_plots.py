@@ -58,8 +58,9 @@ def _across(search: Search) -> str:
     good, bad = judged(search), search.failed[:BROKEN]
     axes = [axis(name, tried, [t.settings.get(name) for t in good + bad]) for name, tried in search.space.items()]
     result = _result(search, [trial.value for trial in good if trial.value is not None])
-    height = max(plots.HEIGHT, TOP + BOTTOM + ROW * len(axes))
-    rows = np.linspace(TOP, height - BOTTOM, len(axes) + 1).tolist()
+    shown = [*axes, result] if good else axes
+    height = max(plots.HEIGHT, TOP + BOTTOM + ROW * (len(shown) - 1))
+    rows = np.linspace(TOP, height - BOTTOM, len(shown)).tolist()
     ranks = ((len(good) - 1) / 2 - np.arange(len(good))) / max(len(good), FULL)
     lines = [
         ([*_places(axes, t, rank), _clipped(result, t)], rows) for t, rank in zip(good, ranks.tolist(), strict=True)
@@ -69,12 +70,14 @@ def _across(search: Search) -> str:
         canvas = figure.add_axes((SIDE / plots.WIDTH, 0, 1 - 2 * SIDE / plots.WIDTH, 1))
         canvas.set_axis_off()
         canvas.set(xlim=(0, 1), ylim=(height, 0))
-        _draw(canvas, [(_places(axes, t, 0.0), rows[:-1]) for t in bad], color=plots.FAILED, linestyle=(0, (4, 3)))
+        _draw(
+            canvas, [(_places(axes, t, 0.0), rows[: len(axes)]) for t in bad], color=plots.FAILED, linestyle=(0, (4, 3))
+        )
         _toned(canvas, lines, search)
         best = search.best.settings if search.best and search.best in good else {}
         if best:
             canvas.plot(*lines[0], color=plots.INK, linewidth=2.2, marker="o", markersize=6, zorder=4, clip_on=False)
-        for one, row in zip([*axes, result], rows, strict=True):
+        for one, row in zip(shown, rows, strict=True):
             _rule(canvas, one, row, one.said(best[one.name]) if one.name in best else "")
         return _small(plots.inline(figure, "across"))
 
