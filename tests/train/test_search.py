@@ -52,6 +52,7 @@ def test_the_best_trial_becomes_the_model_and_a_plain_job_with_its_settings_make
     assert {row["state"] for row in found["trials"]} <= {"complete", "same"}
     first = found["trials"][0]
     assert first["hyperparameters"] == {"learning_rate": 0.01, "batch_size": 8}, "the job's own settings come first"
+    assert found["own"] == 0
     assert [row["epoch"] for row in first["curve"]] == [1, 2, 3]
     best = found["trials"][found["best"]]
     order = [(row["value"], -row["metrics"]["validation:loss"]) for row in found["trials"]]

@@ -57,7 +57,7 @@ def search(trials: list[dict], space: dict = SPACE, **changes: Any) -> dict:
     best = max(known, key=lambda row: row["value"])["number"] if known else None
     return {
         "objective": "validation:accuracy", "goal": "Maximize", "search": "random", "space": space, "trials": trials,
-        "best": best, "importances": {"batch_size": 0.2, "learning_rate": 0.8}, "seconds": 75.0, **changes,
+        "best": best, "importances": {"batch_size": 0.2, "learning_rate": 0.8}, "seconds": 75.0, "own": 0, **changes,
     }  # fmt: skip
 
 
@@ -199,6 +199,7 @@ def test_the_gain_is_over_the_jobs_own_settings_and_over_the_median():
     ) in said(given)
     assert "less than 0.1 points above trial 0" in said(search([trial(0, 0.9), trial(1, 0.9002)]))
     assert "No trial was better than trial 0" in said(search([trial(0, 0.9), trial(1, 0.8)]))
+    assert "own settings" not in said(search([trial(0, 0.9), trial(1, 0.8)], own=None)), "a grid need not have them"
     own_failed = said(search([trial(0, None, "failed"), trial(1, 0.9), trial(2, 0.8)]))
     assert "5.0 points above the median trial" in own_failed
     assert "trial 0" not in own_failed

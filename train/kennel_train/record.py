@@ -47,6 +47,7 @@ class Record:
             UserError: the folder's record is another job's.
         """
         self._hp, self._space = hp, dict(space)
+        self._own = {name: getattr(hp, name) for name in space}
         folder.mkdir(parents=True, exist_ok=True)
         _mend(folder / FILE)
         lock = JournalFileSymlinkLock(str(scratch / "trials"))  # not beside the file: a killed job would leave it
@@ -117,7 +118,8 @@ class Record:
         """What trials.json and the report say; of trials that are under way only until the search has ended."""
         running = {} if ended else {number: (dict(t.params), Result("running")) for number, t in self._open.items()}
         made = trials.table(self._hp.search, self._space, {**self.finished(), **running})
-        return {**made, "best": best, "importances": self._importances(), "seconds": self.seconds}
+        rest = {"importances": self._importances(), "seconds": self.seconds}
+        return {**made, "best": best, "own": self._own_trial(), **rest}
 
     def _rows(self, *states: TrialState) -> list[optuna.trial.FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states)
@@ -132,9 +134,13 @@ class Record:
 
     def _begin_with_own(self) -> None:
         """The job's own settings are the first trial, where the space has them: no search then ends below them."""
-        own = {name: getattr(self._hp, name) for name in self._space}
-        if all(_within(own[name], row) for name, row in self._space.items()):
-            self._study.enqueue_trial(own)
+        if all(_within(self._own[name], row) for name, row in self._space.items()):
+            self._study.enqueue_trial(self._own)
+
+    def _own_trial(self) -> int | None:
+        """The trial that has the job's own settings."""
+        rows = self._study.get_trials(deepcopy=False)
+        return next((row.number for row in rows if row.params == self._own), None)
 
     def _sampler(self, number: int) -> BaseSampler:
         seed = hash((self._hp.seed, number)) % 2**32

@@ -38,6 +38,11 @@ class Search:
         return dict(self.row.get("space") or {})
 
     @property
+    def own(self) -> Trial | None:
+        """The one with the job's own settings, where there is one."""
+        return next((trial for trial in self.trials if trial.number == self.row.get("own")), None)
+
+    @property
     def is_share(self) -> bool:
         return self.objective.endswith("accuracy")
 

@@ -73,14 +73,14 @@ def _best(search: Search, best: Trial, value: float) -> str:
     others, known = [], search.finished
     if len(known) < 2:
         return f"Only trial {best.number} has a result: {settings(search, best)} gave {what}."
-    first = next((trial for trial in known if trial.number == 0), None)
-    if first and first.value is not None and first is not best:
-        others.append(f"{_gap(search, value, first.value)} trial 0, the job's own settings")
+    own = search.own if search.own in known else None
+    if own and own.value is not None and own is not best:
+        others.append(f"{_gap(search, value, own.value)} trial {own.number}, the job's own settings")
     middle = statistics.median(trial.value for trial in known if trial.value is not None)
     others.append(f"{_gap(search, value, middle)} the median trial")
     said = f"{settings(search, best)} gave {what}, {', and '.join(others)}."
-    if best.number == 0:
-        return f"No trial was better than trial 0, the job's own settings: {said}"
+    if best is own:
+        return f"No trial was better than trial {best.number}, the job's own settings: {said}"
     return f"Trial {best.number} is the best: {said}"
 
 
