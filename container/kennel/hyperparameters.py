@@ -146,6 +146,7 @@ class Hyperparameters:
 
 
 TABLE: dict[str, Rule] = {f.name: f.metadata["rule"] for f in dataclasses.fields(Hyperparameters)}
+OF_A_SEARCH = ("trials", "search", "search_space", "time_budget")  # a single trial knows nothing of them
 TYPES: dict[str, type] = {name: type(getattr(Hyperparameters, name)) for name in TABLE}
 
 
@@ -244,6 +245,11 @@ def convert(name: str, value: Any) -> Any:
     return _number(name, text, rule, whole=wanted is int)
 
 
+def text(value: Any) -> str:
+    """A value as `convert` reads it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _number(name: str, text: str, rule: Rule, *, whole: bool) -> float | int:
     kind = "a whole number" if whole else "a number"
     bound = f"between {_short(rule.low)} and {_short(rule.high)}"
@@ -272,7 +278,7 @@ def markdown() -> str:
     rows = ["| name | type | default | allowed | tuned over | what it is |", "|---|---|---|---|---|---|"]
     for name, rule in TABLE.items():
         default = getattr(Hyperparameters, name)
-        shown = str(default).lower() if isinstance(default, bool) else str(default)
+        shown = text(default)
         allowed = ", ".join(rule.choices)
         if math.isfinite(rule.low):
             allowed = f"{_short(rule.low)} to {_short(rule.high)}"

@@ -39,17 +39,18 @@ def colours(job, count: int = 12) -> None:
     job.photos("val", {"red": 5, "green": 5})
 
 
-def test_the_best_trial_becomes_the_model_and_a_plain_job_with_its_settings_makes_the_same(job, tmp_path):
+@pytest.mark.parametrize("strategy", ["probe", "finetune"])
+def test_the_best_trial_becomes_the_model_and_a_plain_job_with_its_settings_makes_the_same(job, tmp_path, strategy):
     colours(job)
     job.photos("test", {"red": 3, "green": 3})
-    job.configure(trials="5", search_space=SPACE, epochs="3")
+    job.configure(strategy=strategy, trials="5", search_space=SPACE, epochs="3")
     code, log = job.run()
     assert code == 0, log
 
     out = job.base / "output" / "data"
     found = table(job)
     assert [row["number"] for row in found["trials"]] == [0, 1, 2, 3, 4]
-    assert {row["state"] for row in found["trials"]} <= {"complete", "same"}
+    assert {row["state"] for row in found["trials"]} <= {"complete", "same", "pruned"}
     first = found["trials"][0]
     assert first["hyperparameters"] == {"learning_rate": 0.01, "batch_size": 8}, "the job's own settings come first"
     assert found["own"] == 0
@@ -59,7 +60,7 @@ def test_the_best_trial_becomes_the_model_and_a_plain_job_with_its_settings_make
     assert max(order) == order[found["best"]]
 
     for row in found["trials"]:
-        (line,) = re.findall(rf"^trial={row['number']} state=complete .*$", log, re.MULTILINE)
+        (line,) = re.findall(rf"^trial={row['number']} state={row['state']} .*$", log, re.MULTILINE)
         for metric in metrics.METRICS[:3]:
             (value,) = re.findall(metric.regex, line)
             assert float(value) == pytest.approx(row["metrics"][metric.name], rel=1e-4)
@@ -223,6 +224,18 @@ def test_a_time_budget_ends_the_search_with_the_best_so_far(job):
     assert 1 <= len(rows) < 100
     assert rows[-1]["reason"] in ("", "time_budget=0.02 is over")
     assert artifact.read_manifest(job.base / "model").class_names == ("green", "red")
+
+
+def test_a_search_that_is_stopped_before_its_first_trial_is_no_hindrance_to_the_next_start(job):
+    colours(job)
+    job.configure(**FINETUNE, trials="2", search="grid", search_space="learning_rate=0.03,0.04", epochs="2")
+    code, log, _ = job.run_until("backbone: ")
+    assert code == 0, log
+    assert artifact.read_manifest(job.base / "model").hyperparameters["learning_rate"] == 0.02
+    shutil.rmtree(job.base / "model")
+    job.main()
+    assert [row["state"] for row in table(job)["trials"]] == ["complete", "complete"]
+    assert artifact.read_manifest(job.base / "model").hyperparameters["learning_rate"] in (0.03, 0.04)
 
 
 @pytest.mark.parametrize("beginning", ["hyperparameters: ", "trial=1 epoch=2 "])

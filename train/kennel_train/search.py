@@ -14,7 +14,7 @@ from typing import Any
 
 from kennel import metrics
 from kennel.errors import UserError
-from kennel.hyperparameters import Hyperparameters, Tuning
+from kennel.hyperparameters import OF_A_SEARCH, Hyperparameters, Tuning
 from kennel.metrics import Metric
 from kennel_train import failure, loop, memory, stack, stages, trials
 from kennel_train.checkpoint import Checkpoints
@@ -71,14 +71,11 @@ class Search:
                 self._round(asked)
         if self._best is None and not self._job.cluster.any(self._job.stop()):
             raise UserError(self._none())
-        _, number, hp = self._best or (0.0, 0, self._of({}))
-        self._say(
-            "best trial: %d of %d, %s",
-            number,
-            self._job.hp.trials,
-            " ".join(f"{name}={value}" for name, value in self._shown(hp).items()),
-        )
-        stop = Patient(self._job.stop) if self._best else self._job.stop
+        number, hp, stop = None, self._of({}), self._job.stop
+        if self._best:
+            (_, number, hp), stop = self._best, Patient(stop)
+            settings = " ".join(f"{name}={value}" for name, value in self._shown(hp).items())
+            self._say("best trial: %d of %d, %s", number, self._job.hp.trials, settings)
         self._job.classifier.load_state_dict(self._initial)
         job = dataclasses.replace(self._job, hp=hp, checkpoints=self._checkpoints(number, hp))
         trained = stages.train(dataclasses.replace(job, stop=stop))
@@ -117,6 +114,7 @@ class Search:
 
     def _round(self, asked: Settings) -> None:
         chosen = {number: self._of(settings) for number, settings in asked.items()}
+        self._write()
         if self._job.hp.strategy != "probe":
             for number, hp in chosen.items():
                 if not self._over():
@@ -174,11 +172,9 @@ class Search:
             result.reason = str(error) if diverged else failure.describe(error).splitlines()[0]
         if cut.reason or (job.cluster.any(job.stop()) and result.state == "complete"):
             result = dataclasses.replace(result, state="pruned", reason=cut.reason or self._cut_short())
-        before = self._best
         self._close(number, hp, result)
-        if self._record and not job.stop():
-            for other in {number, before[1] if before else number} - {self._best[1] if self._best else -1}:
-                shutil.rmtree(self._folder(other), ignore_errors=True)  # weights of a trial that is not the best
+        if self._record and not job.stop():  # a stopped one goes on there
+            self._keep_best()
 
     def _close(self, number: int, hp: Hyperparameters, result: Result) -> None:
         """Note how a trial did; one that a stopped job cut short is left for its next start."""
@@ -218,7 +214,7 @@ class Search:
 
     def _of(self, settings: Mapping[str, Any]) -> Hyperparameters:
         """A trial's hyperparameters, as a job of one trial would have them."""
-        defaults = {name: getattr(Hyperparameters, name) for name in trials.SEARCH}
+        defaults = {name: getattr(Hyperparameters, name) for name in OF_A_SEARCH}
         hp = dataclasses.replace(self._job.hp, **defaults, **settings)
         return dataclasses.replace(hp, batch_size=min(hp.batch_size, self._photos))
 
@@ -227,10 +223,17 @@ class Search:
         rows = {name: getattr(hp, name) for name in self._space}
         return {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in rows.items()}
 
-    def _folder(self, number: int) -> Path:
-        return self._job.checkpoints.folder / f"trial-{number:04d}"
+    def _folder(self, number: int | None) -> Path:
+        """Of a trial's checkpoints; None stands for the job's own settings, where no trial has come to an end."""
+        return self._job.checkpoints.folder / ("trial-own" if number is None else f"trial-{number:04d}")
 
-    def _checkpoints(self, number: int, hp: Hyperparameters) -> Checkpoints:
+    def _keep_best(self) -> None:
+        """Remove the weights of all trials but the best's."""
+        for path in self._job.checkpoints.folder.glob("trial-*"):
+            if not self._best or path != self._folder(self._best[1]):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _checkpoints(self, number: int | None, hp: Hyperparameters) -> Checkpoints:
         own = {key: str(value) for key, value in dataclasses.asdict(hp).items()}
         return Checkpoints(self._folder(number), {key: own.get(key, value) for key, value in self._identity.items()})
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from kennel import files, metrics
-from kennel.hyperparameters import Hyperparameters, Tuning
+from kennel.hyperparameters import OF_A_SEARCH, Hyperparameters, Tuning, text
 from kennel.metrics import Metric
 from kennel_train.progress import Best
 
 JSON, CSV, BEST = "trials.json", "trials.csv", "best-hyperparameters.json"
-SEARCH = ("trials", "search", "search_space", "time_budget")  # hyperparameters of a search, not of a trial
 _MEASURED = tuple(metric.name for metric in (metrics.TRAIN_LOSS, metrics.VALIDATION_LOSS, metrics.VALIDATION_ACCURACY))
 
 
@@ -75,16 +74,16 @@ def write(folder: Path, made: Mapping[str, Any]) -> None:
         OSError: the disk is full.
     """
     files.put(folder / JSON, json.dumps(made, indent=1))
-    text = io.StringIO()
+    lines = io.StringIO()
     names = list(made["space"])
-    sheet = csv.writer(text)
+    sheet = csv.writer(lines)
     sheet.writerow(["trial", "state", *names, "epoch", *_MEASURED, "seconds", "same_as", "reason"])
     for row in made["trials"]:
         settings = [row["hyperparameters"].get(name, "") for name in names]
         found = [row["metrics"].get(name, "") for name in _MEASURED]
         about = [row["seconds"], row["same_as"], row["reason"]]
         sheet.writerow([row["number"], row["state"], *settings, row["epoch"], *found, *about])
-    files.put(folder / CSV, text.getvalue())
+    files.put(folder / CSV, lines.getvalue())
 
 
 def write_best(folder: Path, hp: Hyperparameters) -> None:
@@ -93,9 +92,8 @@ def write_best(folder: Path, hp: Hyperparameters) -> None:
     Raises:
         OSError: the disk is full.
     """
-    rows = {name: value for name, value in asdict(hp).items() if name not in SEARCH}
-    texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in rows.items()}
-    files.put(folder / BEST, json.dumps(texts, indent=1))
+    rows = {name: text(value) for name, value in asdict(hp).items() if name not in OF_A_SEARCH}
+    files.put(folder / BEST, json.dumps(rows, indent=1))
 
 
 def _range(row: Tuning) -> dict[str, Any]:
