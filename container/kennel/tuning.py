@@ -26,6 +26,7 @@ MOST_PARENTS = 5  # model
 RUNTIME = (120, 15_768_000)  # model: seconds
 LEAST_NOT_IMPROVING = 3  # model
 HIGHEST_SEED = 2**31 - 1  # model: an integer from 0, of 32 bits as all of AWS's are
+MOST_EPOCHS = 20_000  # model: Hyperband's largest MaxResource
 JOBS = 20  # where nobody says how many
 _JOB_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,31}")  # model
 _INSIDE_ONE_JOB = ("trials", "search", "search_space", "time_budget")  # the tuner's jobs have one trial each
@@ -127,7 +128,7 @@ def _config(tuned: Mapping[str, Tuning], jobs: int, hp: Hyperparameters, options
         "TrainingJobEarlyStoppingType": "Auto" if early else "Off",
     }
     if options.strategy == "Hyperband":
-        resources = {"MinResource": 1, "MaxResource": _epochs(hp)}
+        resources = {"MinResource": 1, "MaxResource": _printed(hp)}
         config["StrategyConfig"] = {"HyperbandStrategyConfig": resources}
     criteria: dict[str, Any] = {}
     if options.target is not None:
@@ -143,12 +144,14 @@ def _config(tuned: Mapping[str, Tuning], jobs: int, hp: Hyperparameters, options
     return config
 
 
-def _epochs(hp: Hyperparameters) -> int:
-    """How often one job prints the objective: Hyperband stops it there (model), so it must not be less.
+def _printed(hp: Hyperparameters) -> int:
+    """How often a job prints the objective: after each epoch, and at the end for its model.
 
-    `auto` is `probe-then-finetune` on a GPU. The sum is 20,000 at most, which is the model's bound too.
+    Hyperband stops a job that has printed it MaxResource times (model), so that this may not be less. `auto` is
+    `probe-then-finetune` on a GPU.
     """
-    return hp.epochs if hp.strategy in ("probe", "finetune") else hp.probe_epochs + hp.epochs
+    epochs = hp.epochs if hp.strategy in ("probe", "finetune") else hp.probe_epochs + hp.epochs
+    return min(epochs + 1, MOST_EPOCHS)
 
 
 def _points(tuned: Mapping[str, Tuning]) -> float:

@@ -12,7 +12,8 @@ from rich.text import Text
 FILE = "trials.json"  # in the job's output/data, beside
 BEST = "best-hyperparameters.json"
 SHOWN = 20
-_TROUBLE = 3  # failed trials that are shown where not all are
+_SOME = 3  # of those that failed or go on, where not all are shown
+_PLACES = {"complete": 1, "same": 1, "pruned": 2, "failed": 3, "running": 4}  # the best is in place 0
 
 
 @dataclass(frozen=True)
@@ -55,24 +56,27 @@ def read(path: Path) -> Trials | None:
 
 
 def ordered(trials: Trials) -> list[Mapping[str, Any]]:
-    """Running trials first, then the best; those stopped early after those that went to the end; failed ones last."""
-    places = {"running": 0, "complete": 2, "same": 2, "pruned": 3, "failed": 4}
+    """The best first; those stopped early after those that went to the end, then what failed, then what is not over."""
 
     def key(row: Mapping[str, Any]) -> tuple[float, ...]:
         worth = float("inf") if row["value"] is None else -row["value"] if trials.maximize else row["value"]
-        return min(places[row["state"]], 1 if row["number"] == trials.best else 9), worth, row["number"]
+        return 0 if row["number"] == trials.best else _PLACES[row["state"]], worth, row["number"]
 
     return sorted(trials.rows, key=key)
 
 
 def chosen(trials: Trials, most: int = SHOWN) -> list[Mapping[str, Any]]:
-    """The rows of a table that is not too long: running ones, the newest, some that failed, and then the best."""
-    rows = ordered(trials)
-    newest = max((row["number"] for row in rows if row["state"] != "running"), default=None)
-    failed = [row["number"] for row in rows if row["state"] == "failed"][-_TROUBLE:]
-    must = [row for row in rows if row["state"] == "running" or row["number"] in (newest, *failed)][:most]
-    others = [row for row in rows if row not in must][: most - len(must)]
-    return [row for row in rows if row in must or row in others]
+    """The rows of a table that is not too long: the best ones, the newest, and some that failed or go on."""
+    running = _numbers(trials, "running")[:_SOME]  # the job takes them by number, and does not say which it has begun
+    rows = [row for row in ordered(trials) if row["state"] != "running" or row["number"] in running]
+    over = [number for state in _PLACES if state != "running" for number in _numbers(trials, state)]
+    must = {*running, *_numbers(trials, "failed")[-_SOME:], *sorted(over)[-1:]}
+    others = [row["number"] for row in rows if row["number"] not in must][: most - len(must)]
+    return [row for row in rows if row["number"] in {*must, *others}]
+
+
+def _numbers(trials: Trials, state: str) -> list[int]:
+    return sorted(row["number"] for row in trials.rows if row["state"] == state)
 
 
 def table(trials: Trials) -> Table:
@@ -80,7 +84,7 @@ def table(trials: Trials) -> Table:
     rows = chosen(trials)
     left = len(trials.rows) - len(rows)
     made = Table(
-        title=f"{trials.search} search: {trials.ended} trials in {trials.seconds:.0f} s",
+        title=f"{trials.search} search: {trials.ended} trials ended in {trials.seconds:.0f} s",
         caption=f"and {left} more" if left else None,
         title_justify="left",
         caption_justify="left",
@@ -103,7 +107,8 @@ def lines(before: Trials | None, now: Trials) -> Iterator[str]:
     known = {row["number"] for row in before.rows if row["state"] != "running"} if before else set()
     for row in now.rows:
         if row["number"] not in known and row["state"] != "running":
-            yield f"{told(row, now)} {remark(row, now.best)}".rstrip()
+            said = "best so far" if row["number"] == now.best else remark(row, now.best)
+            yield f"{told(row, now)} {said}".rstrip()
 
 
 def told(row: Mapping[str, Any], trials: Trials) -> str:
@@ -117,7 +122,7 @@ def remark(row: Mapping[str, Any], best: int | None) -> str:
     """What there is to say of one trial beside its figures."""
     reason = " ".join(str(row["reason"]).split())
     said = {
-        "running": "running",
+        "running": "running or next",
         "pruned": f"stopped early{': ' if reason else ''}{reason}",
         "failed": f"failed{': ' if reason else ''}{reason}",
         "same": f"same as trial {row['same_as']}",

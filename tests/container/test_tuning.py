@@ -241,13 +241,14 @@ def test_a_grid_is_categorical_and_has_as_many_jobs_as_points():
 @pytest.mark.parametrize(
     ("given", "most"),
     [
-        ({"strategy": "probe"}, 20),
-        ({"strategy": "finetune", "epochs": "7"}, 7),
-        ({"strategy": "probe-then-finetune", "epochs": "7", "probe_epochs": "3"}, 10),
-        ({}, 40),
+        ({"strategy": "probe"}, 21),
+        ({"strategy": "finetune", "epochs": "7"}, 8),
+        ({"strategy": "probe-then-finetune", "epochs": "7", "probe_epochs": "3"}, 11),
+        ({}, 41),
+        ({"epochs": "10000", "probe_epochs": "10000"}, 20_000),
     ],
 )
-def test_hyperband_counts_every_epoch_that_a_job_prints(given, most):
+def test_hyperband_counts_every_epoch_that_a_job_prints_and_the_models_own_line(given, most):
     config = tuning_request(given, "learning_rate", Options(strategy="Hyperband"))["HyperParameterTuningJobConfig"]
     assert config["StrategyConfig"] == {"HyperbandStrategyConfig": {"MinResource": 1, "MaxResource": most}}
     assert config["TrainingJobEarlyStoppingType"] == "Off"
