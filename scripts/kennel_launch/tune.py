@@ -89,14 +89,12 @@ def run(options: argparse.Namespace) -> int:
         console.print(trials.table(found))
     for line in summary(layout, found, settings, options):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    if stopped:
-        again = "the same command goes on from there, --fresh starts over"
-        print(f"kennel tune: stopped; the trials that have ended are kept: {again}", file=sys.stderr)
-        return 130
-    if process.returncode:
-        print(f"kennel tune: {runs.failure(layout, process.returncode, log)}", file=sys.stderr)
-        return 1
-    return 0
+    if not stopped and not process.returncode:
+        return 0
+    why = "stopped" if stopped else runs.failure(layout, process.returncode, log)
+    again = "; the same command goes on with what is known, --fresh starts over" if layout.checkpoints.exists() else ""
+    print(f"kennel tune: {why}{again}", file=sys.stderr)
+    return 130 if stopped else 1
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, str]:

@@ -281,16 +281,18 @@ def test_a_second_start_keeps_what_the_job_knows_and_a_fresh_one_does_not(
 ) -> None:
     data, out = make_photos({"ant": 2, "bee": 2}), tmp_path / "out"
 
-    def start(*more: str) -> None:
+    def start(*more: str) -> str:
         words = ["--data", str(data), "--out", str(out), "--image", "x", *more]
-        assert command("cli", "tune", "--local", *words, DOCKER="/bin/false").returncode == 1
+        done = command("cli", "tune", "--local", *words, DOCKER="/bin/false")
+        assert done.returncode == 1
+        return done.stderr
 
-    start()
+    assert "--fresh" not in start()
     (out / "checkpoints" / "trial-0001").mkdir(parents=True)
     (out / "checkpoints" / "trials.journal").write_text("known")
     (out / "model" / "model.onnx").write_text("old")
     write(out / "output" / "data" / "trials.json", SOME, best=6)
-    start()
+    assert start().endswith("; the same command goes on with what is known, --fresh starts over\n")
     assert (out / "checkpoints" / "trials.journal").read_text() == "known"
     assert (out / "checkpoints" / "trial-0001").is_dir()
     assert list((out / "model").iterdir()) == []
@@ -338,5 +340,5 @@ def test_a_stopped_search_stops_its_job_and_keeps_what_it_knows(
     assert "stop -t 120\n" in (tmp_path / "asked").read_text()  # as long as SageMaker gives a training job
     assert (out / "checkpoints" / "trials.journal").read_text() == "known"
     if sent is signal.SIGINT:
-        assert told.startswith("kennel tune: stopped; the trials that have ended are kept")
+        assert told.startswith("kennel tune: stopped; the same command goes on")
         assert told.count("\n") == 1
