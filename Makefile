@@ -8,12 +8,14 @@ BASE_IMAGE ?= nvidia/cuda:12.8.1-base-ubuntu24.04
 SERVE_BASE_IMAGE ?= ubuntu:24.04
 SERVE_IMAGE ?= kennel:serve-cpu
 PORT ?= 8080
+TUNE_OUT := $(or $(OUT),build/tune)
 OUT ?= build/local
 MODEL ?= $(OUT)/model
 STARTED := $(shell date +%s)
 
-# IMAGE has a default for what is built, but `make demo` takes docker only where the user names an image.
+# IMAGE has a default for what is built, but `make demo` and `make tune-local` take docker only where the user names one.
 DEMO_IMAGE := $(IMAGE)
+DEMO_ENV = $(if $(DEMO_IMAGE),$(VENV_DEMO),$(VENV))
 IMAGE ?= kennel:dev
 
 # The first Python that runs and is of a version we know (a pyenv shim can be there and fail).
@@ -37,16 +39,16 @@ PIP_INSTALL = bin/python -m pip install --disable-pip-version-check --require-ha
 PYTEST = bin/python -m pytest
 NO_TESTS = || [ $$? -eq 5 ]
 
-.PHONY: help demo venv build build-serve-cpu push train-local serve-local test test-core test-launch test-other test-unit \
-	soak bench-train bench-tune bench-serve check check-arm lock docs clean .data
+.PHONY: help demo venv build build-serve-cpu push train-local tune-local serve-local test test-core test-launch test-other \
+	test-unit soak bench-train bench-tune bench-serve check check-arm lock docs clean .data .data-named
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 ##@ Try it (no AWS, no GPU)
-demo: .data $(if $(DEMO_IMAGE),$(VENV_DEMO)/.ready,$(VENV)/.ready) ## train and serve sample photos here [DATA=folder] [IMAGE=name: by docker run]
-	@$(OURS) $(if $(DEMO_IMAGE),$(VENV_DEMO),$(VENV))/bin/python -m kennel_launch.demo --started $(STARTED) \
+demo: .data $(DEMO_ENV)/.ready ## train and serve sample photos here [DATA=folder] [IMAGE=name: by docker run]
+	@$(OURS) $(DEMO_ENV)/bin/python -m kennel_launch.demo --started $(STARTED) \
 		$(if $(DATA),--data "$(DATA)") $(if $(DEMO_IMAGE),--image "$(DEMO_IMAGE)") $(if $(GPUS),--gpus "$(GPUS)")
 
 ##@ The image
@@ -62,11 +64,17 @@ push: $(VENV_LAUNCH)/.ready ## tag IMAGE and push it, to ECR or any registry: TO
 	@[ -n "$(TO)" ] || { echo "say where to: make push TO=host/name[:tag]" >&2; exit 1; }
 	@$(OURS) $(VENV_LAUNCH)/bin/python -m kennel_launch.push "$(IMAGE)" --to "$(TO)"
 
-train-local: .data ## train in IMAGE: DATA=folder [GPUS=all] [OUT=folder] [PRETRAINED=folder] [HP='epochs=5 ...']
+train-local: .data-named .data ## train in IMAGE: DATA=folder [GPUS=all] [OUT=folder] [PRETRAINED=folder] [HP='epochs=5 ...']
 	@$(NEEDS_PYTHON)
-	@[ -n "$(DATA)" ] || { echo "say what to train on: make train-local DATA=folder" >&2; exit 1; }
 	@$(OURS) "$(PYTHON)" -m kennel_launch.local train --image "$(IMAGE)" --data "$(DATA)" --out "$(OUT)" \
 		--gpus "$(GPUS)" --hyperparameters "$(HP)" $(if $(PRETRAINED),--pretrained "$(PRETRAINED)")
+
+tune-local: .data-named .data $(DEMO_ENV)/.ready ## search hyperparameters here: DATA=folder [IMAGE=name: by docker run] [TRIALS=20] [SEARCH=tpe] [SPACE='...'] [MINUTES=60] [FRESH=1]
+	@$(OURS) $(DEMO_ENV)/bin/python -m kennel_launch.cli tune --local --data "$(DATA)" --out "$(TUNE_OUT)" \
+		--hyperparameters "$(HP)" $(if $(DEMO_IMAGE),--image "$(DEMO_IMAGE)") $(if $(GPUS),--gpus "$(GPUS)") \
+		$(if $(PRETRAINED),--pretrained "$(PRETRAINED)") $(if $(TRIALS),--trials "$(TRIALS)") \
+		$(if $(SEARCH),--search "$(SEARCH)") $(if $(SPACE),--search-space "$(SPACE)") \
+		$(if $(MINUTES),--time-budget "$(MINUTES)") $(if $(FRESH),--fresh)
 
 serve-local: ## serve a trained model from IMAGE [MODEL=folder] [PORT=8080] [GPUS=all]
 	@$(NEEDS_PYTHON)
@@ -139,6 +147,9 @@ lock: build/uv/.ready ## pin pyproject.toml's groups into requirements/*.txt, wi
 
 clean: ## remove everything that was made here: environments, scratch folders, models
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+
+.data-named:
+	@[ -n "$(DATA)" ] || { echo "say where the photos are: make $(firstword $(MAKECMDGOALS)) DATA=folder" >&2; exit 1; }
 
 .data: # before gigabytes are fetched
 	@[ -z "$(DATA)" ] || [ -d "$(DATA)" ] || { \

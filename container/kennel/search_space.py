@@ -68,5 +68,7 @@ def _spread(name: str, tuning: Tuning, points: int) -> list[Any]:
     low, high = (math.log(end) if tuning.log else end for end in (tuning.low, tuning.high))
     shares = [at / (points - 1) for at in range(points)] if points > 1 else [0.5]
     places = [low + share * (high - low) for share in shares]
-    numbers = [min(tuning.high, max(tuning.low, math.exp(place) if tuning.log else place)) for place in places]
+    numbers = [math.exp(place) if tuning.log else place for place in places]
+    if points > 1:
+        numbers[0], numbers[-1] = tuning.low, tuning.high  # which the logarithm and back may miss by a digit
     return sorted({round(number) for number in numbers}) if TYPES[name] is int else numbers

@@ -37,9 +37,7 @@ def main() -> int:
 
 def train(options: argparse.Namespace) -> int:
     """Runs one job in the container and says where its model lies."""
-    channels = scratch.splits(options.data) or {"train": options.data}
-    if options.pretrained:
-        channels["pretrained"] = options.pretrained
+    channels = scratch.channels(options.data, options.pretrained)
     layout = scratch.lay_out(options.out, channels, settings_of(options.hyperparameters), runs.HOST)
     with runs.started(runs.train_in_image(options.image, layout, channels, options.gpus)) as process:
         code = process.wait()

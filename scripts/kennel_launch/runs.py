@@ -19,6 +19,7 @@ from kennel_launch import settings
 
 HOST = "algo-1"  # what SageMaker calls the first host; a container resolves it as its own name
 GRACE = 30.0  # seconds from SIGTERM to SIGKILL, as on an endpoint
+TRAINING_GRACE = 120.0  # and as for a training job
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Run:
     argv: list[str]
     env: dict[str, str]
     container: str = ""
+    grace: float = GRACE
 
 
 def train_here(layout: Layout) -> Run:
@@ -38,12 +40,12 @@ def train_here(layout: Layout) -> Run:
         USE_SMDEBUG="0",  # its import alone takes two seconds
         TRAINING_JOB_NAME="kennel-local",
     )
-    return Run([_executable("train")], env)
+    return Run([str(executable("train"))], env, grace=TRAINING_GRACE)
 
 
 def serve_here(layout: Layout, port: int) -> Run:
     env = settings.child(SAGEMAKER_BASE_DIR=str(layout.base.resolve()), SAGEMAKER_BIND_TO_PORT=str(port))
-    return Run([_executable("serve")], env)
+    return Run([str(executable("serve"))], env)
 
 
 def train_in_image(image: str, layout: Layout, channels: Mapping[str, Path], gpus: str = "") -> Run:
@@ -54,14 +56,14 @@ def train_in_image(image: str, layout: Layout, channels: Mapping[str, Path], gpu
         mounts += ["-v", f"{folder.resolve()}:/opt/ml/input/data/{channel}:ro"]
     # Docker's own 64 MB of shared memory is less than SageMaker's hosts give, and too little for loader processes.
     options = ["--hostname", HOST, "--shm-size", "1g", "-e", "TRAINING_JOB_NAME=kennel-local", *_gpus(gpus)]
-    return _docker(name, [*options, *mounts, image, "train"])
+    return _docker(name, [*options, *mounts, image, "train"], TRAINING_GRACE)
 
 
 def serve_in_image(image: str, model: Path, port: int, gpus: str = "") -> Run:
     """`docker run IMAGE serve` with the model folder read-only, published on loopback only."""
     name = f"kennel-serve-{os.getpid()}"
     options = ["-p", f"127.0.0.1:{port}:8080", "-v", f"{model.resolve()}:/opt/ml/model:ro", *_gpus(gpus)]
-    return _docker(name, [*options, image, "serve"])
+    return _docker(name, [*options, image, "serve"], GRACE)
 
 
 @contextmanager
@@ -90,6 +92,11 @@ def started(run: Run, log: Path | None = None) -> Iterator[subprocess.Popen[byte
                 _stop(process, run)
 
 
+def executable(name: str) -> Path:
+    """Where one of this environment's executables lies, whether it is there or not."""
+    return Path(sys.executable).parent / name
+
+
 def last_lines(log: Path, count: int) -> list[str]:
     """The end of a log, without empty lines."""
     with log.open("rb") as file:
@@ -108,26 +115,22 @@ def failure(layout: Layout, code: int, log: Path | None = None) -> str:
     return f"training ended with exit code {code} and left no failure file{ended}{where}"
 
 
-def _executable(name: str) -> str:
-    return str(Path(sys.executable).parent / name)
-
-
 def _gpus(gpus: str) -> list[str]:
     return ["--gpus", gpus] if gpus else []
 
 
-def _docker(name: str, rest: list[str]) -> Run:
-    return Run([settings.docker(), "run", "--rm", "--name", name, *rest], settings.child(), name)
+def _docker(name: str, rest: list[str], grace: float) -> Run:
+    return Run([settings.docker(), "run", "--rm", "--name", name, *rest], settings.child(), name, grace)
 
 
 def _stop(process: subprocess.Popen[bytes], run: Run) -> None:
     docker = settings.docker()
     if run.container and process.poll() is None:
-        subprocess.run([docker, "stop", "-t", str(int(GRACE)), run.container], capture_output=True, check=False)
+        subprocess.run([docker, "stop", "-t", str(int(run.grace)), run.container], capture_output=True, check=False)
     if process.poll() is None:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE)
+            process.wait(run.grace)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # whatever it left behind
     process.wait()

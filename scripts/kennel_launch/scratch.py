@@ -6,7 +6,7 @@ Big folders are linked or mounted, never copied.
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,8 +77,32 @@ def plan(data: Path, cut: Path, fraction: float = TEST_FRACTION) -> Plan:
     return Plan(channels, _labelled(found.get("test") or found["validation"], classes), list(classes))
 
 
-def lay_out(base: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str], host: str) -> Layout:
+def channels(data: Path, pretrained: Path | None) -> dict[str, Path]:
+    """The channels of one job: a folder's splits, or all of it as `train`; and a folder with weights.
+
+    Raises:
+        UserError: no such folder.
+    """
+    found = splits(data) or {"train": data}
+    if pretrained:
+        if not pretrained.is_dir():
+            raise UserError(f"PRETRAINED={pretrained} is no folder: give one that holds one file of weights")
+        found["pretrained"] = pretrained
+    return found
+
+
+def lay_out(
+    base: Path,
+    channels: Mapping[str, Path],
+    hyperparameters: Mapping[str, str],
+    host: str,
+    *,
+    keep_checkpoints: bool = False,
+) -> Layout:
     """A fresh /opt/ml under `base`: configuration as SageMaker writes it, an empty folder for each channel.
+
+    Args:
+        keep_checkpoints: leave an earlier job's there, as SageMaker puts them back for a job that goes on.
 
     Raises:
         UserError: `base` holds something that is no earlier scratch /opt/ml, or an earlier one cannot be removed.
@@ -89,7 +113,8 @@ def lay_out(base: Path, channels: Mapping[str, Path], hyperparameters: Mapping[s
         if not resources.is_file():
             raise UserError(f"{base} holds other files, and a job starts with an empty folder: name a new one")
         try:
-            shutil.rmtree(base)
+            # That file says that the folder is ours, and must outlive a removal that is cut short.
+            _clear(base, {resources, layout.checkpoints} if keep_checkpoints else {resources})
         except OSError as error:
             raise UserError(f"{base} holds an earlier job's files, which cannot be removed ({error})") from error
     for folder in (layout.config, layout.model, layout.failure.parent / "data", *(layout.data / c for c in channels)):
@@ -110,6 +135,18 @@ def link_channels(layout: Layout, channels: Mapping[str, Path]) -> None:
     for name, folder in channels.items():
         (layout.data / name).rmdir()
         (layout.data / name).symlink_to(folder.resolve(), target_is_directory=True)
+
+
+def _clear(folder: Path, spared: Set[Path]) -> None:
+    for path in folder.iterdir():
+        if path in spared:
+            continue
+        if any(path in one.parents for one in spared):
+            _clear(path, spared)
+        elif path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _holds_folders(path: Path) -> bool:

@@ -52,6 +52,8 @@ def test_every_target_is_phony() -> None:
         (["venv", "PYTHON=no-such-python", "VENV=build/no-such-venv"], "Kennel needs Python 3.11 or 3.12"),
         (["demo", "DATA=/no/such/folder"], "DATA=/no/such/folder is no folder"),
         (["train-local"], "make train-local DATA=folder"),
+        (["tune-local", "VENV=build/no-such-venv"], "make tune-local DATA=folder"),
+        (["tune-local", "VENV=build/no-such-venv", "DATA=/no/such/folder"], "DATA=/no/such/folder is no folder"),
         (["serve-local", f"PYTHON={sys.executable}", "MODEL=/no/model"], "MODEL=/no/model is no model folder"),
         (["build", f"PYTHON={sys.executable}", "DOCKER=/no/docker"], "there is no docker client '/no/docker'"),
     ],

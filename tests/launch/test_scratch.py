@@ -116,6 +116,34 @@ def test_a_scratch_folder_is_made_anew_and_the_photos_stay(make_photos: MakePhot
     assert len(photos(channels["train"] / "ant")) == 2
 
 
+def test_checkpoints_are_kept_where_a_job_goes_on(make_photos: MakePhotos, tmp_path: Path) -> None:
+    channels = {"train": make_photos({"ant": 2, "bee": 2})}
+    layout = scratch.lay_out(tmp_path / "ml", channels, {"epochs": "5"}, "algo-1")
+    scratch.link_channels(layout, channels)
+    (layout.checkpoints / "trial-0001").mkdir(parents=True)
+    (layout.checkpoints / "trial-0001" / "checkpoint").write_text("kept")
+    for folder in (layout.model, layout.output_data, layout.config, layout.base):
+        (folder / "old").write_text("old")
+    (layout.base / "link").symlink_to(channels["train"])
+    scratch.lay_out(tmp_path / "ml", channels, {"epochs": "6"}, "algo-1", keep_checkpoints=True)
+    assert (layout.checkpoints / "trial-0001" / "checkpoint").read_text() == "kept"
+    assert list(layout.base.rglob("old")) == []
+    assert json.loads(layout.hyperparameters.read_text()) == {"epochs": "6"}
+    assert len(photos(channels["train"] / "ant")) == 2
+    scratch.lay_out(tmp_path / "ml", channels, {}, "algo-1")
+    assert not layout.checkpoints.exists()
+
+
+def test_the_channels_are_the_splits_or_the_whole_folder_and_the_weights(
+    make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    data = make_photos({"train/ant": 1, "train/bee": 1, "test/ant": 1})
+    assert scratch.channels(data, None) == {"train": data / "train", "test": data / "test"}
+    assert scratch.channels(data / "train", tmp_path) == {"train": data / "train", "pretrained": tmp_path}
+    with pytest.raises(UserError, match=r"PRETRAINED=/no/weights is no folder"):
+        scratch.channels(data, Path("/no/weights"))
+
+
 def test_a_folder_of_somebody_elses_is_never_emptied(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match="other files"):

@@ -1,0 +1,185 @@
+"""`kennel tune --local`: a search in one training job on this machine, here or by `docker run`, shown as it goes.
+
+The search itself is the job's (hyperparameters trials, search, search_space, time_budget). What it has done lies in
+OUT/checkpoints, so that the same command goes on where it was stopped or killed.
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from kennel import hyperparameters, search_space
+from kennel.errors import UserError
+from kennel.hyperparameters import OF_A_SEARCH, TABLE, Hyperparameters
+from kennel.layout import Layout
+from kennel_launch import local, runs, scratch, trials
+from kennel_launch.trials import Trials
+
+LOG = "train.log"  # in OUT
+_FLAGS = {name: f"--{name.replace('_', '-')}" for name in OF_A_SEARCH}
+_POLL = 0.5  # seconds
+Show = Callable[[Trials | None, str], None]  # (the trials so far, the log's last line)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--local", action="store_true", help="on this machine")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="of photos")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("build/tune"),
+        metavar="FOLDER",
+        help="goes on with what an earlier run left here",
+    )
+    parser.add_argument("--image", default="", help="by docker run of this image; by itself, in this environment")
+    parser.add_argument("--gpus", default="", help="docker's --gpus, with --image")
+    parser.add_argument(
+        "--pretrained", type=Path, metavar="FOLDER", help="with one file of weights, as channel 'pretrained'"
+    )
+    parser.add_argument("--trials", default="20", help="settings to try")
+    parser.add_argument("--search", default=Hyperparameters.search, choices=TABLE["search"].choices)
+    parser.add_argument("--search-space", default="", help="'learning_rate=0.001..0.1 batch_size=32,64'")
+    parser.add_argument("--time-budget", default="", metavar="MINUTES", help="end with the best after so long")
+    parser.add_argument("--hyperparameters", default="", help="what all trials share: 'epochs=5 backbone=resnet18'")
+    parser.add_argument("--fresh", action="store_true", help="start over, without what an earlier run left in OUT")
+
+
+def run(options: argparse.Namespace) -> int:
+    """The whole search; its exit code.
+
+    Raises:
+        UserError: it can't be started as asked.
+    """
+    if not options.local:
+        raise UserError("searching on SageMaker comes with the launch commands: add --local to search on this machine")
+    if not options.data:
+        raise UserError("say where the photos are: --data FOLDER")
+    if not options.image and not runs.executable("train").is_file():
+        raise UserError(
+            f"no `train` lies beside {sys.executable}, so this is not the image's environment: "
+            "name an image with --image, or run make tune-local, which makes that environment"
+        )
+    settings = settings_of(options)
+    channels = scratch.channels(options.data, options.pretrained)
+    host = runs.HOST if options.image else "localhost"
+    layout = scratch.lay_out(options.out, channels, settings, host, keep_checkpoints=not options.fresh)
+    if options.image:
+        job = runs.train_in_image(options.image, layout, channels, options.gpus)
+    else:
+        scratch.link_channels(layout, channels)
+        job = runs.train_here(layout)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    log, stopped = options.out / LOG, False
+    try:
+        with runs.started(job, log) as process:
+            follow(process, layout, log, console)
+    except KeyboardInterrupt:  # the job has ended by now, with the best so far where there is one
+        stopped = True
+    found = trials.read(layout.output_data / trials.FILE)
+    if found and (stopped or not console.is_terminal):  # else it is on the screen already
+        console.print(trials.table(found))
+    for line in summary(layout, found, settings, options):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if not stopped and not process.returncode:
+        return 0
+    why = "stopped" if stopped else runs.failure(layout, process.returncode, log)
+    again = "; the same command goes on with what is known, --fresh starts over" if layout.checkpoints.exists() else ""
+    print(f"kennel tune: {why}{again}", file=sys.stderr)
+    return 130 if stopped else 1
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, str]:
+    """The job's hyperparameters, checked before anything is started.
+
+    Raises:
+        UserError: one that is none, or that has a flag of its own.
+    """
+    settings = local.settings_of(options.hyperparameters)
+    if own := [name for name in _FLAGS if name in hyperparameters.given(settings)]:
+        raise UserError(f"--hyperparameters: write {own[0]} as {_FLAGS[own[0]]}")
+    settings |= {name: value for name in _FLAGS if (value := str(getattr(options, name)))}
+    parsed = hyperparameters.parse(settings)
+    if parsed.trials < 2:
+        raise UserError(f"--trials {options.trials} is no search: write 2 or more")
+    search_space.space(parsed.search_space)
+    return settings
+
+
+def follow(process: subprocess.Popen[bytes], layout: Layout, log: Path, console: Console) -> None:
+    """Shows the trials until the job ends."""
+    with _view(console) as show:
+        try:
+            while True:
+                ended = process.poll() is not None  # asked before the files are read, so that nothing is missed
+                show(trials.read(layout.output_data / trials.FILE), next(iter(runs.last_lines(log, 1)), ""))
+                if ended:
+                    return
+                try:
+                    process.wait(_POLL)
+                except subprocess.TimeoutExpired:
+                    continue
+        except KeyboardInterrupt:
+            console.print("stopping: the job ends with the best so far", highlight=False)
+            raise
+
+
+@contextmanager
+def _view(console: Console) -> Iterator[Show]:
+    """On a terminal a table that changes, elsewhere a line for each trial that has ended."""
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False) as live:
+
+            def change(now: Trials | None, last: str) -> None:
+                text = Text(last, style="dim", no_wrap=True, overflow="ellipsis")
+                live.update(Group(trials.table(now), text) if now else text, refresh=True)
+
+            yield change
+        return
+    before: list[Trials] = []
+
+    def add(now: Trials | None, _last: str) -> None:
+        if now:
+            for line in trials.lines(before[-1] if before else None, now):
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+            before[:] = [now]
+
+    yield add
+
+
+def summary(
+    layout: Layout, found: Trials | None, settings: Mapping[str, str], options: argparse.Namespace
+) -> Iterator[str]:
+    """What was found, where it lies, and the command that trains with it."""
+    best = found.winner if found else None
+    if found and best:
+        yield f"best: {trials.told(best, found)}"
+    files = {
+        "settings": layout.output_data / trials.BEST,
+        "report": layout.output_data / "report.html",
+        "model": layout.model,
+    }
+    for name, path in files.items():
+        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+            yield f"{name}: {path}"
+    if best:
+        yield f"train with it: {command(best, settings, options)}"
+
+
+def command(best: Mapping[str, Any], settings: Mapping[str, str], options: argparse.Namespace) -> str:
+    """What trains one model with the settings of a trial."""
+    shared = {name: value for name, value in settings.items() if name not in _FLAGS}
+    words = " ".join(
+        f"{name}={hyperparameters.text(value)}" for name, value in (shared | best["hyperparameters"]).items()
+    )
+    variables = {"DATA": options.data, "IMAGE": options.image, "GPUS": options.gpus, "PRETRAINED": options.pretrained}
+    given = [f"{name}={value}" for name, value in variables.items() if value]
+    return shlex.join(["make", "train-local", *given, f"HP={words}"])
