@@ -67,7 +67,6 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._server.connections.discard(self)
         self._deaf = self._gone = True
-        self._waiting.clear()
         if self._body and not self._body.complete:
             self._body.fail(broken())
         del self._parser  # it refers to us
@@ -151,7 +150,6 @@ class Connection(asyncio.Protocol):
         if not self._body:
             return
         self._arriving, self._barren, self._since = False, 0, self._time()
-        self._deaf = self._deaf or not self._parser.should_keep_alive()
         self._body.finish()
         if self._current and self._current.body is self._body and not self._task:
             self._next()

@@ -5,6 +5,7 @@ import gzip
 import json
 import re
 import socket
+import struct
 import threading
 import time
 import zlib
@@ -406,10 +407,15 @@ def test_a_client_that_hangs_up_in_mid_request(endpoint, client, part, half):
         client.refused(400)
 
 
-def test_a_client_that_hangs_up_while_it_is_answered(endpoint, photo):
-    for _ in range(10):
+@pytest.mark.parametrize("requests", [1, 2])
+@pytest.mark.parametrize("reset", [True, False])
+def test_a_client_that_hangs_up_while_it_is_answered(endpoint, photo, requests, reset):
+    for _ in range(5):
         with closing(Client(endpoint.port)) as client:
-            client.send(post(photo()) * 2)
+            if reset:
+                client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.send(post(photo()) * requests)
+            time.sleep(0.003)
     status, answer = endpoint.invoke(photo("blue"))
     assert (status, answer["predictions"][0]["label"]) == (200, "blue")
     assert "Traceback" not in endpoint.log
@@ -531,6 +537,30 @@ def test_a_client_that_does_not_read_is_not_answered_on():
         assert client.ended()
 
 
+def test_nothing_is_read_while_an_answer_is_made():
+    """Or a client could fill the memory."""
+    ready = threading.Event()
+
+    async def slow(request):
+        while not ready.is_set():
+            await asyncio.sleep(0.01)
+        return await count(request)
+
+    with port(slow) as (number, _), closing(Client(number)) as client:
+        client.send(PING)
+        client.socket.settimeout(1)
+        sent, body = 0, post(bytes(LIMIT))
+        with suppress(TimeoutError):
+            while sent < 40 * len(body):
+                sent += client.socket.send(body[sent % len(body) :])
+        assert sent < 20 * len(body)
+        ready.set()
+        client.socket.settimeout(60)
+        assert client.answer()[2] == b"0"
+        for _ in range(sent // len(body)):
+            assert client.answer()[2] == b"%d" % LIMIT
+
+
 def test_a_slow_reader_gets_a_large_last_answer():
     async def large(request):
         return Reply(200, bytes(30 << 20))
@@ -539,9 +569,7 @@ def test_a_slow_reader_gets_a_large_last_answer():
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         client.send(LAST)
         left = 30 << 20
-        for _ in range(14):
-            left -= len(client.socket.recv(1 << 20))
-            time.sleep(0.5)
+        time.sleep(8)
         while data := client.socket.recv(1 << 20):
             left -= len(data)
         assert left < 0  # by the head
