@@ -28,9 +28,10 @@ class Backend:
         self._socket = socket
         self._idle: list[_Connection] = []
 
-    async def post(self, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def post(self, path: str, headers: Mapping[str, str], body: bytes | bytearray, seconds: float) -> Answer:
         """
         Raises:
+            TimeoutError: it takes longer than so many seconds.
             OSError: it does not answer, or hangs up.
         """
         while self._idle and self._idle[-1].closed:
@@ -39,7 +40,7 @@ class Backend:
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items() if value)
         head = f"POST {path} HTTP/1.1\r\nHost: kennel\r\nContent-Length: {len(body)}\r\n{lines}\r\n"
         try:
-            answer = await connection.ask(head.encode(), body)
+            answer = await connection.ask(head.encode(), body, seconds)
         except BaseException:  # cancelled too: what may still arrive belongs to nobody
             connection.close()
             raise
@@ -60,16 +61,19 @@ class _Connection(asyncio.Protocol):
 
     _transport: asyncio.Transport
     _answered: asyncio.Future[Answer]
+    _deadline: asyncio.TimerHandle
 
     def __init__(self) -> None:
         self.closed = False
-
-    def ask(self, head: bytes, body: bytes) -> asyncio.Future[Answer]:
-        self._answered = asyncio.get_running_loop().create_future()
         self._parser = httptools.HttpResponseParser(self)
+
+    def ask(self, head: bytes, body: bytes | bytearray, seconds: float) -> asyncio.Future[Answer]:
+        loop = asyncio.get_running_loop()
+        self._answered = loop.create_future()
         self._answer, self._parts = Answer(), list[bytes]()
+        self._deadline = loop.call_later(seconds, self._fail, TimeoutError())
         if self.closed:
-            self._fail()
+            self._fail(_hung_up())
         else:
             self._transport.writelines([head, body])
         return self._answered
@@ -84,7 +88,7 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True
         if hasattr(self, "_answered"):
-            self._fail()
+            self._fail(_hung_up())
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -102,9 +106,15 @@ class _Connection(asyncio.Protocol):
         self._answer.status = self._parser.get_status_code()
         self._answer.body = b"".join(self._parts)
         self.closed = self.closed or not self._parser.should_keep_alive()
+        self._deadline.cancel()
         if not self._answered.done():
             self._answered.set_result(self._answer)
 
-    def _fail(self) -> None:
+    def _fail(self, error: OSError) -> None:
+        self._deadline.cancel()
         if not self._answered.done():
-            self._answered.set_exception(ConnectionResetError("the model server hung up"))
+            self._answered.set_exception(error)
+
+
+def _hung_up() -> OSError:
+    return ConnectionResetError("the model server hung up")

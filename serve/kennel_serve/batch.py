@@ -2,9 +2,9 @@
 
 import json
 
-from aiohttp import web
-
-from kennel_serve import codec
+from kennel_serve.messages import Reply, Request
+from kennel_serve.routes import Route
+from kennel_serve.telemetry import Record
 
 _MB = 1024 * 1024
 _LARGEST_MB = 100  # SageMaker's limit, for one request and for all at once
@@ -21,11 +21,11 @@ def parameters(workers: int, max_bytes: int) -> dict[str, int | str]:
     return {"MaxConcurrentTransforms": concurrent, "BatchStrategy": "SINGLE_RECORD", "MaxPayloadInMB": megabytes}
 
 
-def route(workers: int, max_bytes: int) -> web.RouteDef:
+def route(workers: int, max_bytes: int) -> Route:
     """GET /execution-parameters."""
-    body = json.dumps(parameters(workers, max_bytes)).encode()
+    reply = Reply(200, json.dumps(parameters(workers, max_bytes)).encode())
 
-    async def answer(request: web.Request) -> web.Response:
-        return web.Response(body=body, content_type=codec.JSON)
+    async def answer(request: Request, record: Record) -> Reply:
+        return reply
 
-    return web.get("/execution-parameters", answer)
+    return Route("GET", "/execution-parameters", answer)

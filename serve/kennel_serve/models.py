@@ -18,13 +18,12 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
 from kennel import cgroup
 from kennel.errors import UserError
 from kennel_serve import engines, settings, user_code
 from kennel_serve.configuration import Limits, Share
 from kennel_serve.front import Front
+from kennel_serve.messages import RefusedError, Reply
 from kennel_serve.model_server import ModelServer
 from kennel_serve.serving import Serving
 from kennel_serve.settings import Settings
@@ -37,14 +36,6 @@ _Check = Callable[[Path, Callable[[Serving], None]], Serving]
 _log = logging.getLogger(__name__)
 
 
-class RefusedError(UserError):
-    """What cannot be done with models: an HTTP status and one sentence."""
-
-    def __init__(self, status: HTTPStatus, sentence: str) -> None:
-        super().__init__(" ".join(sentence.split()))
-        self.status = status
-
-
 @dataclass(eq=False)
 class _Model:
     """A loaded one."""
@@ -52,7 +43,7 @@ class _Model:
     url: str
     id: str  # the model server's name for it
     alive: float = field(default_factory=time.monotonic)  # when a worker was last
-    asked: set[asyncio.Task[web.Response]] = field(default_factory=set)
+    asked: set[asyncio.Task[Reply]] = field(default_factory=set)
     renewing: bool = False
     gone: str = ""  # why it answers no more
 
@@ -115,7 +106,7 @@ class Models:
         await self._end(model, f"model {short(name)} was unloaded: load it again")
         _log.info("model %s unloaded", short(name))
 
-    async def ask(self, name: str, ask: Callable[[str], Coroutine[Any, Any, web.Response]]) -> web.Response:
+    async def ask(self, name: str, ask: Callable[[str], Coroutine[Any, Any, Reply]]) -> Reply:
         """What `ask` gives for the model server's name of the model.
 
         Raises:

@@ -4,66 +4,51 @@ What is loaded, and whether it can be, is models.py's matter.
 """
 
 import json
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
-from aiohttp import web
-
-from kennel_serve import codec
-from kennel_serve.front import RECORD, Front
-from kennel_serve.models import Models, RefusedError
+from kennel_serve.front import Front
+from kennel_serve.messages import RefusedError, Reply, Request
+from kennel_serve.models import Models
+from kennel_serve.routes import Route
+from kennel_serve.telemetry import Record
 
 PAGE = 100  # models in one answer, at most
-_TARGET = "X-Amzn-SageMaker-Target-Model"  # what the caller named, where the name is the platform's
-_Handler = Callable[[web.Request], Awaitable[web.Response]]
+_TARGET = "x-amzn-sagemaker-target-model"  # what the caller named, where the name is the platform's
 
 
-def routes(models: Models, front: Front) -> list[web.RouteDef]:
+def routes(models: Models, front: Front) -> list[Route]:
     """All of /models."""
 
-    async def load(request: web.Request) -> web.Response:
+    async def load(request: Request, record: Record) -> Reply:
         await models.load(*_asked(await request.read()))
         return _json({})
 
-    async def list_page(request: web.Request) -> web.Response:
-        return _json(_page(models.urls(), request.query.get("limit"), request.query.get("next_page_token", "")))
+    async def list_page(request: Request, record: Record) -> Reply:
+        query = dict(reversed(request.query))  # of what is said twice the first counts
+        return _json(_page(models.urls(), query.get("limit"), query.get("next_page_token", "")))
 
-    async def get(request: web.Request) -> web.Response:
-        name = request.match_info["name"]
+    async def get(request: Request, record: Record, name: str) -> Reply:
         return _json(_row(name, models.url(name)))
 
-    async def unload(request: web.Request) -> web.Response:
-        await models.unload(request.match_info["name"])
+    async def unload(request: Request, record: Record, name: str) -> Reply:
+        await models.unload(name)
         return _json({})
 
-    async def invoke(request: web.Request) -> web.Response:
-        name = request.match_info["name"]
-        request[RECORD].model = request.headers.get(_TARGET) or name
-        return await models.ask(name, lambda id: front.invoke(request, id))
+    async def invoke(request: Request, record: Record, name: str) -> Reply:
+        record.model = request.headers.get(_TARGET) or name
+        return await models.ask(name, lambda id: front.invoke(request, record, id))
 
     return [
-        web.post("/models", _answered(load)),
-        web.get("/models", _answered(list_page)),
-        web.get("/models/{name}", _answered(get)),
-        web.delete("/models/{name}", _answered(unload)),
-        web.post("/models/{name}/invoke", _answered(invoke)),
+        Route("POST", "/models", load),
+        Route("GET", "/models", list_page),
+        Route("GET", "/models/{name}", get),
+        Route("DELETE", "/models/{name}", unload),
+        Route("POST", "/models/{name}/invoke", invoke),
     ]
 
 
-def _answered(handler: _Handler) -> _Handler:
-    """A refusal as the answer that it is."""
-
-    async def answer(request: web.Request) -> web.Response:
-        try:
-            return await handler(request)
-        except RefusedError as error:
-            return web.Response(status=error.status, body=codec.write_error(str(error)), content_type=codec.JSON)
-
-    return answer
-
-
-def _asked(body: bytes) -> tuple[str, str]:
+def _asked(body: bytes | bytearray) -> tuple[str, str]:
     try:
         row = json.loads(body)
         name, url = row["model_name"], row["url"]
@@ -89,5 +74,5 @@ def _row(name: str, url: str) -> dict[str, str]:
     return {"modelName": name, "modelUrl": url}
 
 
-def _json(row: dict[str, Any]) -> web.Response:
-    return web.Response(body=json.dumps(row).encode(), content_type=codec.JSON)
+def _json(row: dict[str, Any]) -> Reply:
+    return Reply(200, json.dumps(row).encode())

@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 
 import uvloop
-from aiohttp import web
 from PIL import Image
 
 from kennel import cgroup
@@ -28,8 +27,10 @@ from kennel_serve import batch, codec, engines, model_folder, multi_model, setti
 from kennel_serve.configuration import Limits
 from kennel_serve.endpoint import Endpoint
 from kennel_serve.front import Front
+from kennel_serve.http1 import HttpServer
 from kennel_serve.model_server import MODEL, ModelServer
 from kennel_serve.models import Models
+from kennel_serve.routes import Route
 from kennel_serve.serving import Serving
 from kennel_serve.settings import Settings
 from kennel_serve.telemetry import Record, Telemetry
@@ -100,9 +101,9 @@ async def _live(chosen: Settings, limits: Limits, model_server: ModelServer, lis
     lost_seconds = max(LOST_SECONDS, _LOADS * (time.monotonic() - loading))
     # The model server gives up on a worker first, so that its reason is the one that counts.
     telemetry = Telemetry(chosen.request_log)
-    front = Front(model_server.socket, chosen.max_bytes, 2 * chosen.response_seconds + 5, telemetry)
-    routes = [web.post("/invocations", front.invocations), batch.route(share.workers, chosen.max_bytes)]
-    runner = web.AppRunner(front.app(routes), access_log=None, shutdown_timeout=1, read_bufsize=1 << 22)
+    front = Front(model_server.socket, 2 * chosen.response_seconds + 5, telemetry)
+    routes = [Route("POST", "/invocations", front.invocations), batch.route(share.workers, chosen.max_bytes)]
+    port = HttpServer(front.answers(routes), chosen.max_bytes)
     try:
         record = Record("first", "/invocations")
         first = await front.predict(MODEL, _sample(), {"Content-Type": "image/png"}, record)
@@ -111,13 +112,13 @@ async def _live(chosen: Settings, limits: Limits, model_server: ModelServer, lis
         if first.status != 200:
             _log.info("%s answers a sample photo (image/png) with %d", serving.program, first.status)
         front.healthy = bool(model_server.workers())
-        await runner.setup()
+        telemetry.count_in_flight(port.in_flight)
         async with telemetry.page_on(chosen.metrics_port):
-            await _listen(runner, listener)
+            await _listen(port, listener)
             _log.info("ready after %.1f s", time.monotonic() - began)
             await _watch(model_server, front, telemetry, lost_seconds)
     finally:
-        await _close(runner, front)
+        await _close(port, front)
 
 
 async def _live_with_models(
@@ -127,30 +128,23 @@ async def _live_with_models(
     began = time.monotonic()
     await model_server.start(os.environ)
     telemetry = Telemetry(chosen.request_log)
-    front = Front(model_server.socket, chosen.max_bytes, 2 * chosen.response_seconds + 5, telemetry)
+    front = Front(model_server.socket, 2 * chosen.response_seconds + 5, telemetry)
     models = Models(chosen, limits, model_server, front, partial(check, chosen, limits.gpus), _sample())
-    runner = web.AppRunner(
-        front.app(multi_model.routes(models, front)), access_log=None, shutdown_timeout=1, read_bufsize=1 << 22
-    )
+    port = HttpServer(front.answers(multi_model.routes(models, front)), chosen.max_bytes)
     try:
         front.healthy = True
-        await runner.setup()
+        telemetry.count_in_flight(port.in_flight)
         async with telemetry.page_on(chosen.metrics_port):
-            await _listen(runner, listener)
+            await _listen(port, listener)
             _log.info("ready for models after %.1f s, port %d", time.monotonic() - began, chosen.port)
             await _watch(model_server, front, telemetry, LOST_SECONDS, models)
     finally:
-        await _close(runner, front)
+        await _close(port, front)
 
 
-async def _close(runner: web.AppRunner, front: Front) -> None:
-    """Accept nothing more, let the requests in flight finish, hang up."""
-    for site in runner.sites:
-        await site.stop()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(DRAIN_SECONDS):
-            await front.drain()
-    await runner.cleanup()
+async def _close(port: HttpServer, front: Front) -> None:
+    front.healthy = False
+    await port.close(DRAIN_SECONDS)
     front.close()
 
 
@@ -231,9 +225,9 @@ def _bind(port: int) -> socket.socket:
     return listener
 
 
-async def _listen(runner: web.AppRunner, listener: socket.socket) -> None:
+async def _listen(port: HttpServer, listener: socket.socket) -> None:
     try:
-        await web.SockSite(runner, listener).start()
+        await port.listen(listener)
     except OSError as error:  # two that start at once can both bind a port, but not both listen on it
         raise _taken(listener.getsockname()[1], error) from error
 
