@@ -24,7 +24,9 @@ Handle = Callable[[Request], Awaitable[Reply]]  # raises nothing
 class HttpServer:
     """The public port."""
 
-    def __init__(self, handle: Handle, max_bytes: int, stalled: float = STALLED_SECONDS, idle: float = IDLE_SECONDS) -> None:
+    def __init__(
+        self, handle: Handle, max_bytes: int, stalled: float = STALLED_SECONDS, idle: float = IDLE_SECONDS
+    ) -> None:
         """
         Args:
             max_bytes: of a body.
