@@ -6,8 +6,11 @@ import re
 import shutil
 import signal
 
+import optuna
 import pytest
 import torch
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from kennel import artifact, metrics
 from kennel.backbones import Backbone, Classifier
@@ -32,6 +35,13 @@ def table(job):
 
 def weights(job) -> bytes:
     return (job.base / "model" / "model.safetensors").read_bytes()
+
+
+def reported(job, number: int) -> dict[int, float]:
+    """What the pruner was told of a trial: epoch of the fine-tune -> score."""
+    backend = JournalFileBackend(str(job.base / "checkpoints" / "trials.journal"))
+    study = optuna.load_study(study_name="kennel", storage=JournalStorage(backend))
+    return study.trials[number].intermediate_values
 
 
 def colours(job, count: int = 12) -> None:
@@ -104,6 +114,7 @@ def test_a_search_that_is_killed_half_way_goes_on_and_ends_like_one_that_never_w
     assert "resumed a search: 1 of 4 trials are done" in log
     assert not re.search(r"^trial=0 ", log, re.MULTILINE), "a finished trial was run again"
     assert not re.search(r"^trial=1 epoch=1 ", log, re.MULTILINE), "the trial did not go on where it was"
+    assert list(reported(killed, 1)) == list(reported(job, 1)) == [1, 2, 3]
     mine, theirs = table(killed), table(job)
     for row in (*mine["trials"], *theirs["trials"]):
         row.pop("seconds")

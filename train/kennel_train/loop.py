@@ -208,7 +208,7 @@ def close_epoch(
         DivergedError: the loss is no number any more.
     """
     values = _epoch_values(run, validation, device, cluster)
-    row = {"stage": plan.stage, "epoch": plan.before + run.epoch, **row}
+    row = {"stage": plan.stage, "epoch": plan.before + run.epoch, "stage_epoch": run.epoch, **row}
     row |= {metric.name: value for metric, value in values.items()}
     run.rows.append(row)
     run.stale += 1

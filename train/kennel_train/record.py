@@ -96,7 +96,9 @@ class Record:
     def judge(self, number: int, score: float, epoch: int) -> bool:
         """Note a running trial's score after an epoch; whether it is worth going on."""
         trial = self._open[number]
-        trial.report(score, epoch)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an epoch that a killed job had reported and now has trained again
+            trial.report(score, epoch)
         return not trial.should_prune()
 
     def tell(self, number: int, result: Result) -> None:

@@ -143,14 +143,12 @@ class Search:
 
     def _alone(self, number: int, hp: Hyperparameters) -> None:
         job, cut = self._job, Cut(self._job.stop)
-        rows: list[dict[str, Any]] = []
 
         def on_epoch_end(row: dict[str, Any], values: dict[Metric, float]) -> None:
-            rows.append(row)
             log.info(metrics.line(values, trial=number, epoch=row["epoch"], stage=row["stage"]))
             if row["stage"] != "finetune":
                 return
-            epoch = sum(each["stage"] == "finetune" for each in rows)
+            epoch = row["stage_epoch"]
             worth = self._record.judge(number, trials.score(values, self._judges), epoch) if self._record else True
             worth, spent = job.cluster.told((worth, self._spent()))
             if not worth and epoch < hp.epochs:
