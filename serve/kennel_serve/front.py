@@ -52,7 +52,7 @@ class Front:
         """What a model's workers answer, whatever went wrong on the way."""
         record.bytes, record.asked = len(body), time.perf_counter()
         try:
-            answer = await self._backend.post(f"/predictions/{model}", headers, body, self._response_seconds)
+            answer = await self._backend.ask("POST", f"/predictions/{model}", self._response_seconds, headers, body)
         except TimeoutError:
             return refusal(HTTPStatus.GATEWAY_TIMEOUT, "no worker answered in time: send less, or raise the timeout")
         except OSError:

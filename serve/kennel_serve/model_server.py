@@ -6,6 +6,7 @@ which cost half of what loopback does for a photo, and take no port.
 
 import asyncio
 import itertools
+import json
 import logging
 import os
 import shutil
@@ -16,17 +17,18 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import aiohttp
 import psutil
 
 from kennel.errors import UserError
 from kennel_serve import configuration, handler, java, pulse
+from kennel_serve.backend import Backend
 from kennel_serve.configuration import Limits, Share
 from kennel_serve.pulse import Worker
 from kennel_serve.serving import Serving
 
 MODEL = "model"
 _LISTEN_SECONDS = 0.5
+_ANSWER_SECONDS = 2
 _log = logging.getLogger(__name__)
 
 
@@ -38,7 +40,7 @@ class ModelServer:
         self._process: asyncio.subprocess.Process | None = None
         self._folder = configuration.private_folder()
         self.socket = str(self._folder / configuration.INFERENCE)  # where /predictions/<model> is answered
-        self._session: aiohttp.ClientSession | None = None
+        self._management = Backend(str(self._folder / configuration.MANAGEMENT))
         self._answered = 0.0
 
     async def start(self, environ: Mapping[str, str]) -> None:
@@ -53,8 +55,6 @@ class ModelServer:
             cwd=folder,
             start_new_session=True,  # a group of its own: a worker that outlives Java still belongs to it
         )
-        connector = aiohttp.UnixConnector(str(folder / configuration.MANAGEMENT))
-        self._session = aiohttp.ClientSession("http://management", connector=connector)
         try:
             async with asyncio.timeout(self._limits.startup_seconds):
                 while not await self._answers("/models"):
@@ -88,14 +88,13 @@ class ModelServer:
             # Seconds in JSON, minutes in a query string. It holds for loading too; for requests `end_hanging` does.
             "response_timeout": self._limits.startup_seconds,
         }
-        assert self._session
-        timeout = aiohttp.ClientTimeout(total=self._limits.startup_seconds)
+        as_json, seconds = {"Content-Type": "application/json"}, self._limits.startup_seconds
         try:
-            async with self._session.post("/models", json=request, timeout=timeout) as answer:
-                if answer.status == 200:
-                    return
-                cause = f"status {answer.status}"
-        except (aiohttp.ClientError, TimeoutError) as error:
+            answer = await self._management.ask("POST", "/models", seconds, as_json, json.dumps(request).encode())
+            if answer.status == 200:
+                return
+            cause = f"status {answer.status}"
+        except OSError as error:
             cause = type(error).__name__
         reason = folder / handler.REASON
         if reason.exists():
@@ -107,11 +106,9 @@ class ModelServer:
 
         MMS never answers the requests in its queue: who waits for them must give them up.
         """
-        assert self._session
         assert self._process
-        timeout = aiohttp.ClientTimeout(total=self._limits.startup_seconds)
-        with suppress(aiohttp.ClientError, TimeoutError):
-            await (await self._session.delete(f"/models/{name}", timeout=timeout)).read()
+        with suppress(OSError):
+            await self._management.ask("DELETE", f"/models/{name}", self._limits.startup_seconds)
         with suppress(TimeoutError):
             async with asyncio.timeout(5):
                 while left := [process for process in _group(self._process.pid) if _serves(process, name)]:
@@ -165,8 +162,7 @@ class ModelServer:
 
     async def stop(self) -> None:
         """Kill the whole group, workers that lost their parent included, and remove the private folder."""
-        if self._session:
-            await self._session.close()
+        self._management.close()
         if self._process:
             members = _group(self._process.pid)
             with suppress(ProcessLookupError):
@@ -176,11 +172,9 @@ class ModelServer:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _answers(self, path: str) -> bool:
-        assert self._session
         try:
-            async with self._session.get(path, timeout=aiohttp.ClientTimeout(total=2)) as answer:
-                return answer.status == 200
-        except (aiohttp.ClientError, TimeoutError):
+            return (await self._management.ask("GET", path, _ANSWER_SECONDS)).status == 200
+        except OSError:
             return False
 
 

@@ -47,7 +47,6 @@ _log = logging.getLogger(__name__)
 def main() -> int:
     """Serve until SIGTERM or SIGINT; the exit code."""
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO, force=True)
-    logging.getLogger("aiohttp").setLevel(logging.CRITICAL)  # it logs a traceback for a client's broken HTTP
     try:
         return uvloop.run(_serve(settings.read(os.environ, cgroup.memory_bytes(), cgroup.cpus())))
     except UserError as error:
@@ -113,7 +112,7 @@ async def _live(chosen: Settings, limits: Limits, model_server: ModelServer, lis
             _log.info("%s answers a sample photo (image/png) with %d", serving.program, first.status)
         front.healthy = bool(model_server.workers())
         telemetry.count_in_flight(port.in_flight)
-        async with telemetry.page_on(chosen.metrics_port):
+        with telemetry.page_on(chosen.metrics_port):
             await _listen(port, listener)
             _log.info("ready after %.1f s", time.monotonic() - began)
             await _watch(model_server, front, telemetry, lost_seconds)
@@ -134,7 +133,7 @@ async def _live_with_models(
     try:
         front.healthy = True
         telemetry.count_in_flight(port.in_flight)
-        async with telemetry.page_on(chosen.metrics_port):
+        with telemetry.page_on(chosen.metrics_port):
             await _listen(port, listener)
             _log.info("ready for models after %.1f s, port %d", time.monotonic() - began, chosen.port)
             await _watch(model_server, front, telemetry, LOST_SECONDS, models)

@@ -8,12 +8,13 @@ import logging
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
-from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, start_http_server
+from prometheus_client.registry import Collector
 
 _log = logging.getLogger(__name__)
 _MOST_NOTED = 50
@@ -63,13 +64,25 @@ class Record:
         return json.dumps(row)
 
 
+class _Before(Collector):
+    """No figure, but what is to be done before the others are read: a registry asks its members in order."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._act = act
+
+    def collect(self) -> Iterator[Metric]:
+        self._act()
+        return iter(())
+
+
 class Telemetry:
     """One endpoint's figures."""
 
     def __init__(self, log_requests: bool) -> None:
         self._log_requests = log_requests
-        self._noted: list[Record] = []  # not yet in the figures: many at once cost less
+        self._noted: deque[Record] = deque()  # not yet in the figures: many at once cost less
         self.registry = CollectorRegistry()
+        self.registry.register(_Before(self._count))
         self._requests = Counter("kennel_requests", "Requests answered.", ["path", "status"], registry=self.registry)
         self._seconds = self._histogram("request", "From the first byte to the last.")
         self._queue = self._histogram("queue", "Of it, waiting for a worker.")
@@ -97,9 +110,9 @@ class Telemetry:
             sys.stdout.flush()
 
     def _count(self) -> None:
-        for record in self._noted:
-            self._take(record)
-        self._noted.clear()
+        with suppress(IndexError):  # the page has a thread of its own
+            while True:
+                self._take(self._noted.popleft())
 
     def _take(self, record: Record) -> None:
         self._requests.labels(record.path, str(record.status)).inc()
@@ -109,24 +122,16 @@ class Telemetry:
             self._decode.observe(record.decode_ms / 1000)
             self._inference.observe(record.inference_ms / 1000)
 
-    @asynccontextmanager
-    async def page_on(self, port: int) -> AsyncIterator[None]:
+    @contextmanager
+    def page_on(self, port: int) -> Iterator[None]:
         """Prometheus's page at http://127.0.0.1:<port>/metrics; none where `port` is 0 or taken, which is said."""
-        app = web.Application()
-        app.router.add_get("/metrics", self._page)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        try:
+        with ExitStack() as stack:
             if port:
                 try:
-                    await web.TCPSite(runner, "127.0.0.1", port).start()
+                    server, thread = start_http_server(port, "127.0.0.1", self.registry)
+                    stack.callback(thread.join)
+                    stack.callback(server.server_close)
+                    stack.callback(server.shutdown)
                 except OSError as error:
                     _log.warning("no metrics on port %d (%s): set KENNEL_METRICS_PORT", port, error.strerror)
             yield
-        finally:
-            await runner.cleanup()
-
-    async def _page(self, request: web.Request) -> web.Response:
-        self._count()
-        body, headers = generate_latest(self.registry), {"Content-Type": CONTENT_TYPE_LATEST}
-        return web.Response(body=body, headers=headers)

@@ -44,5 +44,5 @@ def test_the_slim_images_lock_has_all_that_is_imported() -> None:
     locked = {normal(name) for name in re.findall(r"^([\w.-]+)==", LOCK.read_text(), re.MULTILINE)}
     owners = packages_distributions()
     needed = {normal(owner) for name in imported(SCRIPT) for owner in owners.get(name, [])}
-    assert {"numpy", "aiohttp", "pillow"} <= needed
+    assert {"numpy", "httptools", "pillow"} <= needed
     assert needed - {"kennel"} <= locked
