@@ -25,6 +25,8 @@ def test_ranges_choices_and_names_alone():
     assert found["optimizer"].values == ("sgd", "adamw")
     assert space("trivial_augment=true,false")["trivial_augment"].values == (True, False)
     assert not space("momentum=0..0.9")["momentum"].log, "no logarithm of 0"
+    assert space("weight_decay=0.01..0.1")["weight_decay"].log, "a factor of ten is enough"
+    assert not space("weight_decay=0.02..0.1")["weight_decay"].log
 
 
 @pytest.mark.parametrize(
@@ -35,6 +37,7 @@ def test_ranges_choices_and_names_alone():
         ("momentum", "search_space: momentum has no range of its own: write one"),
         ("momentum=", "hyperparameter momentum='': write a number"),
         ("learning_rate=0.1..0.01", "search_space: learning_rate=0.1..0.01 is empty: write the lower end first"),
+        ("learning_rate=0.1..0.1", "search_space: learning_rate=0.1..0.1 is empty: write the lower end first"),
         ("learning_rate=0.1..", "hyperparameter learning_rate='': write a number"),
         ("learning_rate=0.1..99", "hyperparameter learning_rate='99': write a number between 1e-08 and 10"),
         ("optimizer=adamw..sgd", "search_space: optimizer=adamw..sgd is a range of words: write a choice"),
