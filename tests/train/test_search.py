@@ -136,13 +136,21 @@ def test_the_record_of_a_killed_job_may_end_in_half_a_line(job):
     assert table(job)["trials"][:3] == before["trials"]
 
 
-def test_a_record_of_other_settings_is_refused(job):
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"epochs": "2"}, "its epochs was 1 and is now 2"),
+        ({"search_space": "learning_rate=0.5..1"}, f"its search_space was {SPACE} and is now learning_rate=0.5..1"),
+    ],
+)
+def test_a_record_of_other_settings_is_refused(job, other, said):
     colours(job)
-    job.configure(trials="2", search_space=SPACE, epochs="1")
+    settings = {"trials": "2", "search_space": SPACE, "epochs": "1"}
+    job.configure(**settings)
     job.main()
     shutil.rmtree(job.base / "model")
-    job.configure(trials="2", search_space=SPACE, epochs="2")
-    assert "holds checkpoints of another job, its epochs was 1 and is now 2" in job.fail()
+    job.configure(**(settings | other))
+    assert f"holds checkpoints of another job, {said}: give" in job.fail()
 
 
 def test_a_trial_that_diverges_is_marked_and_the_search_goes_on(job, capsys):
