@@ -1,15 +1,18 @@
 """What is seen from outside: Prometheus's page, read by Prometheus's own parser."""
 
+import contextlib
+import http.client
 import socket
-import urllib.request
 
 from prometheus_client.parser import text_string_to_metric_families
 
 
 def figures(port):
     """(name, labels) -> value of the page."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as page:
-        families = text_string_to_metric_families(page.read().decode())
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    with contextlib.closing(connection):
+        connection.request("GET", "/metrics")
+        families = list(text_string_to_metric_families(connection.getresponse().read().decode()))
     return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -110,7 +111,10 @@ class Job:
         with pytest.MonkeyPatch.context() as patch:
             for key, value in {**self.environ, "SAGEMAKER_BASE_DIR": str(self.base)}.items():
                 patch.setenv(key, value)
-            job.main()
+            try:
+                job.main()
+            finally:
+                urllib.request.install_opener(None)  # it would keep a proxy of this job's environment for good
 
     def fail(self) -> str:
         """The failure file of a job that must fail."""

@@ -241,13 +241,13 @@ def test_a_time_budget_ends_the_search_with_the_best_so_far(job):
     job.main()
     rows = table(job)["trials"]
     assert 1 <= len(rows) < 100
-    assert rows[-1]["reason"] in ("", "time_budget=0.02 is over")
+    assert rows[-1]["reason"].startswith(("time_budget=0.02 is over", "successive halving")) or not rows[-1]["reason"]
     assert artifact.read_manifest(job.base / "model").class_names == ("green", "red")
 
 
 def test_a_search_that_is_stopped_before_its_first_trial_is_no_hindrance_to_the_next_start(job):
     colours(job)
-    job.configure(**FINETUNE, trials="2", search="grid", search_space="learning_rate=0.03,0.04", epochs="2")
+    job.configure(**FINETUNE, trials="2", search="grid", search_space="learning_rate=0.03,0.04", epochs="1")
     code, log, _ = job.run_until("backbone: ")
     assert code == 0, log
     assert artifact.read_manifest(job.base / "model").hyperparameters["learning_rate"] == 0.02
