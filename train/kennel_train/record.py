@@ -120,7 +120,7 @@ class Record:
         """What trials.json and the report say; of trials that are under way only until the search has ended."""
         running = {} if ended else {number: (dict(t.params), Result("running")) for number, t in self._open.items()}
         made = trials.table(self._hp.search, self._space, {**self.finished(), **running})
-        rest = {"importances": self._importances(), "seconds": self.seconds}
+        rest = {"importances": self._importances() if ended else {}, "seconds": self.seconds}
         return {**made, "best": best, "own": self._own_trial(), **rest}
 
     def _rows(self, *states: TrialState) -> list[optuna.trial.FrozenTrial]:

@@ -140,6 +140,7 @@ class Search:
             elif not whole and head.going:
                 result = dataclasses.replace(result, state="pruned", reason=self._cut_short())
             self._close(head.number, head.hp, result)
+        self._write()
 
     def _alone(self, number: int, hp: Hyperparameters) -> None:
         job, cut = self._job, Cut(self._job.stop)
@@ -171,6 +172,7 @@ class Search:
         if cut.reason or (job.cluster.any(job.stop()) and result.state == "complete"):
             result = dataclasses.replace(result, state="pruned", reason=cut.reason or self._cut_short())
         self._close(number, hp, result)
+        self._write()
         if self._record and not job.stop():  # a stopped one goes on there
             self._keep_best()
 
@@ -180,7 +182,6 @@ class Search:
         self._know(number, hp, result)
         if self._record and not stopped:
             self._record.tell(number, result)
-        self._write()
         values = {metric: result.metrics[metric.name] for metric in metrics.METRICS if metric.name in result.metrics}
         about = {"trial": number, "state": result.state, "best_epoch": result.epoch, **self._shown(hp)}
         self._say("%s%s", metrics.line(values, **about), f" ({result.reason})" if result.reason else "")
