@@ -1,6 +1,6 @@
 """What a training was seen to do, as plain numbers: the rules judge it, the report draws it. Needs no torch.
 
-A `Series` is one stage of a job, or one folder that smdebug wrote; a `Machine` is the host, once a second, all job long.
+A `Series` is a stage of a job, or a folder that smdebug wrote; a `Machine` is the host, once a second, all job long.
 """
 
 from collections.abc import Iterator

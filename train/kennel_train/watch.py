@@ -1,4 +1,4 @@
-"""Whom the loop tells what it does, step by step; this one listens to nobody. `debugging` and `smdebug_hook` do more."""
+"""Whom the loop tells what it does, step by step; this one listens to nobody, `debugging` and `smdebug_hook` do."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,7 +23,7 @@ class Watch:
         """A micro-batch was seen: logits (n, classes), labels int64 (n,), both on the device."""
 
     def end(self, sums: Tensor) -> None:
-        """The optimizer has stepped and gradients are still there; `sums` is (2,): loss over all photos, their weight."""
+        """The optimizer has stepped, gradients are still there; `sums` is (2,): loss over all photos, their weight."""
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
