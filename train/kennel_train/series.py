@@ -3,6 +3,7 @@
 A `Series` is a stage of a job, or a folder that smdebug wrote; a `Machine` is the host, once a second, all job long.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,10 +22,17 @@ class Curve:
     steps: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
     limit: int = LIMIT
+    nan: int | None = field(default=None, repr=False)  # the first step with such a value, be it kept or not
+    infinite: int | None = field(default=None, repr=False)
     _every: int = field(default=1, repr=False)
     _seen: int = field(default=0, repr=False)
 
+    def __post_init__(self) -> None:
+        for step, value in zip(self.steps, self.values, strict=True):
+            self._note(step, value)
+
     def add(self, step: int, value: float) -> None:
+        self._note(step, value)
         self._seen += 1
         if (self._seen - 1) % self._every:
             return
@@ -33,6 +41,12 @@ class Curve:
         if len(self.steps) >= self.limit:
             del self.steps[1::2], self.values[1::2]
             self._every *= 2
+
+    def _note(self, step: int, value: float) -> None:
+        if self.nan is None and math.isnan(value):
+            self.nan = step
+        if self.infinite is None and math.isinf(value):
+            self.infinite = step
 
     def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """(steps (n,), values (n,))."""
@@ -91,6 +105,7 @@ class Series:
     times: dict[str, Curve] = field(default_factory=dict)  # by part of `PARTS`, seconds of each step
     seconds: dict[str, float] = field(default_factory=dict)  # by part of `PARTS`, sum over all steps
     idle: float = 0.0  # seconds since the last step ended
+    ended: bool = False  # the stage is over: no more will come
     machine: "Machine" = field(default_factory=lambda: Machine())  # while this stage ran
 
     def lost(self) -> float:
