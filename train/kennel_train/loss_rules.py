@@ -41,7 +41,7 @@ def loss_not_decreasing(
     `mode=EVAL` judges the validation loss instead, `num_steps` evaluations a block.
     """
     blocks, steps = _blocks(series, num_steps, mode)
-    if len(blocks) < 2 * _BLOCKS or not np.isfinite(blocks).all():
+    if len(blocks) < 2 * _BLOCKS:
         return None
     guess = math.log(len(series.class_names)) if len(series.class_names) > 1 else 0.0
     if blocks[-1] <= (1 - floor / 100) * max(blocks[0], guess):
