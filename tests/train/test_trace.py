@@ -175,8 +175,17 @@ def test_a_full_disk_costs_the_trace_and_not_the_job(tmp_path, said):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, ignored)
     assert files(tmp_path) == []
-    assert len(said) == 1
-    assert said[0].startswith("warning: the trace of steps 0 to 2 is left out: ")
+    why = "the profiler could not write its file: is the disk full?"
+    assert said == [f"warning: the trace of steps 0 to 2 is left out: {why}"]
+
+
+def test_a_file_that_cannot_have_its_name_leaves_nothing_behind(tmp_path, said):
+    (tmp_path / "trace-step-0-1.json.gz").mkdir()
+    trace = Trace(0, 1, tmp_path, said.append)
+    train(trace, 2)
+    assert files(tmp_path) == ["trace-step-0-1.json.gz"]
+    assert not trace.written
+    assert said[0].startswith("warning: the trace of steps 0 to 1 is left out: ")
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ class Driver:
 
     NVMLError: ClassVar = NVMLError
     here: bool = True
+    count: int = 3
     answers: int = 10**9  # so many times, then never again
     calls: list[str] = field(default_factory=list)
 
@@ -49,7 +50,7 @@ class Driver:
         self.calls.append("shutdown")
 
     def nvmlDeviceGetCount(self):  # noqa: N802
-        return 3
+        return self.count
 
     def nvmlDeviceGetHandleByIndex(self, at):  # noqa: N802
         return at
@@ -215,7 +216,7 @@ def test_a_listener_that_raises_is_left_out_and_the_sampling_goes_on(caplog):
     assert caplog.text.count("no such rule") == 1
 
 
-def test_it_may_be_closed_twice_or_unstarted_or_from_its_own_thread():
+def test_it_may_be_closed_twice_or_unstarted_or_from_its_own_thread(caplog):
     Sampler(lambda: "x").close()
     sampler = Sampler(lambda: "x", 0.01)
     sampler.on_sample = sampler.close
@@ -225,6 +226,7 @@ def test_it_may_be_closed_twice_or_unstarted_or_from_its_own_thread():
     assert not running()
     sampler.close()
     assert len(sampler.machine.at) == 1
+    assert not caplog.text
 
 
 def test_a_thread_that_hangs_does_not_hold_up_the_end(monkeypatch):
@@ -233,7 +235,7 @@ def test_a_thread_that_hangs_does_not_hold_up_the_end(monkeypatch):
 
     def hang():
         hanging.set()
-        release.wait(60)
+        release.wait(10)
 
     sampler = Sampler(lambda: "x", 0.01, on_sample=hang)
     sampler.start()
@@ -264,6 +266,11 @@ def test_a_thread_that_hangs_does_not_hold_up_the_end(monkeypatch):
 def test_gpus_are_those_that_cuda_sees(visible, busy):
     driver = Driver()
     assert gpus.used(driver, gpus.handles(driver, visible)) == [(percent, percent * 2.5) for percent in busy]
+
+
+@pytest.mark.parametrize("visible", ["", " ", "G"])
+def test_a_lone_gpu_is_hidden_too(visible):
+    assert gpus.handles(Driver(count=1), visible) == []
 
 
 def test_each_gpu_has_its_columns():

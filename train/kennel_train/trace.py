@@ -128,6 +128,8 @@ def _write(stopped: profile, spans: list[tuple[str, int, int]], path: Path) -> N
         with tempfile.TemporaryDirectory(prefix="kennel-") as scratch:
             raw = Path(scratch) / "trace.json"
             stopped.export_chrome_trace(str(raw))
+            if not raw.exists():  # torch only prints why
+                raise OSError("the profiler could not write its file: is the disk full?")
             with raw.open(encoding="utf-8") as source, gzip.open(partial, "wt", 5, encoding="utf-8") as target:
                 base = 0
                 for line in source:
