@@ -26,10 +26,17 @@ MARKED = 30  # epochs up to which each one gets a dot
 INK, MUTED, GRID, BAND = "#010101", "#020202", "#030303", "#040404"
 COLOURS = {"train:loss": "#050505", "validation:loss": "#060606", "validation:accuracy": "#060606"}
 TONES = ("#070001", "#070002", "#070003", "#070004", "#070005")  # of a search's trials, from the worst to the best
-FAILED = "#080808"
+FAILED, SURFACE = "#080808", "#080809"
+PARTS = ("#090001", "#090002", "#090003", "#090004", "#090005", "#090006")  # of a step's time, as in series.PARTS
+HEAT = ("#0a0001", "#0a0002", "#0a0003", "#0a0004", "#0a0005", "#0a0006", "#0a0007")  # of a norm, from little to much
+SHIFT = ("#0b0001", "#0b0002", "#0b0003", "#0b0004", "#0b0005", "#0b0006", "#0b0007")  # of a change, from less to more
 VARIABLES = {
+    **{tone: f"--part-{number}" for number, tone in enumerate(PARTS)},
+    **{tone: f"--heat-{number}" for number, tone in enumerate(HEAT)},
+    **{tone: f"--shift-{number}" for number, tone in enumerate(SHIFT)},
     **{tone: f"--tone-{number}" for number, tone in enumerate(TONES)},
     FAILED: "--bad",
+    SURFACE: "--surface",
     INK: "--ink",
     MUTED: "--muted",
     GRID: "--line",
@@ -104,6 +111,12 @@ def frame(axes: Axes, count: int, *, percent: bool) -> None:
         spine.set_color(GRID)
 
 
+def whole(axes: Axes, count: int) -> None:
+    """At most `count` whole numbers on the x axis, with thousands' commas."""
+    axes.xaxis.set_major_locator(MaxNLocator(count, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
 def _stages(axes: Axes, stages: list[str]) -> None:
     """A band behind every second stage and each stage's name above it; a single stage needs neither."""
     start = 0.5
@@ -136,3 +149,9 @@ def inline(figure: Figure, name: str) -> str:
     text = re.sub(r"\bid=\"|url\(#|href=\"#", lambda found: found.group() + name + "-", text)
     text = re.sub(r" font-family: [^;\"]*;", "", text)  # the page's
     return re.sub("|".join(VARIABLES), lambda found: f"var({VARIABLES[found.group()]})", text)
+
+
+def small(svg: str) -> str:
+    """Coordinates to a hundredth of a point."""
+    paths = re.compile(r' d="[^"]*"')
+    return paths.sub(lambda found: re.sub(r"(\.\d\d)\d+| *\n", r"\1", found.group()), svg)

@@ -18,7 +18,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kennel import files
-from kennel_train import plots, search_plots, search_result, search_summary, summary, wording
+from kennel_train import (
+    debug_machine,
+    debug_plots,
+    debug_result,
+    debug_summary,
+    debug_usage,
+    plots,
+    search_plots,
+    search_result,
+    search_summary,
+    summary,
+    wording,
+)
 
 HTML, JSON = "report.html", "report.json"
 TEMPLATE = "report.html.jinja"
@@ -64,6 +76,7 @@ class Report:
     versions: dict[str, str]
     mistakes_of: str = "validation"  # the split that they come from
     search: dict[str, Any] = field(default_factory=dict)  # trials.json; empty where the job was a single trial
+    debug: dict[str, Any] = field(default_factory=dict)  # rules, findings, profile; empty where nothing watched
 
 
 def write(folder: Path, report: Report) -> None:
@@ -94,11 +107,19 @@ def as_html(report: Report) -> str:
     """The page. It refers to nothing outside itself and runs no script."""
     waits, best = summary.waits(report.epochs), _best(report.epochs, report.best)
     search = search_result.read(report.search, (report.evaluation.get("validation") or {}).get("photos"))
+    debug = debug_result.read(report.debug)
+    told = debug_summary.starved(debug)
+    look_at = [
+        *debug_summary.look_at(debug, "error"),
+        *summary.look_at(report.evaluation, report.audit, [wait for wait in waits if wait.stage not in told]),
+        *search_summary.look_at(search),
+        *debug_summary.look_at(debug, "warning"),
+    ]
     return _environment().get_template(TEMPLATE).render(
         report=report,
         chief=summary.chief(report.evaluation),
         splits={split: _split(row) for split, row in report.evaluation.items()},
-        look_at=[*summary.look_at(report.evaluation, report.audit, waits), *search_summary.look_at(search)],
+        look_at=look_at,
         curves=_curves(report.epochs, best),
         best=best,
         waits=[(wait, summary.waiting(wait)) for wait in waits],
@@ -107,6 +128,12 @@ def as_html(report: Report) -> str:
         search_summary=search_summary,
         search_plots=search_plots,
         trials_shown=TRIALS,
+        debug=debug,
+        debug_summary=debug_summary,
+        debug_usage=debug_usage,
+        debug_pictures=debug_plots.pictures,
+        debug_machine=lambda given: debug_machine.panels(given.machine),
+        layers_shown=debug_summary.LAYERS,
         interval=summary.interval,
         calibration=summary.calibration,
         shown=SHOWN,

@@ -79,7 +79,7 @@ def _across(search: Search) -> str:
             canvas.plot(*lines[0], color=plots.INK, linewidth=2.2, marker="o", markersize=6, zorder=4, clip_on=False)
         for one, row in zip(shown, rows, strict=True):
             _rule(canvas, one, row, one.said(best[one.name]) if one.name in best else "")
-        return _small(plots.inline(figure, "across"))
+        return plots.small(plots.inline(figure, "across"))
 
 
 def _places(axes: Sequence[Axis], trial: Trial, rank: float) -> list[float]:
@@ -139,7 +139,7 @@ def _curves(search: Search) -> str:
             epochs = [row.get("epoch") for row in search.best.row["curve"]]
             if (epoch := search.best.row.get("epoch")) in epochs:
                 plots.ring(axes, epochs.index(epoch) + 1, search.best.value)
-        return _small(plots.inline(figure, "curves"))
+        return plots.small(plots.inline(figure, "curves"))
 
 
 def _curve(rows: Sequence[Any], search: Search) -> Line:
@@ -174,9 +174,3 @@ def _draw(axes: Axes, lines: Sequence[Line], **how: Any) -> None:
     if lines:
         xs, ys = ([*chain.from_iterable([*line[way], math.nan] for line in lines)] for way in (0, 1))
         axes.plot(xs, ys, **({"linewidth": 1.2, "alpha": 0.8} | how))
-
-
-def _small(svg: str) -> str:
-    """Coordinates to a hundredth of a point."""
-    paths = re.compile(r' d="[^"]*"')
-    return paths.sub(lambda found: re.sub(r"(\.\d\d)\d+| *\n", r"\1", found.group()), svg)
