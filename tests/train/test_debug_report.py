@@ -302,8 +302,7 @@ def test_few_parameters_are_lines_and_a_network_is_a_map_with_its_modules_names(
     assert whole.gradients
     assert whole.gradients.map
     found = labels(whole.gradients.svg)
-    assert [name for name in found if name[0].isalpha()] == ["step", "layer1.0", "layer1.1", "layer2.0", "layer2.1",
-        "layer3.0", "layer3.1", "head", "conv1"] or {"head", "layer1.0", "layer3.1"} <= set(found)  # fmt: skip
+    assert set(found) >= {"layer1.0", "layer1.1", "layer2.0", "layer2.1", "layer3.0", "layer3.1", "head"}
     assert not [name for name in found if "backbone" in name]
 
 

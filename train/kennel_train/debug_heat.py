@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -138,8 +139,10 @@ def _runs(axes: Axes, on: NDArray[np.bool_], edges: Numbers, color: str, thick: 
     gap = np.full(len(rows), np.nan)
     xs = np.column_stack([edges[starts], edges[stops], gap]).ravel()
     ys = np.column_stack([rows + 0.5, rows + 0.5, gap]).ravel()
-    # A little thicker than a row: no seam shows between two.
-    (line,) = axes.plot(xs, ys, color=color, linewidth=1.04 * thick, solid_capstyle="butt")
+    # A little thicker than a row: no seam shows between two. Striped: no colour alone says that a cell is broken.
+    style = (0, (3 / thick, 1.2 / thick)) if color == plots.FAILED else "solid"
+    how: dict[str, Any] = {"linestyle": style, "solid_capstyle": "butt", "dash_capstyle": "butt"}
+    (line,) = axes.plot(xs, ys, color=color, linewidth=1.04 * thick, **how)
     line.get_path().should_simplify = False
 
 

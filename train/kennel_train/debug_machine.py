@@ -114,8 +114,7 @@ def _bands(axes: Axes, machine: Machine, by: float) -> None:
     for at, (name, start, end) in enumerate(bands(machine)):
         if at % 2:
             axes.axvspan(start / by, end / by, color=plots.BAND, linewidth=0, zorder=0)
-        half = LETTER * len(name) / 2 / points
-        middle = (start + end) / 2
-        if NAME.fullmatch(name.replace(" ", "_")) and middle - half >= start and middle + half <= end:
+        middle, wide = (start + end) / 2, LETTER * len(name) / points
+        if wide <= end - start and NAME.fullmatch(name.replace(" ", "_")):
             axes.text(middle / by, 1.03, name, transform=axes.get_xaxis_transform(), ha="center", color=plots.MUTED,
                       clip_on=False, parse_math=False)  # fmt: skip

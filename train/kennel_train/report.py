@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kennel import files
+from kennel_train import plots  # before all that draw: it quiets matplotlib's import
+
+# isort: split
 from kennel_train import (
     debug_machine,
     debug_plots,
     debug_result,
     debug_summary,
     debug_usage,
-    plots,
     search_plots,
     search_result,
     search_summary,
@@ -108,18 +110,11 @@ def as_html(report: Report) -> str:
     waits, best = summary.waits(report.epochs), _best(report.epochs, report.best)
     search = search_result.read(report.search, (report.evaluation.get("validation") or {}).get("photos"))
     debug = debug_result.read(report.debug)
-    told = debug_summary.starved(debug)
-    look_at = [
-        *debug_summary.look_at(debug, "error"),
-        *summary.look_at(report.evaluation, report.audit, [wait for wait in waits if wait.stage not in told]),
-        *search_summary.look_at(search),
-        *debug_summary.look_at(debug, "warning"),
-    ]
     return _environment().get_template(TEMPLATE).render(
         report=report,
         chief=summary.chief(report.evaluation),
         splits={split: _split(row) for split, row in report.evaluation.items()},
-        look_at=look_at,
+        look_at=_look_at(report, waits, search, debug),
         curves=_curves(report.epochs, best),
         best=best,
         waits=[(wait, summary.waiting(wait)) for wait in waits],
@@ -141,6 +136,19 @@ def as_html(report: Report) -> str:
         epochs_shown=EPOCHS,
         cells_shown=CELLS,
     )  # fmt: skip
+
+
+def _look_at(
+    report: Report, waits: Sequence[summary.Wait], search: search_result.Search | None, debug: debug_result.Debug | None
+) -> list[str]:
+    """What deserves a look: first what makes the model wrong, last what a rule merely warns of."""
+    told = debug_summary.starved(debug)
+    return [
+        *debug_summary.look_at(debug, "error"),
+        *summary.look_at(report.evaluation, report.audit, [wait for wait in waits if wait.stage not in told]),
+        *search_summary.look_at(search),
+        *debug_summary.look_at(debug, "warning"),
+    ]
 
 
 def _environment() -> Environment:
