@@ -50,7 +50,8 @@ def run(program: str, layout: Layout, stop: Callable[[], bool]) -> None:
         ScriptError: it ended with another exit code than 0.
     """
     env = environment.Environment()
-    args, variables = env.to_cmd_args(), env.to_env_vars() | _rendezvous(env) | {"PYTHONUNBUFFERED": "1"}
+    own = _rendezvous(env) | _smdebug(layout) | {"PYTHONUNBUFFERED": "1"}
+    args, variables = env.to_cmd_args(), env.to_env_vars() | own
     kind = _kind(env.additional_framework_parameters)
     for folder in (env.model_dir, env.output_data_dir):  # SageMaker makes them, whoever mounts photos by hand does not
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -75,6 +76,19 @@ def _rendezvous(env: Any) -> dict[str, str]:
     else:
         found["NCCL_SOCKET_IFNAME"] = env.network_interface_name
     return found
+
+
+def _smdebug(layout: Layout) -> dict[str, str]:
+    """What `import smdebug` in a script needs, where the job has a configuration of SageMaker Debugger's hook.
+
+    The protobuf of today refuses smdebug's messages in its C implementation (`smdebug_messages`).
+    """
+    hook, profiler = (layout.config / f"{name}.json" for name in ("debughookconfig", "profilerconfig"))
+    if not hook.exists():
+        return {}
+    found = {"SMDEBUG_CONFIG_FILE_PATH": str(hook), "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"}
+    found["USE_SMDEBUG"] = "1"  # the image says 0, for jobs without one
+    return found | ({"SMPROFILER_CONFIG_PATH": str(profiler)} if profiler.exists() else {})
 
 
 def _kind(asked: Mapping[str, Any]) -> runner.RunnerType:
