@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -427,6 +429,57 @@ def test_only_the_first_rank_writes_unless_all_are_asked_for(layout: Layout) -> 
     hook = hooked(layout, collections("losses", include_workers="all"), cluster=second)
     assert hook is not None
     hook.close()
+
+
+RANK = """
+import sys, torch, torch.distributed as dist
+from pathlib import Path
+from torch import nn
+from kennel.layout import Layout
+from kennel_train import smdebug_hook
+from kennel_train.cluster import Cluster
+
+base, rank = Path(sys.argv[1]), int(sys.argv[2])
+dist.init_process_group("gloo", init_method=f"file://{base}/meeting", rank=rank, world_size=2)
+layout = Layout(base)
+config = layout.config / "debughookconfig.json"
+hook = smdebug_hook.open(config, layout, cluster=Cluster(rank, 2, rank, 2), strict=True)
+net = nn.Linear(1, 1)
+nn.init.constant_(net.weight, rank)
+watch = hook.stage(net)
+for step in range(2):
+    watch.begin(step)
+    watch.end(torch.ones(2))
+watch.close()
+hook.close()
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+def test_every_rank_writes_its_own_tensors_where_all_are_asked_for(layout: Layout) -> None:
+    asked = collections("weights", "losses", include_workers="all")
+    with opened(layout, asked) as hook:  # an earlier job, of one
+        net = Net()
+        train(net, hook.stage(net), range(4))
+    command = [sys.executable, "-W", "error::UserWarning", "-c", RANK, str(layout.base)]
+    ranks = [subprocess.Popen([*command, str(rank)], stderr=subprocess.PIPE, text=True) for rank in range(2)]
+    said = [rank.communicate(timeout=120)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], said
+    found = trial(layout)
+    assert found.workers() == ["worker_0", "worker_1"]
+    assert found.steps() == [0, 1]
+    for rank in range(2):
+        assert found.tensor("Linear_weight").value(1, worker=f"worker_{rank}") == rank
+
+
+def test_tensorboard_files_are_written_where_asked_for(layout: Layout) -> None:
+    config = collections("weights", "losses", export_tensorboard="true")
+    config["HookParameters"]["tensorboard_dir"] = "/opt/ml/output/tensorboard"
+    with opened(layout, config) as hook:
+        net = Net()
+        train(net, hook.stage(net), range(2))
+    assert list((layout.base / "output" / "tensorboard").rglob("*tfevents*"))
 
 
 def test_a_profiler_configuration_gives_a_timeline_and_is_not_evaluated(layout: Layout, tmp_path: Path) -> None:

@@ -95,11 +95,11 @@ class JobHook:
     def close(self) -> None:
         """The job is over; called once."""
         self.unhook()
-        if self.writer:
-            with self.guard():
-                self.writer.close()
-        self.writer = None
-        self._scratch.close()
+        with self._scratch:
+            if self.writer:
+                with self.guard():
+                    self.writer.close()
+            self.writer = None
 
 
 class TensorHook(Watch):
@@ -127,7 +127,7 @@ class TensorHook(Watch):
                     self._listen(writer, saved)
 
     def lap(self, part: str) -> None:
-        if writer := self._job.writer:
+        if (writer := self._job.writer) and writer.profiled:
             with self._job.guard():
                 writer.lap(part)
 

@@ -96,10 +96,13 @@ class Writer(Hook):  # type: ignore[misc]
         self.export_collections()
         self.exported_collections = True
 
+    @property
+    def profiled(self) -> bool:
+        """Whether there is a timeline."""
+        return bool(self.profiler_config_parser.profiling_enabled)
+
     def lap(self, part: str) -> None:
-        """A line for the profiler's timeline, where there is one: since the last was `part` of `series.PARTS`."""
-        if not self.profiler_config_parser.profiling_enabled:
-            return
+        """A line for the profiler's timeline: what happened since the last was `part` of `series.PARTS`."""
         at, self._at = self._at, time.time()
         number = str(self.mode_steps[self.mode])
         phase = _PHASES.get(part, part)
