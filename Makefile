@@ -40,7 +40,7 @@ PYTEST = bin/python -m pytest
 NO_TESTS = || [ $$? -eq 5 ]
 
 .PHONY: help demo venv build build-serve-cpu push train-local tune-local serve-local test test-core test-launch test-other \
-	test-unit soak bench-train bench-tune bench-serve check check-arm lock docs clean .data .data-named
+	test-unit soak bench-train bench-tune bench-debug bench-serve check check-arm lock docs clean .data .data-named
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
@@ -113,6 +113,9 @@ bench-train: $(VENV)/.ready ## training beside the classic torchvision loop [PAR
 
 bench-tune: $(VENV)/.ready ## a search of 20 trials in one job beside one trial, and beside 20 jobs [ROUNDS=3]
 	$(VENV)/bin/python tests/bench/tune.py $(if $(ROUNDS),--rounds $(ROUNDS))
+
+bench-debug: $(VENV)/.ready ## what rules and profiler add to a training step [PAIRS=220]
+	$(VENV)/bin/python tests/bench/debug.py $(if $(PAIRS),--pairs $(PAIRS))
 
 bench-serve: $(VENV)/.bench ## the endpoint beside the stock stack, FastAPI, LitServe [PARTS='cold resnet50 lite0 large health'] [ROUNDS=3]
 	$(VENV)/bin/python tests/bench/serve.py $(PARTS) $(if $(ROUNDS),--rounds $(ROUNDS))

@@ -143,10 +143,25 @@ class Hyperparameters:
     time_budget: float = _row(
         0.0, "minutes after which a search ends with the best that it has; 0: unlimited", low=0.0, high=100_000.0
     )
+    rules: str = _row(
+        "all",
+        "the rules that watch the training: `all`, `none`, or by name, with changed parameters: "
+        "`exploding_tensor overfit:patience=3`",
+    )
+    on_rule: str = _row(
+        "warn",
+        "a rule that fires is told in the log and the report; `stop`: it ends the training, too",
+        choices=("warn", "stop"),
+    )
+    profile: bool = _row(True, "measure what each step's time goes to, and the machine once a second")
+    profile_steps: str = _row("", "steps to record with torch.profiler, `20-24`, for Perfetto or chrome://tracing")
+    debug: bool = _row(False, "save tensors with smdebug even where the job has no DebugHookConfig")
+    debug_strict: bool = _row(False, "an error in smdebug fails the job, instead of a warning and no more tensors")
 
 
 TABLE: dict[str, Rule] = {f.name: f.metadata["rule"] for f in dataclasses.fields(Hyperparameters)}
 OF_A_SEARCH = ("trials", "search", "search_space", "time_budget")  # a single trial knows nothing of them
+OF_WATCHING = ("rules", "on_rule", "profile", "profile_steps", "debug", "debug_strict")  # they change no weight
 TYPES: dict[str, type] = {name: type(getattr(Hyperparameters, name)) for name in TABLE}
 
 

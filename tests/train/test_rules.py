@@ -85,7 +85,7 @@ def test_no_rule_fires_on_it_at_any_time_while_it_runs():
 def test_next_to_nothing_is_judged_by_no_rule(value, ended):
     series = Series(ended=ended, seen=Seen(np.zeros(2, np.int64), np.zeros(2, np.int64)))
     if value is not None:
-        series.evaluated = [Evaluated(0, value, value, value)]
+        series.evaluated = [Evaluated(0, value, value if math.isfinite(value) else 0.7, value)]
         series.gradient_spread = {"a": curve([value])}
         series.times = {"data wait": curve([value])}
         series.machine = Machine([1.0], ["probe"], [value], gpu=[[value]], gpu_memory=[[value]])
@@ -159,6 +159,11 @@ def test_exploding_tensor(where, value, only_nan, fires):
     if found:
         assert (found.step, found.severity) == (6, "error")
         assert ("the loss" if where == "loss" else "head.weight") in found.what
+
+
+def test_exploding_tensor_sees_a_validation_loss_that_explodes_alone():
+    series = Series(evaluated=[Evaluated(4, 0.5, 0.6), Evaluated(9, 1e20, math.nan), Evaluated(14, 1e20, math.nan)])
+    assert fired("exploding_tensor", series).step == 9
 
 
 def test_exploding_tensor_remembers_a_point_that_was_thinned_out():

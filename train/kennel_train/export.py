@@ -73,16 +73,20 @@ def export(
                 verdict = quantization.attempt(partial / ONNX, partial / INT8, int8)
             manifest = dataclasses.replace(manifest, int8=dataclasses.asdict(verdict))
         files = {name: file_hash(partial / name) for name in (WEIGHTS, ONNX, INT8) if (partial / name).exists()}
-        versions = {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
         for name in files:
             (partial / name).replace(folder / name)
         if INT8 not in files:
             (folder / INT8).unlink(missing_ok=True)  # of an earlier export
-        manifest = dataclasses.replace(manifest, files=files, versions=versions)
+        manifest = dataclasses.replace(manifest, files=files, versions=versions())
         artifact.write_manifest(folder, manifest)
         return manifest
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of what a model depends on, by package."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
 
 def _onnx(classifier: Classifier, sample: Tensor, path: Path) -> None:

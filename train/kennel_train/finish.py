@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ class Ending:
     audit: dict[str, Any]
     root: Path  # of the channels
     layout: Layout
-    search: dict[str, Any]  # the table of trials; empty where there was one only
+    debug: Callable[[], dict[str, Any]]  # what was seen of the training, for the report
+    search: dict[str, Any] = dataclasses.field(default_factory=dict)  # the table of trials; empty where there was one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,6 +193,7 @@ def _report(
         mistakes_of=split,
         versions=manifest.versions,
         search=ending.search,
+        debug=ending.debug(),
     )
     report.write(ending.layout.output_data, made)
 
@@ -198,6 +201,8 @@ def _report(
 def _outcome(job: Job, trained: Trained) -> str:
     if job.stop():
         return f"stopped early: SIGTERM came, after {len(trained.rows)} epochs"
+    if job.debugger and job.debugger.reason:
+        return f"stopped early: {job.debugger.reason}"
     last = trained.rows[-1]["stage"]
     ran = sum(row["stage"] == last for row in trained.rows)
     planned = job.hp.probe_epochs if last == "probe" and job.hp.strategy != "probe" else job.hp.epochs

@@ -4,6 +4,7 @@ The one place of the training side that reads the environment, and the one bound
 imported late: it takes seconds, in which SIGTERM must already be heard and which a user's script need not wait for.
 """
 
+import functools
 import logging
 import os
 import signal
@@ -102,7 +103,21 @@ def _train(layout: Layout, root: Path, stop: Stop, cluster: "Cluster") -> None:
         compat=os.environ.get("KENNEL_CUDA_COMPAT_CHOICE", ""),
         name=os.environ.get("TRAINING_JOB_NAME", "kennel"),
         cluster=cluster,
+        give_up=functools.partial(_give_up, layout),
+        visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
     )
+
+
+def _give_up(layout: Layout, reason: str) -> None:
+    """End this process from another thread than the one that stands still, with the reason where it is looked for."""
+    if "RANK" in os.environ:
+        from kennel_train import ranks
+
+        ranks.leave_reason(reason, RuntimeError(reason))
+    else:
+        files.put(layout.failure, reason)
+    sys.stdout.flush()
+    os._exit(1)
 
 
 def _rank() -> int:

@@ -23,6 +23,7 @@ from kennel_train.cluster import Cluster
 from kennel_train.device import Device
 from kennel_train.inputs import Index, Inputs
 from kennel_train.progress import Best, Hooks, Plan, Run
+from kennel_train.watch import NOBODY, Watch
 
 
 class DivergedError(UserError):
@@ -59,7 +60,7 @@ def fit(
     while run.epoch <= plan.epochs and not (hp.patience and run.stale >= hp.patience):
         started, waited, begun = time.monotonic(), train.waited, run.step
         rate = run.schedule.get_last_lr()[-1]
-        for stopped in _steps(run, train, hp, device, cluster, plan, hooks.hurry if late else hooks.stop):
+        for stopped in steps(run, train, hp, device, cluster, plan, hooks.watch, hooks.hurry if late else hooks.stop):
             if stopped:
                 break
             if time.monotonic() - saved > 60 * hp.checkpoint_minutes and run.step < run.steps:
@@ -75,7 +76,7 @@ def fit(
         row = {"learning_rate": rate, "seconds": seconds}
         row["photos_per_second"] = train.total * (run.step - begun) / run.steps / seconds
         row["waited"] = (train.waited - waited) / seconds
-        hooks.on_epoch_end(*close_epoch(run, plan, row, validation, device, cluster))
+        hooks.on_epoch_end(*close_epoch(run, plan, row, validation, device, cluster, hooks.watch))
         if interrupted:
             break
         if not late:
@@ -84,13 +85,18 @@ def fit(
     return run
 
 
-def evaluate(module: nn.Module, split: Inputs, device: Device, cluster: Cluster) -> tuple[float, float]:
+def evaluate(
+    module: nn.Module, split: Inputs, device: Device, cluster: Cluster, watch: Watch = NOBODY
+) -> tuple[float, float]:
     """(mean cross-entropy in nats, accuracy 0–1) of a module on a split, over all ranks."""
     sums = torch.zeros(3, dtype=torch.float64)
-    for logits, labels in logits_of(module, split, device):
-        loss = cross_entropy(logits, labels, reduction="sum")
-        hits = (logits.argmax(1) == labels).sum()
-        sums += torch.stack([loss.double(), hits.double(), torch.tensor(len(labels), device=loss.device)]).cpu()
+    with watch.evaluating():
+        for logits, labels in logits_of(module, split, device):
+            losses = cross_entropy(logits, labels, reduction="none")
+            watch.evaluated(losses)
+            hits = (logits.argmax(1) == labels).sum()
+            count = torch.tensor(len(labels), device=losses.device)
+            sums += torch.stack([losses.double().sum(), hits.double(), count]).cpu()
     loss, hits, count = cluster.sum(sums).tolist()
     return loss / count, hits / count
 
@@ -103,13 +109,14 @@ def logits_of(module: nn.Module, split: Inputs, device: Device) -> Iterator[tupl
             yield module(inputs).float(), labels
 
 
-def _steps(
+def steps(
     run: Run,
     train: Inputs,
     hp: Hyperparameters,
     device: Device,
     cluster: Cluster,
     plan: Plan,
+    watch: Watch,
     stop: Callable[[], bool],
 ) -> Iterator[bool]:
     """The steps that are left of the running epoch; after each, whether the job is to stop.
@@ -126,17 +133,25 @@ def _steps(
             yield True
             return
         torch.manual_seed(hash((hp.seed, run.epoch, run.step, cluster.rank)) % 2**63)  # for dropout
+        watch.begin((plan.before + run.epoch - 1) * run.steps + run.step)
         run.optimizer.zero_grad(set_to_none=True)
         sums = torch.zeros(2, device=device.torch)
         for _ in cuts:
             inputs, labels = next(batches)
+            watch.lap("data wait")
             with torch.autocast(device.torch.type, torch.bfloat16, enabled=device.bf16):
                 logits = run.module(inputs)
             loss, weight = recipe.loss_sum(logits, labels, weights, hp.label_smoothing)
+            watch.lap("forward")
             loss.backward()  # type: ignore[no-untyped-call]
+            watch.lap("backward")
+            watch.batch(logits.detach(), labels)
             sums += torch.stack([loss.detach(), weight])
         stopped = share(run.module, sums, cluster, stop() if cluster.world > 1 else False)
+        watch.lap("other")
         update(run, hp, sums)
+        watch.lap("optimizer")
+        watch.end(sums)
         yield stopped
 
 
@@ -197,7 +212,13 @@ def _cut(part: Index, size: int) -> list[Index]:
 
 
 def close_epoch(
-    run: Run, plan: Plan, row: dict[str, Any], validation: Inputs, device: Device, cluster: Cluster
+    run: Run,
+    plan: Plan,
+    row: dict[str, Any],
+    validation: Inputs,
+    device: Device,
+    cluster: Cluster,
+    watch: Watch = NOBODY,
 ) -> tuple[dict[str, Any], dict[Metric, float]]:
     """Judge the epoch, note it, keep it where it is the best, and stand at the start of the next one.
 
@@ -207,7 +228,7 @@ def close_epoch(
     Raises:
         DivergedError: the loss is no number any more.
     """
-    values = _epoch_values(run, validation, device, cluster)
+    values = _epoch_values(run, validation, device, cluster, watch)
     row = {"stage": plan.stage, "epoch": plan.before + run.epoch, "stage_epoch": run.epoch, **row}
     row |= {metric.name: value for metric, value in values.items()}
     run.rows.append(row)
@@ -220,10 +241,11 @@ def close_epoch(
     return row, values
 
 
-def _epoch_values(run: Run, validation: Inputs, device: Device, cluster: Cluster) -> dict[Metric, float]:
-    loss, accuracy = evaluate(run.judged, validation, device, cluster)
+def _epoch_values(run: Run, validation: Inputs, device: Device, cluster: Cluster, watch: Watch) -> dict[Metric, float]:
+    loss, accuracy = evaluate(run.judged, validation, device, cluster, watch)
     values = {metrics.VALIDATION_LOSS: loss, metrics.VALIDATION_ACCURACY: accuracy}
     total, weight = run.sums.tolist()
+    watch.epoch(total / weight if weight else None, loss)
     if not weight:
         return values
     if not (math.isfinite(total) and math.isfinite(loss)):

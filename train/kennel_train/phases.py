@@ -15,6 +15,11 @@ class Phases:
         self._open: list[str] = []
         self._since = time.monotonic()
 
+    @property
+    def now(self) -> str:
+        """The phase that is open."""
+        return self._open[-1] if self._open else "start"
+
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         self._charge()
@@ -29,6 +34,5 @@ class Phases:
     def _charge(self) -> None:
         """Give the time since the last change to the phase that was open."""
         now = time.monotonic()
-        name = self._open[-1] if self._open else "start"
-        self.seconds[name] += now - self._since
+        self.seconds[self.now] += now - self._since
         self._since = now

@@ -14,6 +14,7 @@ from kennel.metrics import Metric
 from kennel_train import recipe
 from kennel_train.device import Device
 from kennel_train.inputs import Inputs
+from kennel_train.watch import NOBODY, Watch
 
 
 @dataclass
@@ -64,6 +65,7 @@ class Hooks:
     hurry: Callable[[], bool]  # whether a job that was stopped before its first step has used up its time
     save: Callable[[dict[str, Any]], None]
     on_epoch_end: Callable[[dict[str, Any], dict[Metric, float]], None]
+    watch: Watch = NOBODY
 
 
 class Run:

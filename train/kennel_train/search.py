@@ -42,7 +42,8 @@ class Search:
             scratch: a folder of this process's own.
             output: where the table of trials is written.
         """
-        self._job, self._space, self._identity, self._output = job, space, dict(identity), output
+        self._job, self._debugger = dataclasses.replace(job, debugger=None), job.debugger  # it watches the model only
+        self._space, self._identity, self._output = space, dict(identity), output
         self._initial = {key: value.cpu().clone() for key, value in job.classifier.state_dict().items()}
         self._photos = len(job.splits.parts["train"].photos)
         self._judges = len(job.splits.parts["validation"].photos)
@@ -77,7 +78,8 @@ class Search:
             settings = " ".join(f"{name}={value}" for name, value in self._shown(hp).items())
             self._say("best trial: %d of %d, %s", number, self._job.hp.trials, settings)
         self._job.classifier.load_state_dict(self._initial)
-        job = dataclasses.replace(self._job, hp=hp, checkpoints=self._checkpoints(number, hp))
+        checkpoints = self._checkpoints(number, hp)
+        job = dataclasses.replace(self._job, hp=hp, checkpoints=checkpoints, debugger=self._debugger)
         trained = stages.train(dataclasses.replace(job, stop=stop))
         table = self._write(ended=True)
         if self._record:

@@ -104,8 +104,9 @@ class Series:
     seen: Seen | None = None
     times: dict[str, Curve] = field(default_factory=dict)  # by part of `PARTS`, seconds of each step
     seconds: dict[str, float] = field(default_factory=dict)  # by part of `PARTS`, sum over all steps
+    slowest: list[tuple[float, int, dict[str, float]]] = field(default_factory=list)  # (seconds, step, by part), a few
     idle: float = 0.0  # seconds since the last step ended
-    ended: bool = False  # the stage is over: no more will come
+    ended: bool = False  # the stage is over: what waits for more may judge by what there is
     machine: "Machine" = field(default_factory=lambda: Machine())  # while this stage ran
 
     def lost(self) -> float:

@@ -1,7 +1,9 @@
 """The strategies: a probe on features, a fine-tune on crops, one after the other, from wherever a checkpoint stands."""
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +15,14 @@ from kennel.metrics import Metric
 from kennel_train import features, loop, memory, recipe
 from kennel_train.checkpoint import Checkpoints
 from kennel_train.cluster import Cluster
+from kennel_train.debugging import Debugger
 from kennel_train.device import Device
 from kennel_train.inputs import Features, Inputs, Photos
 from kennel_train.phases import Phases
 from kennel_train.progress import Best, Hooks, Plan, Run
 from kennel_train.splits import Part, Splits
 from kennel_train.stop import Stop, grace
+from kennel_train.watch import NOBODY, Watch
 
 log = logging.getLogger("kennel")
 _STAGES = {"probe": ["probe"], "finetune": ["finetune"], "probe-then-finetune": ["probe", "finetune"]}
@@ -40,6 +44,11 @@ class Job:
     phases: Phases
     on_epoch_end: Callable[[dict[str, Any], dict[Metric, float]], None]
     extracted: dict[str, Features] = field(default_factory=dict)  # by split: trials share them
+    debugger: Debugger | None = None  # watches the training; of a search, the model's and no trial's
+
+    def over(self) -> bool:
+        """Whether this process wants the training to end: the job was asked to, or a rule fired that ends it."""
+        return self.stop() or (self.debugger is not None and self.debugger.stop())
 
 
 @dataclass
@@ -76,7 +85,7 @@ def train(job: Job) -> Trained:
             job.classifier.head.load_state_dict(run.best.state)
             whole = {key: value.cpu().clone() for key, value in job.classifier.state_dict().items()}
             done.best = Best(stage, run.best.epoch, run.best.values, whole)
-        if job.cluster.any(job.stop()):
+        if job.cluster.any(job.over()):
             break
     job.classifier.load_state_dict(done.best.state)
     return done
@@ -137,12 +146,13 @@ def _fit(
             with job.phases("checkpoints"):
                 job.checkpoints.save({"stage": stage, "rows_before": before, "micro_batch": micro_batch, "run": run})
 
-    hooks = Hooks(job.stop, grace(job.stop), save, job.on_epoch_end)
     plan = Plan(stage, epochs, len(before), micro_batch, class_weights(job), job.pretrained)
-    with job.phases(stage):
+    train = done.inputs["train"]
+    with job.phases(stage), _watched(job, stage, module, train) as watch:
+        hooks = Hooks(job.over, grace(job.stop), save, job.on_epoch_end, watch)
         return loop.fit(
             module,
-            done.inputs["train"],
+            train,
             done.inputs["validation"],
             job.hp,
             job.device,
@@ -152,6 +162,24 @@ def _fit(
             done.best,
             state["run"] if state else None,
         )
+
+
+@contextmanager
+def _watched(job: Job, stage: str, module: torch.nn.Module, train: Inputs) -> Iterator[Watch]:
+    """Whoever watches this stage.
+
+    Raises:
+        DivergedError: the stage's own, with what a rule had found before.
+    """
+    if not job.debugger:
+        yield NOBODY
+        return
+    steps, loaders = math.ceil(train.total / job.hp.batch_size), job.device.threads
+    try:
+        with job.debugger.stage(stage, module, train, steps, pretrained=job.pretrained, loaders=loaders) as watch:
+            yield watch
+    except loop.DivergedError as error:
+        raise loop.DivergedError(f"{error}; {job.debugger.reason}" if job.debugger.reason else str(error)) from None
 
 
 def class_weights(job: Job) -> torch.Tensor:

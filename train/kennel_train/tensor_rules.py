@@ -62,12 +62,14 @@ def vanishing_gradient(
 def exploding_tensor(series: Series, *, only_nan: bool = False) -> Fired | None:
     """The loss, a gradient or a weight is no number any more (nan), or infinite.
 
-    AWS's, on the loss and the means of absolute values of all gradients and weights, which are nan or infinite where
+    AWS's, on the losses and the means of absolute values of all gradients and weights, which are nan or infinite where
     an element is. `only_nan`: infinite ones are allowed.
     """
     curves = [("the loss", series.loss)]
     curves += [(f"the gradient of {name}", tensors.mean_abs) for name, tensors in series.gradients.items()]
     curves += [(f"the weight {name}", tensors.mean_abs) for name, tensors in series.weights.items()]
+    judged = [(row.step, row.validation_loss) for row in series.evaluated]
+    curves.append(("the validation loss", Curve([step for step, _ in judged], [loss for _, loss in judged])))
     found = {name: at for name, curve in curves if (at := _exploded(curve, only_nan)) is not None}
     if not found:
         return None
@@ -126,10 +128,11 @@ def poor_weight_initialization(
 
 
 def _spread(series: Series, threshold: float, distribution_range: float) -> str:
-    """What is wrong with the first steps' activations or gradients; empty: nothing."""
-    variances = {
-        name: sum(curve.values) / len(curve.values) for name, curve in series.activation_variance.items() if curve
-    }
+    """What is wrong with the first step's activations or gradients; empty: nothing.
+
+    The first step's alone are of the weights as they were initialized: a learning rate too high spoils the next.
+    """
+    variances = {name: curve.values[0] for name, curve in series.activation_variance.items() if curve}
     dead = [name for name, variance in variances.items() if not (math.isfinite(variance) and variance > 0)]
     if dead:
         return f"nothing that is alive reaches {_listed(dead)} (variance 0, or no number)"
@@ -138,7 +141,7 @@ def _spread(series: Series, threshold: float, distribution_range: float) -> str:
     if variances and max(variances.values()) > threshold * min(variances.values()):
         ratio = max(variances.values()) / min(variances.values())
         return f"what activations take in varies {figure(round(ratio))} times as much in some layers as in others"
-    spreads = [curve.values[-1] for curve in series.gradient_spread.values() if curve]
+    spreads = [curve.values[0] for curve in series.gradient_spread.values() if curve]
     if spreads and max(spreads) < distribution_range:
         return f"gradients of all layers lie within {figure(max(spreads))}"
     return ""

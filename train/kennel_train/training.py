@@ -4,7 +4,8 @@ import dataclasses
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +14,37 @@ import torch
 from kennel import backbones, hyperparameters, metrics, search_space
 from kennel.backbones import Backbone, Classifier
 from kennel.errors import UserError
-from kennel.hyperparameters import Hyperparameters
+from kennel.hyperparameters import Hyperparameters, Tuning
 from kennel.layout import Layout
 from kennel.metrics import Metric
 from kennel.photos import SPLITS
-from kennel_train import audit, data, device, earlier, features, finish, hooks, stages
+from kennel_train import audit, data, device, earlier, features, finish, hooks, observers, post_mortem, stages
 from kennel_train.checkpoint import Checkpoints
 from kennel_train.cluster import Cluster
 from kennel_train.data import Channels
 from kennel_train.device import Device
 from kennel_train.earlier import Earlier
 from kennel_train.finish import Ending
+from kennel_train.observers import observing
 from kennel_train.phases import Phases
 from kennel_train.splits import Splits
-from kennel_train.stages import Job
+from kennel_train.stages import Job, Trained
 from kennel_train.stop import Stop, grace
 
 log = logging.getLogger("kennel")
 
 
-def run(layout: Layout, root: Path, stop: Stop, weights: Path | None, compat: str, name: str, cluster: Cluster) -> None:
+def run(
+    layout: Layout,
+    root: Path,
+    stop: Stop,
+    weights: Path | None,
+    compat: str,
+    name: str,
+    cluster: Cluster,
+    give_up: Callable[[str], None],
+    visible: str | None,
+) -> None:
     """The whole job.
 
     Args:
@@ -41,6 +53,8 @@ def run(layout: Layout, root: Path, stop: Stop, weights: Path | None, compat: st
         weights: a folder of pretrained weights that the image carries, or None.
         compat: the entry point's CUDA compatibility choice in words, for the log.
         name: the job's, for the report.
+        give_up: ends this process for a reason: a training that stands still cannot be asked to.
+        visible: the GPUs that the job may use, as CUDA_VISIBLE_DEVICES names them, or None for all.
 
     Raises:
         UserError: whatever the user can mend.
@@ -48,16 +62,18 @@ def run(layout: Layout, root: Path, stop: Stop, weights: Path | None, compat: st
     phases = Phases()
     chosen = device.choose(compat, cluster.local, cluster.local_world)
     log.info(chosen.description)
-    with tempfile.TemporaryDirectory(prefix="kennel-") as scratch:
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kennel-")))
         raw = hyperparameters.load(layout.hyperparameters)
         hp = hyperparameters.parse(raw)
         space = search_space.space(hp.search_space)
-        before = earlier.find(layout.data / "model", Path(scratch) / "model")
+        before = earlier.find(layout.data / "model", scratch / "model")
         if before and (layout.data / "pretrained").is_dir():
             raise UserError("channels 'model' and 'pretrained' both bring weights: keep one")
         hp = _settled(hp, raw, chosen, before)
         log.info("hyperparameters: %s", " ".join(f"{k}={v}" for k, v in dataclasses.asdict(hp).items()))
         hook = hooks.load(raw, layout.code)
+        watching = stack.enter_context(observing(observers.wanted(hp, layout), cluster, phases, give_up, visible))
         with phases("find photos"):
             sharded = _sharded(layout)
             channels = _channels(root, sharded, cluster)
@@ -78,22 +94,33 @@ def run(layout: Layout, root: Path, stop: Stop, weights: Path | None, compat: st
 
         def on_epoch_end(row: dict[str, Any], values: dict[Metric, float]) -> None:
             log.info(metrics.line(values, epoch=row["epoch"], stage=row["stage"]))
+            watching.epoch(row)
             if hook and cluster.leads:
                 hook(row["epoch"], {metric.name: value for metric, value in values.items()})
 
         identity, key = _identity(classifier, backbone, channels, splits, hp, cluster, chosen)
         checkpoints = Checkpoints(layout.checkpoints, identity)
         learned = backbone.weights != "random"
-        job = Job(classifier, splits, hp, chosen, cluster, checkpoints, key, learned, stop, phases, on_epoch_end)
-        tried: dict[str, Any] = {}
-        if hp.trials > 1:
-            from kennel_train.search import Search  # here: Optuna takes a moment that other jobs need not wait for
+        about = (splits, hp, chosen, cluster, checkpoints, key, learned, stop, phases, on_epoch_end)
+        job = Job(classifier, *about, debugger=watching.debugger and watching.debugger.of(channels.class_names))
+        ending = Ending(name, backbone, channels.class_names, audited, root, layout, watching.record)
+        try:
+            job, trained, tried = _train(job, space, identity, scratch, layout)
+        except Exception as error:
+            post_mortem.write(job, watching.rows, ending, error)
+            raise
+        finish.finish(job, trained, dataclasses.replace(ending, search=tried))
 
-            searching = Search(job, space, identity, Path(scratch), layout.output_data)
-            job, trained, tried = searching.run()
-        else:
-            trained = stages.train(job)
-        finish.finish(job, trained, Ending(name, backbone, channels.class_names, audited, root, layout, tried))
+
+def _train(
+    job: Job, space: Mapping[str, Tuning], identity: Mapping[str, str], scratch: Path, layout: Layout
+) -> tuple[Job, Trained, dict[str, Any]]:
+    """The job's one setting, or a search of many: the job as the model had it, what it became, the table of trials."""
+    if job.hp.trials == 1:
+        return job, stages.train(job), {}
+    from kennel_train.search import Search  # here: Optuna takes a moment that other jobs need not wait for
+
+    return Search(job, space, identity, scratch, layout.output_data).run()
 
 
 def _settled(hp: Hyperparameters, raw: Mapping[str, Any], chosen: Device, before: Earlier | None) -> Hyperparameters:
@@ -188,5 +215,6 @@ def _identity(
         "weights": weights + features.weights_digest(classifier.head),
         "number of processes": str(cluster.world),
     }
-    del known["checkpoint_minutes"]  # changes no weight
+    for name in ("checkpoint_minutes", *hyperparameters.OF_WATCHING):  # they change no weight
+        del known[name]
     return known, features.key(weights, seen, splits.fingerprint)

@@ -40,6 +40,9 @@ class Watch:
         """The stage is over, or has failed; called once, whatever happened."""
 
 
+NOBODY = Watch()
+
+
 class Watches(Watch):
     """Several, in turn."""
 

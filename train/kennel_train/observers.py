@@ -1,0 +1,129 @@
+"""Who watches a job: by its hyperparameters and by SageMaker's files on debugging, profiling and TensorBoard.
+
+What each of them needs is imported only where it is asked for: smdebug costs seconds, and most jobs have no use for it.
+"""
+
+import functools
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kennel.hyperparameters import Hyperparameters
+from kennel.layout import Layout
+from kennel_train import debug_config, debug_record, rules, trace
+from kennel_train.cluster import Cluster
+from kennel_train.debug_config import Asked
+from kennel_train.debugging import Debugger
+from kennel_train.phases import Phases
+from kennel_train.rules import Chosen
+from kennel_train.utilisation import Sampler
+from kennel_train.watch import NOBODY, Watch, Watches
+
+log = logging.getLogger("kennel")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a job asks for, checked."""
+
+    rules: list[Chosen]
+    steps: tuple[int, int] | None  # for torch.profiler, the first and the last
+    asked: Asked
+    hp: Hyperparameters
+    layout: Layout
+
+    @property
+    def tensors(self) -> bool:
+        """Whether smdebug is wanted."""
+        return self.hp.debug or self.asked.hook is not None
+
+    @property
+    def profile(self) -> Path:
+        """Where the profile is written: what SageMaker picks up."""
+        return self.asked.profiler or self.layout.output_data / "profile"
+
+
+def wanted(hp: Hyperparameters, layout: Layout) -> Wanted:
+    """What the hyperparameters and the files in input/config ask for.
+
+    Raises:
+        UserError: a rule, a parameter or a step that there is not, or a file that is no JSON.
+    """
+    asked = debug_config.read(layout.config, layout.base / "output")
+    return Wanted(rules.chosen(hp.rules), trace.steps(hp.profile_steps) or asked.trace, asked, hp, layout)
+
+
+@dataclass
+class Observers:
+    """Those of one process."""
+
+    debugger: Debugger | None
+    record: Callable[[], dict[str, Any]] = dict  # for the report
+    board: Any = None  # TensorBoard's
+    rows: list[dict[str, Any]] = field(default_factory=list)  # of the epochs so far
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """An epoch is closed."""
+        self.rows.append(row)
+        if self.board and self.debugger:
+            self.board.epoch(row)
+            for series in self.debugger.series[-1:]:
+                self.board.add(series)
+
+
+@contextmanager
+def observing(
+    wanted: Wanted, cluster: Cluster, phases: Phases, give_up: Callable[[str], None], visible: str | None
+) -> Iterator[Observers]:
+    """Everything that watches, from here to the end of the job; on ranks that do not lead, smdebug alone.
+
+    Args:
+        give_up: ends the process for a reason.
+        visible: CUDA_VISIBLE_DEVICES, or None.
+    """
+    hp, leads = wanted.hp, cluster.leads
+    with ExitStack() as stack:
+        chosen, steps = (wanted.rules, wanted.steps) if leads else ([], None)
+        hook = None
+        if wanted.tensors:
+            from kennel_train import smdebug_hook
+
+            hook = smdebug_hook.open(wanted.asked.hook, wanted.layout, cluster=cluster, strict=hp.debug_strict)
+            if hook:
+                stack.callback(hook.close)
+        if not (chosen or steps or hook or (leads and hp.profile)):
+            yield Observers(None)
+            return
+        sampler = None
+        if leads and (hp.profile or chosen):
+            root = os.getppid() if cluster.local_world > 1 else None  # the launcher: every rank is the job's
+            sampler = Sampler(lambda: phases.now, wanted.asked.interval or 1.0, root=root, visible=visible)
+        traced = trace.Trace(*steps, wanted.profile, log.info) if steps else NOBODY
+
+        def more(module: nn.Module) -> Watch:
+            return Watches(traced, hook.stage(module) if hook else NOBODY)
+
+        debugger = Debugger(chosen, hp.on_rule, sampler, leads and hp.profile, more, give_up)
+        stack.callback(debugger.close)
+        board = None
+        if leads and wanted.asked.tensorboard:
+            from kennel_train.tensorboard import Board
+
+            board = Board(wanted.asked.tensorboard)
+            stack.callback(board.close)
+
+        record = functools.partial(_record, debugger, wanted, traced, hook)
+        yield Observers(debugger, record, board)
+
+
+def _record(debugger: Debugger, wanted: Wanted, traced: Watch, hook: Any) -> dict[str, Any]:
+    written = traced.written[:1] if isinstance(traced, trace.Trace) else []
+    tensors = [hook.folder] if hook and hook.folder else []
+    places = (str(found[0].relative_to(wanted.layout.base)) if found else "" for found in (written, tensors))
+    return debug_record.record(debugger, *places)

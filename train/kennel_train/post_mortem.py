@@ -1,0 +1,45 @@
+"""The report of a job that fails in its training: what was seen of it until then, which one then wants to look at."""
+
+import dataclasses
+import logging
+from typing import Any
+
+from kennel_train import export, failure
+from kennel_train.finish import Ending
+from kennel_train.stages import Job
+
+log = logging.getLogger("kennel")
+
+
+def write(job: Job, rows: list[dict[str, Any]], ending: Ending, error: Exception) -> None:
+    """report.html and report.json of what there is; what goes wrong here does not hide the job's own error.
+
+    Args:
+        rows: of the epochs that were finished.
+    """
+    if not job.cluster.leads:
+        return
+    from kennel_train import report
+
+    try:
+        made = report.Report(
+            job=ending.name,
+            outcome=f"failed: {failure.describe(error).splitlines()[0]}",
+            device=job.device.description,
+            class_names=ending.class_names,
+            hyperparameters=dataclasses.asdict(job.hp),
+            epochs=rows,
+            best={},
+            evaluation={},
+            temperature=1.0,
+            int8={},
+            audit=ending.audit,
+            phases=list(job.phases.seconds.items()),
+            throughput={},
+            mistakes=[],
+            versions=export.versions(),
+            debug=ending.debug(),
+        )
+        report.write(ending.layout.output_data, made)
+    except Exception as refused:  # noqa: BLE001 - whatever it is, the job's own error is what has to be heard
+        log.warning("warning: no report was written: %s", refused)
