@@ -20,7 +20,9 @@ from kennel.errors import UserError
 from kennel.layout import Layout
 from kennel_train import smdebug_folder, smdebug_hook
 from kennel_train.cluster import Cluster
-from kennel_train.smdebug_hook import LOSS, JobHook
+from kennel_train.smdebug_hook import JobHook
+from kennel_train.smdebug_stage import LOSS
+from kennel_train.smdebug_trial import Trial
 from kennel_train.watch import Watch
 
 EVERY = {"save_interval": "1"}
@@ -126,7 +128,7 @@ def evaluate(watch: Watch, *batches: list[float]) -> None:
 
 
 def trial(layout: Layout) -> Any:
-    return smdebug_folder._Trial(layout.base / "output" / "tensors").trial
+    return Trial(layout.base / "output" / "tensors").trial
 
 
 def modes() -> Any:

@@ -1,4 +1,5 @@
-"""AWS's smdebug in a job of ours: tensors saved as input/config/debughookconfig.json says. What is saved how: smdebug.
+"""AWS's smdebug in a job of ours: tensors saved as input/config/debughookconfig.json says. What is saved how: smdebug;
+of which step: `smdebug_stage`.
 
 Its own hook counts a step at every forward pass, which is wrong where a step has several micro-batches; this one counts
 as the loop does. smdebug is imported by `open` alone.
@@ -11,31 +12,28 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from kennel.errors import UserError
 from kennel.layout import Layout
 from kennel_train.cluster import Cluster
-from kennel_train.watch import Watch
+from kennel_train.smdebug_stage import TensorHook
 
 if TYPE_CHECKING:
     from kennel_train.smdebug_writer import Writer
 
 log = logging.getLogger("kennel")
 
-LOSS = "CrossEntropyLoss_output_0"  # as smdebug names that module's output: its collection `losses` takes it in
 INTERVAL = 100  # steps, of debug=true without a configuration
 _USUAL: dict[str, Any] = {
     "HookParameters": {"save_interval": str(INTERVAL)},
     "CollectionConfigurations": [{"CollectionName": name} for name in ("gradients", "weights", "losses")],
 }
 _OF_TIMELINE = ("LocalPath", "RotateMaxFileSizeInBytes", "RotateFileCloseIntervalInSeconds", "FileOpenFailThreshold")
-_OUTPUTS = 4  # of one module by which a collection may know it
 
 
 class JobHook:
@@ -46,7 +44,7 @@ class JobHook:
         self.handles: list[RemovableHandle] = []
         self._cluster, self._strict, self._scratch, self._placed = cluster, strict, scratch, False
 
-    def stage(self, module: nn.Module) -> "TensorHook":
+    def stage(self, module: nn.Module) -> TensorHook:
         """Whom the loop tells of a stage that trains `module`."""
         return TensorHook(self, module)
 
@@ -100,88 +98,6 @@ class JobHook:
                 with self.guard():
                     self.writer.close()
             self.writer = None
-
-
-class TensorHook(Watch):
-    """Saves one stage's tensors.
-
-    TRAIN steps are the loop's. Weights are those before a step; gradients are what the optimizer used: of all
-    micro-batches and ranks, averaged, clipped; the loss is the mean over the step's photos; inputs and outputs of
-    modules, logits (`predictions`) and `labels` are the first micro-batch's. An EVAL step is a batch of an evaluation:
-    its mean loss alone, as a moving average may be judged in the module's place.
-    """
-
-    def __init__(self, job: JobHook, module: nn.Module) -> None:
-        self._job, self._module, self._root = job, module, type(module).__name__
-        self._heard: dict[frozenset[str], list[tuple[str, nn.Module]]] = {}
-        self._saving = self._fresh = False
-
-    def begin(self, step: int) -> None:
-        if writer := self._job.writer:
-            with self._job.guard():
-                saved = self._job.begin(writer, step)
-                self._saving = self._fresh = bool(saved)
-                if saved:
-                    for name, parameter in self._module.named_parameters():
-                        writer.save(f"{self._root}_{name}", parameter)
-                    self._listen(writer, saved)
-
-    def lap(self, part: str) -> None:
-        if (writer := self._job.writer) and writer.profiled:
-            with self._job.guard():
-                writer.lap(part)
-
-    def batch(self, logits: Tensor, labels: Tensor) -> None:
-        if (writer := self._job.writer) and self._fresh:
-            self._job.unhook()
-            with self._job.guard():
-                writer.save("predictions", logits)
-                writer.save("labels", labels)
-        self._fresh = False
-
-    def end(self, sums: Tensor) -> None:
-        if (writer := self._job.writer) and self._saving:
-            self._job.unhook()  # a rank without a photo in this step has had no batch
-            with self._job.guard():
-                for name, parameter in self._module.named_parameters():
-                    if parameter.grad is not None:
-                        writer.save(f"gradient/{self._root}_{name}", parameter.grad)
-                writer.save(LOSS, sums[0] / sums[1])
-                writer.finish()
-        self._saving = False
-
-    def evaluated(self, losses: Tensor) -> None:
-        if (writer := self._job.writer) and self._job.placed:
-            with self._job.guard():
-                if writer.start():
-                    writer.save(LOSS, losses.mean())
-                    writer.finish()
-
-    def close(self) -> None:
-        self._job.unhook()
-        if writer := self._job.writer:
-            with self._job.guard():
-                writer.publish()  # with this stage's tensors
-
-    def _listen(self, writer: "Writer", saved: frozenset[str]) -> None:
-        """Hooks on the modules of which this step saves something, until the first micro-batch has gone through."""
-        if saved not in self._heard:
-            self._heard[saved] = [(name, inner) for name, inner in _modules(self._module) if _wanted(writer, name)]
-        for name, inner in self._heard[saved]:
-            # Inputs beforehand: an activation that works in place overwrites them.
-            before = inner.register_forward_pre_hook(partial(self._taken, writer, name), with_kwargs=True)
-            after = inner.register_forward_hook(partial(self._given, writer, name))
-            self._job.handles += [before, after]
-
-    def _taken(self, writer: "Writer", name: str, _: nn.Module, args: Any, named: Any) -> None:
-        if self._job.writer:
-            with self._job.guard():
-                writer.save_taken(name, (args, named))
-
-    def _given(self, writer: "Writer", name: str, _: nn.Module, __: Any, given: Any) -> None:
-        if self._job.writer:
-            with self._job.guard():
-                writer.save_given(name, given)
 
 
 def open(config: Path | None, layout: Layout, *, cluster: Cluster, strict: bool) -> JobHook | None:
@@ -240,24 +156,3 @@ def _give_up(error: Exception, strict: bool) -> None:
     if strict:
         raise UserError(f"{said}: mend input/config/debughookconfig.json, or set debug_strict=false") from error
     log.warning("warning: %s: no more tensors are saved, the training goes on", said)
-
-
-def _modules(root: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Every module under the name that smdebug gives it, without those that torch.compile made and all below them."""
-    found: list[tuple[str, nn.Module]] = []
-    left_out: list[str] = []
-    for name, inner in root.named_modules():
-        if any(name == out or not out or name.startswith(f"{out}.") for out in left_out):
-            continue
-        if hasattr(inner, "_orig_mod") or getattr(inner, "_compiled_call_impl", None):
-            left_out.append(name)
-        else:
-            found.append((name or type(root).__name__, inner))
-    if left_out:
-        shown = ", ".join(name or type(root).__name__ for name in left_out)
-        log.warning("warning: smdebug saves no inputs and outputs of compiled modules: %s", shown)
-    return found
-
-
-def _wanted(writer: "Writer", name: str) -> bool:
-    return any(writer.wants(f"{name}_{side}_{at}") for side in ("input", "output") for at in range(_OUTPUTS))
