@@ -1,9 +1,9 @@
 """Makes smdebug importable beside a protobuf of today, whichever implementation is loaded, and keeps its log quiet.
 
 smdebug 1.0.34 carries messages that protoc 3 generated. They build their descriptors field by field, which protobuf's C
-implementation refuses; PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python would allow it, but must be set before protobuf is
-imported and makes every ONNX export slower. The descriptors also lie in those files as bytes: they are loaded from them
-as protoc's code of today does it. A script's own process, which imports smdebug itself, has the variable (`script`).
+implementation refuses; PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python would allow it, but is too late once protobuf is
+imported, as onnx does it. The descriptors also lie in those files as bytes: they are loaded from them as protoc's code
+of today does it. A script's own process, which imports smdebug itself, has the variable (`script`).
 """
 
 import ast
