@@ -4,9 +4,16 @@ import argparse
 import re
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
 
-from kennel import hyperparameters, metrics
+from kennel import metrics
 from kennel.errors import UserError
+
+TABLES = {  # by marker: the function that makes it
+    "hyperparameters": "kennel.hyperparameters:markdown",
+    "metrics": "kennel_launch.docs:metric_table",
+    "rules": "kennel_train.rules:markdown",
+}
 
 
 def main() -> int:
@@ -31,15 +38,18 @@ def main() -> int:
 
 
 def fill(text: str) -> str:
-    """The text with each table between its markers made anew; `metrics` is filled only where it is marked.
+    """The text with each table between its markers made anew, where it is marked.
 
     Raises:
         UserError: the hyperparameters' markers are missing.
     """
     if not _between("hyperparameters").search(text):
         raise UserError("no <!-- hyperparameters --> and <!-- /hyperparameters --> to write the table between")
-    text = _between("hyperparameters").sub(lambda match: match[1] + "\n" + hyperparameters.markdown() + match[2], text)
-    return _between("metrics").sub(lambda match: match[1] + "\n" + metric_table() + match[2], text)
+    for name, where in TABLES.items():
+        if _between(name).search(text):  # a laptop lacks what the rules' module imports
+            table = resolve_name(where)()
+            text = _between(name).sub(lambda match, table=table: match[1] + "\n" + table + match[2], text)
+    return text
 
 
 def metric_table() -> str:

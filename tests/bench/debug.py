@@ -121,7 +121,7 @@ def _steps(run: Run, train: Photos, hp: Hyperparameters, chosen: Device, watch: 
 
 
 def _plan(batch_size: int) -> Plan:
-    return Plan("finetune", 1, 0, batch_size, torch.ones(2), keep_statistics=True)
+    return Plan("finetune", 1, 0, batch_size, torch.ones(2), keep_statistics=False)
 
 
 if __name__ == "__main__":

@@ -644,7 +644,6 @@ def diverging(layout: Layout) -> Path:
 
 
 def test_the_command_tells_what_fires(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("kennel_train.rules")
     folder = str(diverging(layout))
     assert smdebug_folder.main([folder, "--rules", "exploding_tensor"]) == 1
     assert capsys.readouterr().out.startswith("rule exploding_tensor: ")
@@ -655,7 +654,6 @@ def test_the_command_tells_what_fires(layout: Layout, capsys: pytest.CaptureFixt
 def test_the_command_tells_that_nothing_fires_and_what_it_cannot_use(
     layout: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("kennel_train.rules")
     with opened(layout, collections("losses", "gradients")) as hook:
         net = Net()
         train(net, hook.stage(net), range(3))

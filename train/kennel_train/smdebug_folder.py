@@ -33,7 +33,7 @@ def read(folder: Path) -> Series:
         UserError: there is no folder, smdebug did not write it, or it holds no step.
     """
     seen = Trial(folder)
-    series = Series(first=min(seen.steps, default=0))
+    series = Series(first=min(seen.steps, default=0), ended=True)
     for step, loss in seen.losses(seen.mode):
         series.loss.add(step, loss)
     series.evaluated = _evaluated(seen)

@@ -1,0 +1,105 @@
+"""SageMaker's own files on debugging, profiling and TensorBoard, through the real `train`; and a healthy training."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from kennel import artifact
+from kennel_launch import samples
+from kennel_train import rules, smdebug_folder
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "hymenoptera"
+
+# As https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-createtrainingjob-api.html has it for PyTorch.
+HOOK = {
+    "LocalPath": "/opt/ml/output/tensors",
+    "S3OutputPath": "s3://bucket/debug",
+    "HookParameters": {"save_interval": "5"},
+    "CollectionConfigurations": [
+        {"CollectionName": "gradients", "CollectionParameters": {"save_interval": "5"}},
+        {"CollectionName": "weights", "CollectionParameters": {"save_interval": "5"}},
+        {"CollectionName": "losses", "CollectionParameters": {"train.save_interval": "1", "eval.save_interval": "1"}},
+    ],
+}
+PROFILER = {
+    "S3OutputPath": "s3://bucket/profile",
+    "ProfilingIntervalInMilliseconds": 500,
+    "ProfilingParameters": {"DetailedProfilingConfig": '{"StartStep": 4, "NumSteps": 2}'},
+}
+
+
+def test_sagemakers_files_ask_for_tensors_a_trace_and_tensorboard(job):
+    """Two stages, steps of two micro-batches' worth of photos, one count of steps over both."""
+    job.photos("train", {"red": 24, "green": 24})
+    job.configure(strategy="probe-then-finetune", probe_epochs="1", epochs="2", batch_size="4")
+    config = job.base / "input" / "config"
+    (config / "debughookconfig.json").write_text(json.dumps(HOOK))
+    (config / "profilerconfig.json").write_text(json.dumps(PROFILER))
+    (config / "tensorboardoutputconfig.json").write_text('{"LocalPath": "/opt/ml/output/tensorboard"}')
+    code, log = job.run()
+    assert code == 0, log
+    assert "warning: smdebug" not in log
+    debug = json.loads((job.base / "output" / "data" / "report.json").read_text())["debug"]
+
+    seen = smdebug_folder.read(job.base / debug["tensors"])
+    assert debug["tensors"] == "output/tensors"
+    ours = [row for stage in debug["stages"] for row in zip(*stage["loss"].values(), strict=True)]
+    assert len(ours) == 30
+    assert list(zip(seen.loss.steps, seen.loss.values, strict=True)) == [
+        (step, pytest.approx(loss, rel=1e-6)) for step, loss in ours
+    ]
+    assert seen.gradients["Linear_weight"].norm.steps == [0, 5]
+    head = seen.gradients["Classifier_head.weight"].norm
+    assert head.steps == [10, 15, 20, 25]
+    ours = debug["stages"][1]["gradients"]["head.weight"]
+    assert (ours["steps"], head.values[::2]) == ([10, 20], [pytest.approx(norm, rel=1e-5) for norm in ours["norm"]])
+    assert [row.validation_loss for row in seen.evaluated] == [
+        pytest.approx(row["validation_loss"], rel=1e-5) for stage in debug["stages"] for row in stage["evaluated"]
+    ]
+
+    assert Path(debug["trace"]).parent == Path("output/profiler")
+    events = json.loads(gzip.decompress((job.base / debug["trace"]).read_bytes()))["traceEvents"]
+    assert {"step 4", "step 5", "forward", "backward"} <= {str(event.get("name")) for event in events}
+    assert list((job.base / "output" / "tensorboard").rglob("*tfevents*"))
+    assert artifact.read_manifest(job.base / "model").class_names == ("green", "red")
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_hook_that_fails_ends_a_strict_job_only(job, strict):
+    job.photos("train")
+    job.configure(debug_strict=str(strict).lower())
+    collections = [{"CollectionName": "gradients", "CollectionParameters": {"save_interval": "often"}}]
+    (job.base / "input" / "config" / "debughookconfig.json").write_text(
+        json.dumps({**HOOK, "CollectionConfigurations": collections})
+    )
+    if strict:
+        assert "smdebug" in job.fail()
+    else:
+        job.main()
+        assert artifact.read_manifest(job.base / "model").class_names == ("green", "red")
+
+
+def test_a_broken_file_of_sagemakers_is_named(job):
+    job.photos("train")
+    (job.base / "input" / "config" / "profilerconfig.json").write_text("{")
+    assert "profilerconfig.json" in job.fail()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no photos at {SHARED}")
+@pytest.mark.parametrize("strategy", ["probe", "finetune"])
+def test_no_rule_fires_on_a_healthy_training(job, strategy):
+    (job.data / "train").symlink_to(SHARED / "train")
+    (job.data / "val").symlink_to(SHARED / "val")
+    (job.data / "pretrained").symlink_to(samples.weights())
+    settings = {"probe": {"epochs": "20"}, "finetune": {"epochs": "3", "learning_rate": "0.01"}}[strategy]
+    job.configure(
+        backbone=samples.BACKBONE, pretrained="true", image_size="224", batch_size="32", strategy=strategy, **settings
+    )
+    job.main()
+    debug = json.loads((job.base / "output" / "data" / "report.json").read_text())["debug"]
+    assert debug["findings"] == []
+    assert debug["rules"] == list(rules.TABLE)
+    assert artifact.read_manifest(job.base / "model").metrics["validation:accuracy"] > 0.92
