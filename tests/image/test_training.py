@@ -37,6 +37,26 @@ def test_a_job_leaves_a_model_that_belongs_to_the_caller(
     assert strangers(base) == []
 
 
+def test_tensors_that_a_job_saves_are_judged_by_the_same_image(
+    docker: Callable, image: str, prepare: Callable, train: Callable, strangers: Callable
+) -> None:
+    base = prepare(1234)
+    hook = {"LocalPath": "/opt/ml/output/tensors", "HookParameters": {"save_interval": "1"}}
+    (base / "input/config/debughookconfig.json").write_text(json.dumps(hook))
+    ended = train(base, "--rm")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert strangers(base) == []
+    report = json.loads((base / "output/data/report.json").read_text())
+    assert report["debug"]["tensors"] == "output/tensors"
+    command = ("python3", "-m", "kennel_train.smdebug_folder", "/in")
+    judged = docker(
+        "run", "--rm", "-v", f"{base}/output/tensors:/in:ro", image, *command, "--rules", "exploding_tensor"
+    )
+    assert judged.returncode == 0, judged.stdout + judged.stderr
+    named = docker("run", "--rm", image, *command)
+    assert (named.returncode, "/in" in named.stdout + named.stderr) == (2, True)
+
+
 def _empty_channel(base: Path) -> None:
     shutil.rmtree(base / "input/data/train")
     (base / "input/data/train").mkdir()

@@ -32,7 +32,8 @@ PROFILER = {
 
 def test_sagemakers_files_ask_for_tensors_a_trace_and_tensorboard(job):
     """Two stages, steps of two micro-batches' worth of photos, one count of steps over both."""
-    job.photos("train", {"red": 24, "green": 24})
+    job.photos("train", {"red": 20, "green": 20})
+    job.photos("validation", {"red": 8, "green": 8})  # batches of 4: a mean of their means is the mean
     job.configure(strategy="probe-then-finetune", probe_epochs="1", epochs="2", batch_size="4")
     config = job.base / "input" / "config"
     (config / "debughookconfig.json").write_text(json.dumps(HOOK))
@@ -62,6 +63,9 @@ def test_sagemakers_files_ask_for_tensors_a_trace_and_tensorboard(job):
     assert Path(debug["trace"]).parent == Path("output/profiler")
     events = json.loads(gzip.decompress((job.base / debug["trace"]).read_bytes()))["traceEvents"]
     assert {"step 4", "step 5", "forward", "backward"} <= {str(event.get("name")) for event in events}
+    profile = json.loads((job.base / "output" / "profiler" / "profile.json").read_text())
+    assert [row["seconds"].keys() for row in profile["stages"]] == [row["seconds"].keys() for row in debug["stages"]]
+    assert profile["machine"]["interval"] == 0.5
     assert list((job.base / "output" / "tensorboard").rglob("*tfevents*"))
     assert artifact.read_manifest(job.base / "model").class_names == ("green", "red")
 

@@ -35,10 +35,16 @@ class Sleepy(Photos):
     def training(self, parts, seed, epoch):
         started = time.perf_counter()
         for batch in super().training(parts, seed, epoch):
-            time.sleep(0.03)
             self.slept += time.perf_counter() - started
             yield batch
             started = time.perf_counter()
+
+    def _ahead(self, parts, make):
+        def slowly(part):
+            time.sleep(0.03)
+            return make(part)
+
+        return super()._ahead(parts, slowly)
 
 
 class Stopwatch(Watch):
@@ -165,7 +171,6 @@ def test_a_sleepy_loader_is_charged_with_what_it_cost():
     assert series.lost() == pytest.approx(train.slept / clock.total, rel=0.1)
     assert [len(curve.steps) for curve in series.times.values()] == 6 * [40]
     assert series.slowest[0][0] == min(row[0] for row in series.slowest)
-    assert all(parts["data wait"] >= 0.03 for _, _, parts in series.slowest)
 
 
 def test_steps_go_on_where_a_checkpoint_left_off_and_over_stages():

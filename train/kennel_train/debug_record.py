@@ -20,7 +20,7 @@ def record(debugger: Debugger, trace: str, tensors: str) -> dict[str, Any]:
     return {
         "rules": debugger.rules,
         "findings": [finding.as_json() for finding in sorted(debugger.findings.values(), key=_order)],
-        "stopped_by": debugger.reason,
+        "stopped_by": debugger.stopped_by,
         "stages": [_stage(series, debugger.steps_per_epoch) for series in debugger.series],
         "machine": _machine(debugger.machine),
         "trace": trace,

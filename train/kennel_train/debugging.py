@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from torch import nn
 
@@ -54,7 +54,7 @@ class Debugger:
         self.findings: dict[tuple[str, str], Finding] = {}  # by stage and rule
         self.series: list[Series] = []
         self.steps_per_epoch = 1
-        self.reason = ""  # why the training is to stop
+        self.reason, self.stopped_by = "", ""  # why the training is to stop, and by which rule
         self._on_rule, self._chosen = on_rule, chosen
         self._open_more, self._give_up, self._patience = open_more, give_up, patience
         self._sampler, self._profile = sampler, profile
@@ -98,9 +98,13 @@ class Debugger:
         both = Watches(watch, self._open_more(module))
         try:
             yield both
-        finally:
+        except BaseException:
             self._running = None
-            both.close()
+            with suppress(Exception):  # of a training that failed the last numbers may be out of reach
+                both.close()
+            raise
+        self._running = None
+        both.close()
 
     def close(self) -> None:
         """Stop looking at the machine."""
@@ -109,7 +113,7 @@ class Debugger:
 
     def _judge(self, series: Series) -> None:
         now = time.monotonic()
-        if series.ended or (self.machine.gpu and now - self._machine_at >= MACHINE):
+        if series.ended or now - self._machine_at >= MACHINE:
             series.machine, self._machine_at = self.machine.during(series.stage), now
         self._tell(series, rules.judge([row for row in self._chosen if row.rule.name != STALLED], series))
 
@@ -135,5 +139,6 @@ class Debugger:
                 if not before:
                     log.warning(finding.line())
                     if self._on_rule == "stop" and not self.reason:
-                        self.reason, self._told_to_stop = finding.line(), time.monotonic()
+                        self.stopped_by, self._told_to_stop = name, time.monotonic()
+                        self.reason = finding.line()
                         log.warning("stopping: on_rule=stop")

@@ -4,6 +4,7 @@ What each of them needs is imported only where it is asked for: smdebug costs se
 """
 
 import functools
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -14,9 +15,10 @@ from typing import Any
 
 from torch import nn
 
+from kennel import files
 from kennel.hyperparameters import Hyperparameters
 from kennel.layout import Layout
-from kennel_train import debug_config, debug_record, rules, trace
+from kennel_train import debug_config, debug_record, rules, trace, wording
 from kennel_train.cluster import Cluster
 from kennel_train.debug_config import Asked
 from kennel_train.debugging import Debugger
@@ -26,6 +28,7 @@ from kennel_train.utilisation import Sampler
 from kennel_train.watch import NOBODY, Watch, Watches
 
 log = logging.getLogger("kennel")
+PROFILE = "profile.json"  # what the report draws, in a ProfilerConfig's folder
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,8 @@ def observing(
             stack.callback(board.close)
 
         record = functools.partial(_record, debugger, wanted, traced, hook)
+        if leads and wanted.asked.profiler:  # SageMaker shows this folder while the job runs, the report only after it
+            stack.callback(lambda: files.put(wanted.profile / PROFILE, json.dumps(wording.plain(record()))))
         yield Observers(debugger, record, board)
 
 

@@ -174,7 +174,7 @@ def _watched(job: Job, stage: str, module: torch.nn.Module, train: Inputs) -> It
     if not job.debugger:
         yield NOBODY
         return
-    steps, loaders = math.ceil(train.total / job.hp.batch_size), job.device.threads
+    steps, loaders = math.ceil(train.total / job.hp.batch_size), train.threads if isinstance(train, Photos) else 0
     try:
         with job.debugger.stage(stage, module, train, steps, pretrained=job.pretrained, loaders=loaders) as watch:
             yield watch

@@ -14,9 +14,9 @@ _Marks = list[tuple[str, Any]]
 class StepClock:
     """Laps of each step, in seconds by part of `series.PARTS`.
 
-    Fetching a batch is one lap, "data wait". On a GPU it is what the loader itself says it kept us waiting, the rest of
-    the lap is "host to device"; and the stream's own time counts: a batch that comes late while the GPU is still busy
-    costs nothing.
+    Fetching a batch is one lap, "data wait"; of it, what the loader itself says it kept us waiting is that, the rest
+    "host to device". On a GPU the stream's own time counts: a batch that comes late while the GPU is still busy costs
+    nothing.
     """
 
     def __init__(self, device: torch.device, waited: Callable[[], float]) -> None:
@@ -60,8 +60,7 @@ class StepClock:
         for (_, before), (part, after) in itertools.pairwise(marks):
             seconds = before.elapsed_time(after) / 1000 if self._gpu else after - before
             parts[part] = parts.get(part, 0.0) + seconds
-        if self._gpu:
-            fetched = parts.get("data wait", 0.0)
-            parts["data wait"] = min(waited, fetched)
-            parts["host to device"] = fetched - parts["data wait"]
+        fetched = parts.get("data wait", 0.0)
+        parts["data wait"] = min(waited, fetched)
+        parts["host to device"] = fetched - parts["data wait"]
         return parts
