@@ -240,6 +240,18 @@ def test_a_loss_that_has_arrived_is_not_asked_to_fall():
     assert fired("loss_not_decreasing", second_stage)
 
 
+def test_loss_not_decreasing_needs_no_more_than_two_blocks_of_a_loss_that_has_left_for_good():
+    names = ("ants", "bees")
+    series = Series(class_names=names, loss=curve([0.7, 5.0, *[900.0] * 20]))
+    found = fired("loss_not_decreasing", series)
+    assert (found.step, "lower learning_rate" in found.mend) == (0, True)
+    assert fired("loss_not_decreasing", Series(class_names=names, loss=curve([0.7] * 10 + [9e3] * 25))).step == 10
+    assert not fired("loss_not_decreasing", Series(class_names=names, loss=curve([900.0] * 19)))
+    assert not fired("loss_not_decreasing", Series(class_names=names, loss=curve([900.0] * 10 + [0.7] * 10)))
+    assert not fired("loss_not_decreasing", Series(class_names=names, loss=curve([6.9] * 20)))
+    assert fired("loss_not_decreasing", Series(class_names=names, loss=curve([6.9] * 20)), worse=9)
+
+
 def test_loss_not_decreasing_knows_its_parameters():
     slow = noisy(0.69 - 0.0005 * np.arange(400), 0.001, 0)
     assert fired("loss_not_decreasing", slow) is None

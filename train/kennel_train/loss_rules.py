@@ -28,6 +28,7 @@ def loss_not_decreasing(
     mode: Mode = "",
     floor: Annotated[Percent, OURS] = 50.0,
     noise: Annotated[Amount, OURS] = 3.0,
+    worse: Annotated[Amount, OURS] = 10.0,
 ) -> Fired | None:
     """The loss falls by less than `diff_percent` each `num_steps` steps, and has not yet fallen by `floor` percent.
 
@@ -37,13 +38,21 @@ def loss_not_decreasing(
     (Welch, 1947: of the difference of two means) added to it. Long trainings fall slowly: beyond 100 blocks, so
     much less is asked of each.
 
-    A loss that has fallen by `floor` percent of its first block, or of what guessing costs (ln classes), has arrived.
+    A loss that has fallen by `floor` percent of its first block, or of what guessing costs (ln classes), has arrived;
+    one that two blocks running is above `worse` times what guessing costs has left for good, and needs no more.
     `mode=EVAL` judges the validation loss instead, `num_steps` evaluations a block.
     """
     blocks, steps = _blocks(series, num_steps, mode)
+    guess = math.log(len(series.class_names)) if len(series.class_names) > 1 else 0.0
+    if guess and len(blocks) > 1 and blocks[-2:].min() > worse * guess:
+        left = np.flatnonzero(~(blocks > worse * guess)).max(initial=-1) + 1
+        return Fired(
+            int(steps[left]),
+            f"the loss is {figure(blocks[-1])} on average, {figure(round(blocks[-1] / guess))} times that of guessing",
+            "lower learning_rate, to a tenth for a start, or set gradient_clip=1",
+        )
     if len(blocks) < 2 * _BLOCKS:
         return None
-    guess = math.log(len(series.class_names)) if len(series.class_names) > 1 else 0.0
     if blocks[-1] <= (1 - floor / 100) * max(blocks[0], guess):
         return None
     wanted = diff_percent / 100 * min(1.0, _LONG / len(blocks))

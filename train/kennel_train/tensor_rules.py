@@ -54,8 +54,8 @@ def vanishing_gradient(
         min(found.values()),
         f"gradients of {len(found)} of {len(series.gradients)} parameters have vanished (mean of absolute values "
         f"{figure(largest)} at most): {_listed(list(found))} learn nothing",
-        "start from pretrained=true, choose a backbone with normalization layers, or a larger learning_rate where the "
-        "loss stands still",
+        "where the loss had jumped before, lower learning_rate; where it stood still, start from pretrained=true or "
+        "choose a backbone with normalization layers",
     )
 
 
