@@ -3,6 +3,7 @@
 import argparse
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -47,9 +48,12 @@ def fill(text: str) -> str:
         raise UserError("no <!-- hyperparameters --> and <!-- /hyperparameters --> to write the table between")
     for name, where in TABLES.items():
         if _between(name).search(text):  # a laptop lacks what the rules' module imports
-            table = resolve_name(where)()
-            text = _between(name).sub(lambda match, table=table: match[1] + "\n" + table + match[2], text)
+            text = _between(name).sub(partial(_filled, resolve_name(where)()), text)
     return text
+
+
+def _filled(table: str, match: re.Match[str]) -> str:
+    return f"{match[1]}\n{table}{match[2]}"
 
 
 def metric_table() -> str:
