@@ -42,7 +42,9 @@ def test_tensors_that_a_job_saves_are_judged_by_the_same_image(
 ) -> None:
     base = prepare(1234)
     hook = {"LocalPath": "/opt/ml/output/tensors", "HookParameters": {"save_interval": "1"}}
-    (base / "input/config/debughookconfig.json").write_text(json.dumps(hook))
+    config = base / "input/config/debughookconfig.json"
+    config.write_text(json.dumps(hook))
+    os.chown(config, 1234, 1234)
     ended = train(base, "--rm")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert strangers(base) == []

@@ -24,7 +24,7 @@ def test_the_tables_are_written_between_their_markers_and_nothing_else_changes()
     text = docs.fill(PAGE)
     assert hyperparameters.markdown() in text
     assert "| `validation:accuracy` | higher |" in text
-    assert "old" not in text
+    assert "\nold\n" not in text
     assert text.startswith("# Kennel\n<!-- hyperparameters -->\n| name |")
     assert "<!-- /hyperparameters -->\nbetween\n<!-- metrics -->\n" in text
     assert docs.fill(text) == text
