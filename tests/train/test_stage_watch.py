@@ -147,6 +147,7 @@ def test_activations_and_spreads_are_measured_in_the_first_steps_only():
     hp = Hyperparameters(epochs=4, batch_size=12, learning_rate=0.05)
     train = painted(60)
     _, series, _, _ = fit(train, hp, micro_batch=5)
+    assert list(series.activation_variance) == ["backbone.1"]  # and no second micro-batch's
     assert series.activation_variance["backbone.1"].steps == list(range(10))
     assert series.gradient_spread["backbone.0.weight"].steps == list(range(10))
     torch.manual_seed(0)
