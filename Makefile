@@ -39,7 +39,7 @@ PIP_INSTALL = bin/python -m pip install --disable-pip-version-check --require-ha
 PYTEST = bin/python -m pytest
 NO_TESTS = || [ $$? -eq 5 ]
 
-.PHONY: help demo venv build build-serve-cpu push train-local tune-local serve-local test test-core test-launch test-other \
+.PHONY: help demo venv build build-serve-cpu launch push train-local tune-local serve-local test test-core test-launch test-other \
 	test-unit soak bench-train bench-tune bench-debug bench-serve check check-arm lock docs clean .data .data-named
 
 help: ## this list
@@ -59,6 +59,9 @@ build: ## build IMAGE [BASE_IMAGE=name] [WEIGHTS=folder of <backbone>.safetensor
 build-serve-cpu: ## build SERVE_IMAGE, slim: it only serves, on CPUs, without torch [SERVE_BASE_IMAGE=name]
 	@$(NEEDS_PYTHON)
 	@$(OURS) "$(PYTHON)" -m kennel_launch.build "$(SERVE_IMAGE)" --target serve-cpu --base-image "$(SERVE_BASE_IMAGE)"
+
+launch: $(VENV_LAUNCH)/.ready ## the `kennel` command for AWS, in an environment without torch: build/venv-launch/bin/kennel
+	@echo "$(VENV_LAUNCH)/bin/kennel --help"
 
 push: $(VENV_LAUNCH)/.ready ## tag IMAGE and push it, to ECR or any registry: TO=host/name[:tag]
 	@[ -n "$(TO)" ] || { echo "say where to: make push TO=host/name[:tag]" >&2; exit 1; }
@@ -145,6 +148,7 @@ lock: build/uv/.ready ## pin pyproject.toml's groups into requirements/*.txt, wi
 	$(LOCK_GROUP) --extra demo -c requirements/image.txt -c requirements/launch.txt -o requirements/demo.txt
 	$(LOCK_GROUP) --extra npm -o requirements/npm.txt
 	$(LOCK_GROUP) --extra test -c requirements/image.txt -c requirements/launch.txt -c requirements/demo.txt -o requirements/test.txt
+	$(LOCK_GROUP) --extra emulated -c requirements/launch.txt -c requirements/test.txt -o requirements/emulated.txt
 	$(LOCK_GROUP) --extra bench -c requirements/image.txt -c requirements/launch.txt -c requirements/demo.txt -c requirements/test.txt -o requirements/bench.txt
 	echo smdebug==1.0.34 | $(LOCK) --no-deps - -o requirements/smdebug.txt
 
@@ -184,10 +188,13 @@ $(VENV_LAUNCH)/.ready: requirements/launch.txt
 	@$(NEEDS_VENV)
 	"$(PYTHON)" -m venv $(VENV_LAUNCH)
 	$(VENV_LAUNCH)/$(PIP_INSTALL) --quiet -r requirements/launch.txt
+	@printf '#!%s\nimport sys\n\nsys.path[:0] = ["%s/scripts", "%s/container"]\nfrom kennel_launch.cli import main\n\nsys.exit(main())\n' \
+		"$(abspath $(VENV_LAUNCH))/bin/python" "$(CURDIR)" "$(CURDIR)" > $(VENV_LAUNCH)/bin/kennel
+	@chmod +x $(VENV_LAUNCH)/bin/kennel
 	@touch $@
 
-$(VENV_LAUNCH)/.test: $(VENV_LAUNCH)/.ready requirements/test.txt
-	$(VENV_LAUNCH)/$(PIP_INSTALL) --quiet -r requirements/test.txt
+$(VENV_LAUNCH)/.test: $(VENV_LAUNCH)/.ready requirements/test.txt requirements/emulated.txt
+	$(VENV_LAUNCH)/$(PIP_INSTALL) --quiet -r requirements/test.txt -r requirements/emulated.txt
 	@touch $@
 
 $(VENV_DEMO)/.ready: requirements/demo.txt

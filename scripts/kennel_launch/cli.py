@@ -1,25 +1,40 @@
 """The `kennel` command: finds the module of a subcommand, and turns what it raises into a sentence and an exit code."""
 
 import argparse
+import difflib
 import importlib
 import signal
 import sys
+from typing import NoReturn
 
 from kennel.errors import UserError
 
-COMMANDS = {"tune": "try many settings and keep the best"}
+COMMANDS = {
+    "upload": "a folder of photos to S3, only what changed",
+    "train": "one training job on SageMaker",
+    "tune": "try many settings and keep the best",
+    "deploy": "a trained model becomes an endpoint",
+    "invoke": "ask an endpoint about photos",
+    "transform": "ask a model about many photos, without an endpoint",
+    "delete": "an endpoint and all that was made for it",
+    "status": "what there is of jobs and endpoints, or one of them in detail",
+    "logs": "what a job or an endpoint wrote",
+    "report": "a training job's HTML report",
+}
 
 
 def main() -> int:
     """0: done, 1: the job failed, 2: it can't be done as asked, 130: stopped by Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="kennel", description="Train and serve image classifiers.")
+    parser = argparse.ArgumentParser(prog="kennel", description="Train and serve image classifiers on SageMaker.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     asked = next((word for word in sys.argv[1:] if word in COMMANDS), "")
     for name, what in COMMANDS.items():
-        command = commands.add_parser(name, help=what, description=what)
+        command = commands.add_parser(name, help=what, description=what, allow_abbrev=False, formatter_class=_Wide)
         if name == asked:  # the others may need packages that are not here
             importlib.import_module(f"kennel_launch.{name}").add_arguments(command)
-    options = parser.parse_args()
+    options, unknown = parser.parse_known_args()
+    if unknown:
+        _refuse(commands.choices[options.command], unknown[0])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     try:
         return int(importlib.import_module(f"kennel_launch.{options.command}").run(options))
@@ -29,6 +44,21 @@ def main() -> int:
     except KeyboardInterrupt:
         print(f"kennel {options.command}: stopped", file=sys.stderr)
         return 130
+
+
+class _Wide(argparse.HelpFormatter):
+    """A flag and what it is on one line, where the screen allows it."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=34)
+
+
+def _refuse(command: argparse.ArgumentParser, word: str) -> NoReturn:
+    """Ends with exit code 2; names the flag that was probably meant."""
+    flags = [flag for action in command._actions for flag in action.option_strings]
+    near = difflib.get_close_matches(word.partition("=")[0], flags, 1)
+    hint = f"did you mean {near[0]}?" if near else f"kennel {command.prog.split()[-1]} --help lists the flags"
+    command.error(f"unknown argument {word}: {hint}")
 
 
 if __name__ == "__main__":

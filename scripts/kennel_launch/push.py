@@ -1,4 +1,4 @@
-"""`make push`: tags a local image and pushes it to ECR or any other registry, and says the digest.
+"""`make push`: tags a local image by the git commit, pushes it to ECR or any other registry, and says the digest.
 
 On ECR it logs in with the caller's AWS credentials and creates the repository where there is none.
 """
@@ -9,16 +9,25 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import boto3
-from botocore.exceptions import BotoCoreError, ClientError
-
 from kennel.errors import UserError
-from kennel_launch import settings
+from kennel_launch import aws, docker, fit, images, settings
+from kennel_launch.settings import Settings
 
-_ECR = re.compile(r"(?P<account>\d{12})\.dkr\.ecr(-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?")
+# Tagged images stay: an endpoint that grows or heals pulls its image again. Tags that never move leave few untagged.
+_LIFECYCLE = {
+    "rules": [
+        {
+            "rulePriority": 1,
+            "description": "keep the 10 newest images without a tag",
+            "selection": {"tagStatus": "untagged", "countType": "imageCountMoreThan", "countNumber": 10},
+            "action": {"type": "expire"},
+        }
+    ]
+}
 
 
 @dataclass(frozen=True)
@@ -33,17 +42,33 @@ class Target:
         return f"{self.host}/{self.name}:{self.tag}"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image")
     parser.add_argument("--to", required=True, help="HOST/NAME[:TAG]; the tag is the git commit where none is given")
-    options = parser.parse_args()
+    parser.add_argument("--dry-run", action="store_true", help="show the AWS requests and docker commands, send none")
+    parser.add_argument(
+        "--through", default="", metavar="HOST", help="push to this host, which stands for the one of --to"
+    )
+    settings.add_flags(parser, ("profile",))
+
+
+def run(options: argparse.Namespace) -> int:
+    """
+    Raises:
+        UserError: it can't be pushed as asked.
+    """
+    print(push(options.image, target(options.to), settings.load(vars(options)), options.dry_run, options.through))
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
     try:
-        print(push(options.image, target(options.to)))
+        return run(parser.parse_args())
     except UserError as error:
         print(f"push: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def target(address: str) -> Target:
@@ -62,37 +87,99 @@ def target(address: str) -> Target:
     return Target(host, name, tag or _commit())
 
 
-def push(image: str, to: Target) -> str:
-    """Tags and pushes; returns the address by digest, which is what a training job should name."""
-    ecr = _ECR.fullmatch(to.host)
+def push(image: str, to: Target, wanted: Settings, dry_run: bool = False, through: str = "") -> str:
+    """Tags and pushes; returns the address by digest, which is what a training job should name.
+
+    Args:
+        through: a host that stands for the target's own (a proxy of it); empty: none does.
+
+    Raises:
+        UserError: SageMaker would refuse the image, the tag is taken, or docker or AWS fail.
+    """
+    found, ecr = images.local(image), images.ECR.fullmatch(to.host)
+    sent = replace(to, host=through or to.host)
     if ecr:
-        user, password = open_repository(to.name, ecr["account"], ecr["region"])
-        _docker("login", "--username", user, "--password-stdin", to.host, stdin=password, capture=True)
-    _docker("tag", image, str(to), capture=True)
-    _docker("push", str(to))
-    digests = json.loads(_docker("image", "inspect", "--format", "{{json .RepoDigests}}", str(to), capture=True))
-    return next((digest for digest in digests if digest.startswith(f"{to.host}/{to.name}@")), str(to))
+        fit.check_manifest(found, image)
+        wanted = replace(wanted, region=ecr["region"])
+        if dry_run:
+            aws.dry_run(wanted)
+        user, password, taken = open_repository(to, ecr["account"], wanted)
+        if taken:
+            return _already(image, to, sent, taken)
+        if not dry_run:
+            docker.run("login", "--username", user, "--password-stdin", sent.host, stdin=password, capture=True)
+    commands = (("tag", image, str(sent)), ("push", str(sent)))
+    if dry_run:
+        return "\n".join(" ".join(["docker", *words]) for words in commands)
+    docker.run(*commands[0], capture=True)
+    docker.run(*commands[1])
+    if found.architecture == "arm64":
+        print("the image is built for arm64: training jobs and most instance types need linux/amd64", file=sys.stderr)
+    return next((f"{to.host}/{to.name}@{digest}" for digest in _digests(str(sent), sent)), str(to))
 
 
-def open_repository(name: str, account: str, region: str) -> tuple[str, str]:
-    """(user, password) for an ECR registry, after making sure that the repository is there.
+def open_repository(to: Target, account: str, wanted: Settings) -> tuple[str, str, str]:
+    """After making sure that the repository is there.
+
+    Returns:
+        (user, password) for an ECR registry, and the digest of what has the tag already and can't lose it, or empty.
 
     Raises:
         UserError: no credentials, or ones that may not do this.
     """
-    try:
-        client: Any = boto3.client("ecr", region_name=region)
+    with aws.told(f"ECR in {wanted.region}"):
+        client = aws.client("ecr", wanted)
         token = client.get_authorization_token()["authorizationData"][0]["authorizationToken"]
-        try:
-            client.describe_repositories(registryId=account, repositoryNames=[name])
-        except client.exceptions.RepositoryNotFoundException:
-            scan = {"scanOnPush": True}
-            client.create_repository(registryId=account, repositoryName=name, imageScanningConfiguration=scan)
-            print(f"created the repository {name} in {region}")
-    except (BotoCoreError, ClientError) as error:
-        raise UserError(f"ECR in {region} refuses ({error}): see to the AWS credentials and their rights") from error
-    user, _, password = base64.b64decode(token).decode().partition(":")
-    return user, password
+        user, _, password = base64.b64decode(token).decode().partition(":")
+        return user, password, _taken(client, to, {"registryId": account, "repositoryName": to.name})
+
+
+def _taken(client: Any, to: Target, asked: dict[str, str]) -> str:
+    """The digest of what has the tag in a repository whose tags can't be moved; creates the repository if need be."""
+    try:
+        found = client.describe_repositories(registryId=asked["registryId"], repositoryNames=[to.name])["repositories"]
+    except client.exceptions.RepositoryNotFoundException:
+        _create(client, asked)
+        print(f"created the repository {to.name}", file=sys.stderr)
+        return ""
+    if not found[0].get("imageTagMutability", "MUTABLE").startswith("IMMUTABLE"):
+        print(
+            f"tags in {to.name} can be moved to other images: name this one by its digest, or forbid that by `aws ecr "
+            f"put-image-tag-mutability --repository-name {to.name} --image-tag-mutability IMMUTABLE`",
+            file=sys.stderr,
+        )
+        return ""
+    try:
+        return str(client.describe_images(**asked, imageIds=[{"imageTag": to.tag}])["imageDetails"][0]["imageDigest"])
+    except client.exceptions.ImageNotFoundException:
+        return ""
+
+
+def _create(client: Any, asked: dict[str, str]) -> None:
+    """A repository whose images are scanned and whose tags stay where they are; few images without one are kept."""
+    client.create_repository(**asked, imageScanningConfiguration={"scanOnPush": True}, imageTagMutability="IMMUTABLE")
+    client.put_lifecycle_policy(**asked, lifecyclePolicyText=json.dumps(_LIFECYCLE))
+
+
+def _already(image: str, to: Target, sent: Target, digest: str) -> str:
+    """The address of what has the tag, where that is this image.
+
+    Raises:
+        UserError: it is another one.
+    """
+    if digest in _digests(image, sent):
+        print(f"{to} is there already", file=sys.stderr)
+        return f"{to.host}/{to.name}@{digest}"
+    raise UserError(
+        f"{to} exists already and its tag can't be moved to another image: commit what has changed, or write another "
+        f"tag, TO={to.host}/{to.name}:TAG"
+    )
+
+
+def _digests(image: str, to: Target) -> Sequence[str]:
+    """What a local image was pushed as, or pulled by, in one repository."""
+    known = json.loads(docker.run("image", "inspect", "--format", "{{json .RepoDigests}}", image, capture=True)) or []
+    return [digest.partition("@")[2] for digest in known if digest.startswith(f"{to.host}/{to.name}@")]
 
 
 def _commit() -> str:
@@ -102,23 +189,6 @@ def _commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError) as error:
         raise UserError("this folder is no git checkout to name the tag by: write HOST/NAME:TAG") from error
-
-
-def _docker(*arguments: str, stdin: str | None = None, capture: bool = False) -> str:
-    """One docker command's output.
-
-    Raises:
-        UserError: no client, or it failed; says docker's own last line.
-    """
-    command = [settings.docker(), *arguments]
-    try:
-        done = subprocess.run(command, input=stdin, capture_output=capture, text=True, check=False)
-    except OSError as error:
-        raise UserError(f"{command[0]} cannot be started ({error.strerror}): set DOCKER to a docker client") from error
-    if done.returncode:
-        said = (done.stderr or "").strip().splitlines()
-        raise UserError(f"docker {arguments[0]} failed{': ' + said[-1] if said else ', see above'}")
-    return done.stdout or ""
 
 
 if __name__ == "__main__":

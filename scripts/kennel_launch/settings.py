@@ -1,8 +1,114 @@
-"""What the commands take from the environment. Nothing else in this package reads it."""
+"""What the commands take from the environment, from kennel.toml and from the settings' flags.
 
+Nothing else in this package reads the environment.
+"""
+
+import argparse
+import dataclasses
+import difflib
 import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+from kennel.errors import UserError
+
+FILE = "kennel.toml"  # in the working folder
 _PLATFORM = ("SAGEMAKER_", "SM_", "TRAINING_JOB_", "AWS_EXECUTION_ENV")
+
+
+def _told(help: str, metavar: str, flag: str = "") -> dict[str, str]:
+    return {"help": help, "metavar": metavar, "flag": flag}
+
+
+def _row(default: Any, *told: str, **more: str) -> Any:
+    return field(default=default, metadata=_told(*told, **more))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Who pays where and for what; construct with `load`, which has it checked."""
+
+    role: str = _row("", "the role that SageMaker works under", "ARN")
+    region: str = _row("", "by itself, the one of AWS's own configuration", "REGION")
+    bucket: str = _row("", "where photos, models and reports lie", "NAME")
+    prefix: str = _row("kennel", "of all that lies there", "PATH")
+    image: str = _row("", "address of the image in ECR, as `make push` says it", "URI")
+    instance_type: str = _row("ml.g5.xlarge", "that trains", "TYPE")
+    instance_count: int = _row(1, "machines of one training job", "N")
+    endpoint_instance_type: str = _row("ml.c7i.large", "that serves", "TYPE")
+    tags: dict[str, str] = field(default_factory=dict, metadata=_told("on all that is created", "NAME=VALUE,..."))
+    subnets: tuple[str, ...] = _row((), "of your VPC, for jobs and endpoints inside it", "ID,...")
+    security_groups: tuple[str, ...] = _row((), "of your VPC", "ID,...")
+    kms_key: str = _row("", "that encrypts volumes and output", "KEY")
+    profile: str = _row("", "of AWS's own configuration", "NAME", flag="--aws-profile")  # --profile measures steps
+
+
+ROWS: dict[str, dataclasses.Field[Any]] = {row.name: row for row in dataclasses.fields(Settings)}
+TYPES: dict[str, type] = {name: type(getattr(Settings(), name)) for name in ROWS}
+OF_ACCESS = ("region", "profile")  # what a command needs that creates nothing
+
+
+def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(ROWS), *, folded: str = "") -> None:
+    """One flag for each setting of that name; all that are left out are None.
+
+    Args:
+        folded: the command whose --help explains them, where this one's has no room.
+    """
+    names = list(names)
+    title = f"settings (or {variable('<NAME>')} in the environment, or a line of {FILE})"
+    group = parser.add_argument_group(title, " ".join(map(flag, names)) + f": {folded} --help" if folded else None)
+    for name in names:
+        told = ROWS[name].metadata
+        default = _shown(ROWS[name])
+        said = told["help"] + (f" ({default})" if default else "")
+        group.add_argument(flag(name), dest=name, metavar=told["metavar"], help=argparse.SUPPRESS if folded else said)
+
+
+def flag(name: str) -> str:
+    """`--instance-type`."""
+    return str(ROWS[name].metadata["flag"]) or f"--{name.replace('_', '-')}"
+
+
+def variable(name: str) -> str:
+    """`KENNEL_INSTANCE_TYPE`."""
+    return f"KENNEL_{name.upper()}"
+
+
+def load(flags: Mapping[str, Any]) -> Settings:
+    """Each setting from its flag, else the environment, else kennel.toml, else its default.
+
+    Args:
+        flags: a command's options by name; those that are no settings are passed over, as are None and "".
+
+    Raises:
+        UserError: a setting that is none, or a value that it can't have; says where it was read.
+    """
+    values: dict[str, Any] = {}
+    told = _file(Path(FILE))
+    for name in ROWS:
+        sources = ((flag(name), flags.get(name)), (variable(name), os.environ.get(variable(name))))
+        for where, value in (*sources, (f"{name} in {FILE}", told.get(name))):
+            if value not in (None, ""):
+                values[name] = _value(name, value, where)
+                break
+    return Settings(**values)
+
+
+def needed(settings: Settings, *names: str) -> None:
+    """Refuses where one of these settings is missing.
+
+    Raises:
+        UserError: names the first of them.
+    """
+    for name in names:
+        if not getattr(settings, name):
+            raise UserError(
+                f"the {name.replace('_', ' ')} is missing ({ROWS[name].metadata['help']}): "
+                f"write {flag(name)} {ROWS[name].metadata['metavar']}, or {name} = ... in {FILE}"
+            )
 
 
 def docker() -> str:
@@ -16,3 +122,48 @@ def child(**extra: str) -> dict[str, str]:
     A notebook on SageMaker sets variables that its containers would take for their own job's.
     """
     return {key: value for key, value in os.environ.items() if not key.startswith(_PLATFORM)} | extra
+
+
+def _file(path: Path) -> dict[str, Any]:
+    try:
+        told = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): write lines like region = 'eu-west-1'") from error
+    for key in told:
+        if key not in ROWS:
+            near = difflib.get_close_matches(key, ROWS, 1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(ROWS)}"
+            raise UserError(f"{path}: unknown setting {key!r}: {hint}")
+    return told
+
+
+def _value(name: str, value: Any, where: str) -> Any:
+    wanted = TYPES[name]
+    if wanted is dict:
+        return _tags(value, where)
+    if wanted is tuple:
+        words = value.split(",") if isinstance(value, str) else value
+        if not isinstance(words, list) or not all(isinstance(word, str) and word.strip() for word in words):
+            raise UserError(f"{where}={value!r}: write {ROWS[name].metadata['metavar']}")
+        return tuple(word.strip() for word in words)
+    if wanted is int:
+        if isinstance(value, bool) or not str(value).isdecimal() or int(value) < 1:
+            raise UserError(f"{where}={value!r}: write a whole number from 1")
+        return int(value)
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{where}={value!r}: write one word, {ROWS[name].metadata['metavar']}")
+    return value.strip().strip("/") if name == "prefix" else value.strip()
+
+
+def _tags(value: Any, where: str) -> dict[str, str]:
+    if isinstance(value, str):
+        pairs = [word.partition("=") for word in value.split(",")]
+        value = {key.strip(): text.strip() for key, sign, text in pairs if sign and key.strip()}
+        value = value if len(value) == len(pairs) else None
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise UserError(f"{where}: write tags as NAME=VALUE,NAME=VALUE, each name once")
+    return dict(value)
+
+
+def _shown(row: dataclasses.Field[Any]) -> str:
+    return "" if row.default in ("", (), dataclasses.MISSING) else str(row.default)

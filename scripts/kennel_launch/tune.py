@@ -1,7 +1,7 @@
 """`kennel tune --local`: a search in one training job on this machine, here or by `docker run`, shown as it goes.
 
-The search itself is the job's (hyperparameters trials, search, search_space, time_budget). What it has done lies in
-OUT/checkpoints, so that the same command goes on where it was stopped or killed.
+Without --local it is tune_aws's. The search itself is the job's (hyperparameters trials, search, search_space,
+time_budget). What it has done lies in OUT/checkpoints, so that the same command goes on where it was stopped or killed.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from kennel import hyperparameters, search_space
 from kennel.errors import UserError
 from kennel.hyperparameters import OF_A_SEARCH, TABLE, Hyperparameters
 from kennel.layout import Layout
-from kennel_launch import local, runs, scratch, trials
+from kennel_launch import flags, local, runs, scratch, settings, train, trials, tune_aws
 from kennel_launch.trials import Trials
 
 LOG = "train.log"  # in OUT
@@ -31,26 +31,29 @@ Show = Callable[[Trials | None, str], None]  # (the trials so far, the log's las
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--local", action="store_true", help="on this machine")
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="of photos")
+    parser.usage = "kennel tune [--local | --one-job] --data FOLDER|S3-URI [flags]"
+    train.add_channels(parser)
     parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("build/tune"),
-        metavar="FOLDER",
-        help="goes on with what an earlier run left here",
+        "--search-space", default="", metavar="WORDS", help="'learning_rate=0.001..0.1 batch_size=32,64'"
     )
-    parser.add_argument("--image", default="", help="by docker run of this image; by itself, in this environment")
-    parser.add_argument("--gpus", default="", help="docker's --gpus, with --image")
-    parser.add_argument(
-        "--pretrained", type=Path, metavar="FOLDER", help="with one file of weights, as channel 'pretrained'"
+    shared = "what all trials share: 'epochs=5 backbone=resnet18'"
+    parser.add_argument("--hyperparameters", default="", metavar="WORDS", help=shared)
+    parser.add_argument("--name", default="", help="of the job on SageMaker (kennel-<time>)")
+    flags.add_doing(parser, wait="until the search on SageMaker ends; exit code 1 where it fails")
+    group = parser.add_argument_group("a search in one job")
+    group.add_argument("--local", action="store_true", help="on this machine")
+    group.add_argument(
+        "--out", type=Path, default=Path("build/tune"), metavar="FOLDER", help="of --local; an earlier run goes on"
     )
-    parser.add_argument("--trials", default="20", help="settings to try")
-    parser.add_argument("--search", default=Hyperparameters.search, choices=TABLE["search"].choices)
-    parser.add_argument("--search-space", default="", help="'learning_rate=0.001..0.1 batch_size=32,64'")
-    parser.add_argument("--time-budget", default="", metavar="MINUTES", help="end with the best after so long")
-    parser.add_argument("--hyperparameters", default="", help="what all trials share: 'epochs=5 backbone=resnet18'")
-    parser.add_argument("--fresh", action="store_true", help="start over, without what an earlier run left in OUT")
+    group.add_argument("--gpus", default="", help="docker's --gpus, with --local --image")
+    group.add_argument("--fresh", action="store_true", help="start over, without what an earlier run left in OUT")
+    group.add_argument("--trials", default="20", help="settings to try")
+    group.add_argument("--search", default=Hyperparameters.search, choices=TABLE["search"].choices)
+    group.add_argument("--time-budget", default="", metavar="MINUTES", help="end with the best after so long")
+    tune_aws.add_arguments(parser)
+    flags.add_hyperparameters(parser, without=OF_A_SEARCH)
+    flags.add_training(parser, folded="kennel train")
+    settings.add_flags(parser, train.OF_A_JOB, folded="kennel train")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -60,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         UserError: it can't be started as asked.
     """
     if not options.local:
-        raise UserError("searching on SageMaker comes with the launch commands: add --local to search on this machine")
+        return tune_aws.run(options, settings_of(options) if options.one_job else shared_of(options))
     if not options.data:
         raise UserError("say where the photos are: --data FOLDER")
     if not options.image and not runs.executable("train").is_file():
@@ -68,10 +71,13 @@ def run(options: argparse.Namespace) -> int:
             f"no `train` lies beside {sys.executable}, so this is not the image's environment: "
             "name an image with --image, or run make tune-local, which makes that environment"
         )
-    settings = settings_of(options)
-    channels = scratch.channels(options.data, options.pretrained)
+    given = settings_of(options)
+    if options.val or options.test:
+        raise UserError("--local takes the splits inside the data, train/ beside val/ and test/: put them there")
+    weights = train.places(options).get("pretrained")
+    channels = scratch.channels(Path(options.data), Path(weights) if weights else None)
     host = runs.HOST if options.image else "localhost"
-    layout = scratch.lay_out(options.out, channels, settings, host, keep_checkpoints=not options.fresh)
+    layout = scratch.lay_out(options.out, channels, given, host, keep_checkpoints=not options.fresh)
     if options.image:
         job = runs.train_in_image(options.image, layout, channels, options.gpus)
     else:
@@ -87,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
     found = trials.read(layout.output_data / trials.FILE)
     if found and (stopped or not console.is_terminal):  # else it is on the screen already
         console.print(trials.table(found))
-    for line in summary(layout, found, settings, options):
+    for line in summary(layout, found, given, options):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if not stopped and not process.returncode:
         return 0
@@ -103,15 +109,24 @@ def settings_of(options: argparse.Namespace) -> dict[str, str]:
     Raises:
         UserError: one that is none, or that has a flag of its own.
     """
-    settings = local.settings_of(options.hyperparameters)
-    if own := [name for name in _FLAGS if name in hyperparameters.given(settings)]:
-        raise UserError(f"--hyperparameters: write {own[0]} as {_FLAGS[own[0]]}")
-    settings |= {name: value for name in _FLAGS if (value := str(getattr(options, name)))}
-    parsed = hyperparameters.parse(settings)
+    given = shared_of(options) | {name: value for name in _FLAGS if (value := str(getattr(options, name)))}
+    parsed = hyperparameters.parse(given)
     if parsed.trials < 2:
         raise UserError(f"--trials {options.trials} is no search: write 2 or more")
     search_space.space(parsed.search_space)
-    return settings
+    return given
+
+
+def shared_of(options: argparse.Namespace) -> dict[str, str]:
+    """The hyperparameters of --hyperparameters and of flags of their own, which go before.
+
+    Raises:
+        UserError: one that belongs to the search.
+    """
+    given = local.settings_of(options.hyperparameters)
+    if own := [name for name in _FLAGS if name in hyperparameters.given(given)]:
+        raise UserError(f"--hyperparameters: write {own[0]} as {_FLAGS[own[0]]}")
+    return given | flags.hyperparameters_of(options)
 
 
 def follow(process: subprocess.Popen[bytes], layout: Layout, log: Path, console: Console) -> None:
@@ -180,6 +195,11 @@ def command(best: Mapping[str, Any], settings: Mapping[str, str], options: argpa
     words = " ".join(
         f"{name}={hyperparameters.text(value)}" for name, value in (shared | best["hyperparameters"]).items()
     )
-    variables = {"DATA": options.data, "IMAGE": options.image, "GPUS": options.gpus, "PRETRAINED": options.pretrained}
+    variables = {
+        "DATA": options.data,
+        "IMAGE": options.image,
+        "GPUS": options.gpus,
+        "PRETRAINED": train.places(options).get("pretrained"),
+    }
     given = [f"{name}={value}" for name, value in variables.items() if value]
     return shlex.join(["make", "train-local", *given, f"HP={words}"])

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from .emulated import pictures
+from .emulated.client import VARIABLE, Aws, executables, server
+
 REPOSITORY = Path(__file__).parents[2]
 HYMENOPTERA = REPOSITORY.parent / "shared" / "data" / "hymenoptera"
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -76,3 +79,35 @@ def dead_port() -> int:
     """A loopback port that refuses."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def emulated_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One server for all tests of a session; most want `aws`."""
+    pytest.importorskip("moto", reason="moto is not installed: requirements/emulated.txt")
+    with server(tmp_path_factory.mktemp("aws") / "server.log") as url:
+        yield url
+
+
+@pytest.fixture
+def aws(emulated_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    """A fresh emulated account, for commands with `**aws.env`; all that runs in it ends with the test."""
+    account = Aws(emulated_url, tmp_path_factory.mktemp("home"))
+    account.reset()
+    yield account
+    account.close()
+
+
+@pytest.fixture(scope="session")
+def programs() -> Path:
+    """The folder of the real `train` and `serve`, which jobs and endpoints of `aws` are run by."""
+    folder = executables()
+    if not all((folder / name).is_file() for name in ("train", "serve")):
+        pytest.skip(f"no train and serve in {folder}: make venv, or set {VARIABLE} to the image's environment")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A real model.tar.gz that tells red from green, trained once, without AWS: for endpoints of `aws`."""
+    return pictures.model(programs, tmp_path_factory.mktemp("trained"))

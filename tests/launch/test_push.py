@@ -1,10 +1,8 @@
-"""Addresses, and ECR's part of a push against a stand-in for AWS (the only thing that is faked)."""
+"""Addresses, and a push with ECR's part against the emulated AWS; docker is a script that notes what it is asked."""
 
-import base64
 import json
 import subprocess
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,56 +11,59 @@ import pytest
 from kennel.errors import UserError
 from kennel_launch import push
 
-from .conftest import REPOSITORY, Command, serving
+from .conftest import REPOSITORY, Command
+from .emulated.client import Aws
 
 ECR = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
-TOKEN = base64.b64encode(b"AWS:secret").decode()
+DIGEST = "sha256:" + "5e" * 32
+MANIFEST = {"schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.v2+json", "layers": []}
+Push = Callable[..., subprocess.CompletedProcess[str]]
 
 
-class Aws(BaseHTTPRequestHandler):
-    """ECR's three calls; `existing` holds the repositories, `denied` refuses them all."""
+class Docker:
+    """A docker client that does nothing; it says of every image that it is `told`, pushed as `digests`."""
 
-    calls: list[tuple[str, dict[str, Any]]] = []  # noqa: RUF012 # one server at a time
-    existing: set[str] = set()  # noqa: RUF012
-    denied = False
+    def __init__(self, folder: Path) -> None:
+        self.path, self._asked, self._input = folder / "docker", folder / "asked", folder / "input"
+        self._asked.touch()
+        self.tell()
 
-    def do_POST(self) -> None:
-        name = self.headers["X-Amz-Target"].rpartition(".")[2]
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        Aws.calls.append((name, asked))
-        if Aws.denied:
-            self.answer(400, {"__type": "AccessDeniedException", "message": "not authorized"})
-        elif name == "GetAuthorizationToken":
-            self.answer(200, {"authorizationData": [{"authorizationToken": TOKEN, "proxyEndpoint": f"https://{ECR}"}]})
-        elif name == "DescribeRepositories" and not Aws.existing.intersection(asked["repositoryNames"]):
-            self.answer(400, {"__type": "RepositoryNotFoundException", "message": "none"})
-        else:
-            self.answer(200, {})
+    def tell(self, *digests: str, **told: Any) -> None:
+        image = {"Architecture": "amd64", "Size": 1, "Config": {"Env": [], "Entrypoint": None}} | told
+        self.path.write_text(
+            f"""#!/bin/sh
+case "$*" in
+*RepoDigests*) echo '{json.dumps(digests)}' ;;
+*inspect*) echo '{json.dumps(image)}' ;;
+*) echo "$*" >> {self._asked} ;;
+esac
+case "$1" in login) cat > {self._input} ;; esac
+"""
+        )
+        self.path.chmod(0o755)
 
-    def answer(self, status: int, content: dict[str, Any]) -> None:
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/x-amz-json-1.1")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+    @property
+    def asked(self) -> list[str]:
+        return self._asked.read_text().splitlines()
 
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+    @property
+    def password(self) -> str:
+        return self._input.read_text()
 
 
 @pytest.fixture
-def aws() -> Iterator[dict[str, str]]:
-    """The environment of a caller with credentials, AWS's address being the stand-in's."""
-    Aws.calls, Aws.existing, Aws.denied = [], set(), False
-    with serving(Aws) as port:
-        yield {
-            "AWS_ENDPOINT_URL_ECR": f"http://127.0.0.1:{port}",
-            "AWS_ACCESS_KEY_ID": "someone",
-            "AWS_SECRET_ACCESS_KEY": "something",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_CONFIG_FILE": "/dev/null",
-        }
+def docker(tmp_path: Path) -> Docker:
+    return Docker(tmp_path)
+
+
+@pytest.fixture
+def send(aws: Aws, command: Command, docker: Docker) -> Push:
+    """`make push`, in effect."""
+
+    def send(to: str, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return command("push", "kennel:dev", "--to", to, *words, **({"DOCKER": str(docker.path)} | aws.env | env))
+
+    return send
 
 
 @pytest.mark.parametrize(
@@ -98,43 +99,132 @@ def test_the_tag_is_the_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         push.target("localhost/kennel")
 
 
-def test_an_absent_repository_is_created_and_the_password_returned(
-    aws: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for key, value in aws.items():
-        monkeypatch.setenv(key, value)
-    assert push.open_repository("team/kennel", "123456789012", "eu-west-1") == ("AWS", "secret")
-    assert [name for name, _ in Aws.calls] == ["GetAuthorizationToken", "DescribeRepositories", "CreateRepository"]
-    assert Aws.calls[-1][1] == {
-        "registryId": "123456789012",
-        "repositoryName": "team/kennel",
-        "imageScanningConfiguration": {"scanOnPush": True},
-    }
+def test_an_absent_repository_is_made_with_tags_that_stay_and_scans(send: Push, aws: Aws, docker: Docker) -> None:
+    docker.tell(f"{ECR}/kennel@sha256:0", f"{ECR}/team/kennel@{DIGEST}")
+    done = send(f"{ECR}/team/kennel:1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{ECR}/team/kennel@{DIGEST}\n"
+    assert done.stderr == "created the repository team/kennel\n"
+    made = aws.client("ecr").describe_repositories(repositoryNames=["team/kennel"])["repositories"][0]
+    assert made["imageTagMutability"] == "IMMUTABLE"
+    assert made["imageScanningConfiguration"] == {"scanOnPush": True}
+    text = aws.client("ecr").get_lifecycle_policy(repositoryName="team/kennel")["lifecyclePolicyText"]
+    rules = json.loads(text)["rules"]
+    assert [rule["selection"] for rule in rules] == [
+        {"tagStatus": "untagged", "countType": "imageCountMoreThan", "countNumber": 10}
+    ]
+    assert docker.asked == [
+        f"login --username AWS --password-stdin {ECR}",
+        f"tag kennel:dev {ECR}/team/kennel:1",
+        f"push {ECR}/team/kennel:1",
+    ]
+    assert docker.password
+    assert docker.password not in done.stdout + done.stderr
 
 
-def test_an_existing_repository_is_left_alone(aws: dict[str, str], command: Command) -> None:
-    Aws.existing = {"kennel"}
-    done = command("push", "kennel:dev", "--to", f"{ECR}/kennel:1", DOCKER="/no/such/docker", **aws)
-    assert [name for name, _ in Aws.calls] == ["GetAuthorizationToken", "DescribeRepositories"]
+def test_an_existing_repository_whose_tags_move_stays_so_with_a_note(send: Push, aws: Aws, docker: Docker) -> None:
+    docker.tell(f"{ECR}/kennel@{DIGEST}")
+    done = send(f"{ECR}/kennel:dev")
+    assert done.stdout == f"{ECR}/kennel@{DIGEST}\n"
+    assert done.stderr.startswith("tags in kennel can be moved to other images: name this one by its digest")
+    assert {one.operation for one in aws.requests} == {"GetAuthorizationToken", "DescribeRepositories"}
+
+
+def immutable(aws: Aws) -> str:
+    """The digest of an image `fixed:1` whose tag can't be moved."""
+    client = aws.client("ecr")
+    client.create_repository(repositoryName="fixed", imageTagMutability="IMMUTABLE")
+    put = client.put_image(repositoryName="fixed", imageTag="1", imageManifest=json.dumps(MANIFEST))
+    return str(put["image"]["imageId"]["imageDigest"])
+
+
+def test_a_taken_tag_that_cannot_be_moved_is_one_sentence(send: Push, aws: Aws, docker: Docker) -> None:
+    immutable(aws)
+    done = send(f"{ECR}/fixed:1")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"push: {ECR}/fixed:1 exists already and its tag can't be moved to another image: commit what has changed, or "
+        f"write another tag, TO={ECR}/fixed:TAG\n"
+    )
+    assert docker.asked == []
+    assert send(f"{ECR}/fixed:2").returncode == 0
+    assert docker.asked[-1] == f"push {ECR}/fixed:2"
+
+
+def test_what_was_pushed_already_is_not_pushed_again(send: Push, aws: Aws, docker: Docker) -> None:
+    digest = immutable(aws)
+    docker.tell(f"{ECR}/fixed@{digest}")
+    done = send(f"{ECR}/fixed:1")
+    assert (done.returncode, done.stdout) == (0, f"{ECR}/fixed@{digest}\n")
+    assert done.stderr == f"{ECR}/fixed:1 is there already\n"
+    assert docker.asked == []
+
+
+def test_a_dry_run_shows_all_and_sends_nothing(send: Push, aws: Aws, docker: Docker) -> None:
+    done = send(f"{ECR}/new:1", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    shown, end = [], 0
+    while done.stdout[end:].startswith("{"):
+        one, length = json.JSONDecoder().raw_decode(done.stdout[end:])
+        shown.append(one)
+        end += length + 1
+    assert [one["operation"] for one in shown] == ["CreateRepository", "PutLifecyclePolicy"]
+    assert shown[0]["request"]["imageTagMutability"] == "IMMUTABLE"
+    assert done.stdout[end:] == f"docker tag kennel:dev {ECR}/new:1\ndocker push {ECR}/new:1\n"
+    assert docker.asked == []
+    assert {one.operation for one in aws.requests} == {"GetAuthorizationToken", "DescribeRepositories"}
+
+
+def test_a_list_of_manifests_stays_here(send: Push, aws: Aws, docker: Docker) -> None:
+    docker.tell(Descriptor={"mediaType": "application/vnd.oci.image.index.v1+json"})
+    done = send(f"{ECR}/kennel:1")
+    assert done.returncode == 1
+    assert "docker build --provenance=false" in done.stderr
+    assert aws.requests == []
+    assert send("localhost:5000/kennel:1").returncode == 0  # another registry's users may want it
+
+
+def test_an_arm_image_is_sent_with_a_note(send: Push, docker: Docker) -> None:
+    docker.tell(Architecture="arm64")
+    assert "the image is built for arm64" in send("localhost:5000/kennel:1").stderr
+
+
+def test_another_host_may_stand_for_ecr(send: Push, docker: Docker) -> None:
+    docker.tell(f"localhost:5000/kennel@{DIGEST}")
+    done = send(f"{ECR}/kennel:1", "--through", "localhost:5000")
+    assert done.stdout == f"{ECR}/kennel@{DIGEST}\n"
+    assert docker.asked == [
+        "login --username AWS --password-stdin localhost:5000",
+        "tag kennel:dev localhost:5000/kennel:1",
+        "push localhost:5000/kennel:1",
+    ]
+
+
+def test_a_registry_that_is_not_ecr_is_pushed_to_without_aws(send: Push, aws: Aws, docker: Docker) -> None:
+    docker.tell(f"localhost:5000/kennel@{DIGEST}")
+    assert send("localhost:5000/kennel:1").stdout == f"localhost:5000/kennel@{DIGEST}\n"
+    assert docker.asked == ["tag kennel:dev localhost:5000/kennel:1", "push localhost:5000/kennel:1"]
+    assert aws.requests == []
+
+
+def test_no_docker(send: Push, aws: Aws) -> None:
+    done = send(f"{ECR}/kennel:1", DOCKER="/no/such/docker")
     assert done.returncode == 1
     assert done.stderr.startswith("push: /no/such/docker cannot be started")
-    assert "secret" not in done.stderr + done.stdout
+    assert aws.requests == []
 
 
-def test_refused_by_aws(aws: dict[str, str], command: Command) -> None:
-    Aws.denied = True
-    done = command("push", "kennel:dev", "--to", f"{ECR}/kennel:1", DOCKER="/no/such/docker", **aws)
+def test_refused_by_aws(send: Push, docker: Docker) -> None:
+    done = send(f"{ECR}/kennel:1", AWS_ENDPOINT_URL="http://127.0.0.1:1")
     assert done.returncode == 1
-    assert "AccessDeniedException" in done.stderr
-    assert "AWS credentials" in done.stderr
+    assert done.stderr.startswith("push: ECR in eu-west-1: AWS cannot be asked (Could not connect")
     assert done.stderr.count("\n") == 1
+    assert docker.asked == []
 
 
-def test_without_credentials(aws: dict[str, str], command: Command, tmp_path: Path) -> None:
-    nobody = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "HOME": str(tmp_path), "AWS_PROFILE": ""}
-    nobody["AWS_SHARED_CREDENTIALS_FILE"] = "/dev/null"
-    nobody = {key: value for key, value in {**aws, **nobody}.items() if key != "AWS_PROFILE"}
-    done = command("push", "kennel:dev", "--to", f"{ECR}/kennel:1", DOCKER="/no/such/docker", **nobody)
+def test_without_credentials(send: Push, aws: Aws, docker: Docker) -> None:
+    done = send(f"{ECR}/kennel:1", AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
     assert done.returncode == 1
-    assert "credentials" in done.stderr
-    assert Aws.calls == []
+    assert "no AWS credentials were found" in done.stderr
+    assert aws.requests == []
+    assert docker.asked == []

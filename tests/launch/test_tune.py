@@ -187,8 +187,8 @@ def test_a_search_that_was_stopped_in_its_first_trial_has_a_best_without_a_figur
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "searching on SageMaker comes with the launch commands: add --local"),
-        (["--data", "."], "searching on SageMaker comes with the launch commands: add --local"),
+        ([], "the role is missing"),
+        (["--local", "--image", "x", "--data", ".", "--val", "v"], "--local takes the splits inside the data"),
         (["--local"], "say where the photos are: --data FOLDER"),
         (["--local", "--image", "x", "--data", "/no/folder"], "DATA=/no/folder is no folder"),
         (["--local", "--image", "x", "--data", ".", "--pretrained", "/no"], "PRETRAINED=/no is no folder"),
@@ -232,7 +232,7 @@ def test_without_an_image_the_images_environment_is_needed(command: Command, tmp
 def test_help_names_every_command_and_imports_none_of_them(command: Command) -> None:
     done = command("cli", "--help")
     assert done.returncode == 0
-    assert all(f"{name} " in done.stdout for name in cli.COMMANDS)
+    assert all(f"    {name}" in done.stdout for name in cli.COMMANDS)
     code = "import sys; sys.argv[1:] = ['--help']; from kennel_launch import cli\n"
     code += "try: cli.main()\nexcept SystemExit: print('rich' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)

@@ -1,0 +1,242 @@
+"""Training and tuning jobs as SageMaker's SDK makes them. The only module that imports the SDK; decides nothing itself.
+
+The SDK sends no telemetry, makes no bucket and asks for no debugger or profiler by itself from here.
+"""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kennel import metrics
+from kennel.errors import UserError
+from kennel_launch import aws
+from kennel_launch.settings import Settings
+
+TAG = {"kennel": "1"}  # on all that we create, so that it is found again
+# https://github.com/aws/sagemaker-python-sdk/blob/master/doc/overview.rst, "Telemetry"
+_SDK = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
+_NO_ROLE = "arn:aws:iam::123456789012:role/local"  # local mode asks for one and never uses it
+# https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html
+_DEBUGGER_RULES = ("vanishing_gradient", "overfit", "overtraining", "poor_weight_initialization", "loss_not_decreasing")
+_PROFILER_RULES = ("LowGPUUtilization", "ProfilerReport")
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training job, or what all jobs of a tuning job share; times in seconds."""
+
+    name: str
+    channels: Mapping[str, str]  # channel -> S3 URI, or file:// in local mode
+    hyperparameters: Mapping[str, str]
+    spot: bool = False
+    checkpoints: str = ""  # S3 URI
+    max_run: int = 24 * 3600
+    max_wait: int | None = None
+    keep_alive: int = 0
+    input_mode: str = "File"
+    volume_size: int = 30  # GB
+    network_isolation: bool = False
+    encrypt_traffic: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+    debugger: bool = False
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The SDK says a screen of things that are none of the user's business."""
+    for name in ("sagemaker", "sagemaker.config", "sagemaker.telemetry.telemetry_logging", "botocore.credentials"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def train(settings: Settings, training: Training) -> None:
+    """Creates the training job, and does not wait for it.
+
+    Raises:
+        UserError: AWS refuses, with its reason.
+    """
+    made = estimator(settings, training)
+    with aws.told(f"training job {training.name}"), _quiet():
+        made.fit(_inputs(training), job_name=training.name, wait=False)
+
+
+def train_locally(settings: Settings, training: Training, out: Path) -> Path:
+    """The SDK's local mode: the whole job here, by docker compose; returns its model.tar.gz.
+
+    Raises:
+        UserError: the container can't be run, or the job failed.
+    """
+    made = estimator(settings, training, local=out)
+    try:
+        with _quiet():
+            made.fit(_inputs(training), job_name=training.name)
+    except (RuntimeError, ImportError, OSError) as error:  # ImportError: docker compose is missing
+        raise UserError(f"local mode: {' '.join(str(error).split())}: see the job's last lines above") from error
+    return Path(str(made.model_data).removeprefix("file://"))
+
+
+def tune(settings: Settings, training: Training, request: Mapping[str, Any]) -> None:
+    """Creates the tuning job, and does not wait for it.
+
+    Args:
+        request: of kennel.tuning.tuning_request.
+
+    Raises:
+        UserError: AWS refuses, with its reason.
+    """
+    made = tuner(settings, training, request)
+    with aws.told(f"tuning job {training.name}"), _quiet():
+        made.fit(_inputs(training), job_name=training.name, include_cls_metadata=False, wait=False)
+
+
+@_quiet()
+def estimator(settings: Settings, training: Training, local: Path | None = None) -> Any:
+    """The SDK's Estimator.
+
+    Args:
+        local: a folder: run in local mode, output goes there.
+    """
+    from sagemaker.estimator import Estimator
+
+    return Estimator(
+        image_uri=settings.image,
+        role=_NO_ROLE if local else aws.role_arn(settings),
+        instance_count=settings.instance_count,
+        instance_type="local" if local else settings.instance_type,
+        sagemaker_session=session(settings, local),
+        hyperparameters=dict(training.hyperparameters),
+        output_path=f"file://{local.resolve()}" if local else output_path(settings),
+        metric_definitions=metrics.definitions(),
+        input_mode=training.input_mode,
+        volume_size=training.volume_size,
+        max_run=training.max_run,
+        environment=dict(training.environment) or None,
+        tags=tags(settings),
+        **({} if local else _platform(settings, training)),
+    )
+
+
+@_quiet()
+def tuner(settings: Settings, training: Training, request: Mapping[str, Any]) -> Any:
+    """The SDK's HyperparameterTuner, which says the same as the request."""
+    from sagemaker.tuner import HyperparameterTuner
+
+    config = request["HyperParameterTuningJobConfig"]
+    return HyperparameterTuner(
+        estimator(settings, training),
+        objective_metric_name=config["HyperParameterTuningJobObjective"]["MetricName"],
+        objective_type=config["HyperParameterTuningJobObjective"]["Type"],
+        hyperparameter_ranges=_ranges(config["ParameterRanges"]),
+        metric_definitions=metrics.definitions(),
+        strategy=config["Strategy"],
+        max_jobs=config["ResourceLimits"]["MaxNumberOfTrainingJobs"],
+        max_parallel_jobs=config["ResourceLimits"]["MaxParallelTrainingJobs"],
+        max_runtime_in_seconds=config["ResourceLimits"].get("MaxRuntimeInSeconds"),
+        early_stopping_type=config["TrainingJobEarlyStoppingType"],
+        random_seed=config.get("RandomSeed"),
+        tags=tags(settings),
+        **_tuning(request),
+    )
+
+
+@_quiet()
+def session(settings: Settings, local: Path | None = None) -> Any:
+    """The SDK's session on our boto3 session, so that what is told of one holds for the other."""
+    if local:
+        from sagemaker.local import LocalSession
+
+        made = LocalSession(aws.session(settings), sagemaker_config=_SDK)
+        (local / "scratch").mkdir(parents=True, exist_ok=True)
+        made.config = {"local": {"local_code": True, "container_root": str((local / "scratch").resolve())}}
+        return made
+    from sagemaker.session import Session
+
+    return Session(aws.session(settings), sagemaker_config=_SDK, default_bucket=settings.bucket)
+
+
+def tags(settings: Settings) -> list[dict[str, str]]:
+    """Ours and the user's, as AWS wants them."""
+    return [{"Key": key, "Value": value} for key, value in (TAG | settings.tags).items()]
+
+
+def output_path(settings: Settings) -> str:
+    """SageMaker adds the job's name."""
+    return f"s3://{settings.bucket}/{settings.prefix}/jobs"
+
+
+def _platform(settings: Settings, training: Training) -> dict[str, Any]:
+    """What only SageMaker itself can do; nothing that was not asked for."""
+    told: dict[str, Any] = {
+        "enable_network_isolation": training.network_isolation,
+        "encrypt_inter_container_traffic": training.encrypt_traffic,
+        "subnets": list(settings.subnets) or None,
+        "security_group_ids": list(settings.security_groups) or None,
+        "volume_kms_key": settings.kms_key or None,
+        "output_kms_key": settings.kms_key or None,
+        "checkpoint_s3_uri": training.checkpoints or None,
+        "keep_alive_period_in_seconds": training.keep_alive or None,
+    }
+    if training.spot:
+        told |= {"use_spot_instances": True, "max_wait": training.max_wait}
+    if training.debugger:
+        return told | _debugger(settings)
+    return told | {"disable_profiler": True, "debugger_hook_config": False}
+
+
+def _debugger(settings: Settings) -> dict[str, Any]:
+    """Hook, profiler and AWS's built-in rules: a service that is closed to new customers since 2026-07-30."""
+    from sagemaker.debugger import DebuggerHookConfig, ProfilerConfig, ProfilerRule, Rule, rule_configs
+
+    output = output_path(settings)
+    return {
+        "debugger_hook_config": DebuggerHookConfig(s3_output_path=output),
+        "profiler_config": ProfilerConfig(s3_output_path=output, system_monitor_interval_millis=500),
+        "rules": [
+            *(Rule.sagemaker(getattr(rule_configs, name)()) for name in _DEBUGGER_RULES),
+            # Named, since the SDK would put the time into the report's name.
+            *(ProfilerRule.sagemaker(getattr(rule_configs, name)(), name=name) for name in _PROFILER_RULES),
+        ],
+    }
+
+
+def _inputs(training: Training) -> dict[str, Any]:
+    from sagemaker.inputs import TrainingInput
+
+    return {name: uri if uri.startswith("file://") else TrainingInput(uri) for name, uri in training.channels.items()}
+
+
+def _ranges(told: Mapping[str, Any]) -> dict[str, Any]:
+    from sagemaker.tuner import CategoricalParameter, ContinuousParameter, IntegerParameter
+
+    kinds = {"Integer": IntegerParameter, "Continuous": ContinuousParameter}
+    found = {row["Name"]: CategoricalParameter(row["Values"]) for row in told.get("CategoricalParameterRanges", [])}
+    for kind, made in kinds.items():
+        for row in told.get(f"{kind}ParameterRanges", []):
+            found[row["Name"]] = made(row["MinValue"], row["MaxValue"], scaling_type=row["ScalingType"])
+    return found
+
+
+def _tuning(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Warm start, Hyperband's resources and the ends of a search, as the SDK's objects."""
+    from sagemaker import tuner as sdk
+
+    config, told = request["HyperParameterTuningJobConfig"], {}
+    if resources := config.get("StrategyConfig", {}).get("HyperbandStrategyConfig"):
+        limits = sdk.HyperbandStrategyConfig(resources["MaxResource"], resources["MinResource"])
+        told["strategy_config"] = sdk.StrategyConfig(limits)
+    if ends := config.get("TuningJobCompletionCriteria"):
+        told["completion_criteria_config"] = sdk.TuningJobCompletionCriteriaConfig(
+            ends.get("BestObjectiveNotImproving", {}).get("MaxNumberOfTrainingJobsNotImproving"),
+            True if "ConvergenceDetected" in ends else None,
+            ends.get("TargetObjectiveMetricValue"),
+        )
+    if start := request.get("WarmStartConfig"):
+        parents = {row["HyperParameterTuningJobName"] for row in start["ParentHyperParameterTuningJobs"]}
+        told["warm_start_config"] = sdk.WarmStartConfig(sdk.WarmStartTypes(start["WarmStartType"]), parents)
+    return told

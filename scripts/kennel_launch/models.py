@@ -1,0 +1,165 @@
+"""Names and shapes of what serves a model: the requests for a model, an endpoint's configuration, an endpoint, a batch.
+
+Nothing here talks to AWS: what these functions return is sent, or shown by --dry-run, as it is.
+"""
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from kennel.errors import UserError
+from kennel_launch.settings import Settings
+
+REAL_TIME, SERVERLESS, ASYNC, MULTI_MODEL = MODES = ("real-time", "serverless", "async", "multi-model")
+ENGINES = ("auto", "int8", "fp32", "torch")
+TAG = {"kennel": "1"}
+MEMORY, CONCURRENCY = 3072, 5  # of a serverless endpoint: MB, requests at once
+VARIANT = "AllTraffic"
+_LONGEST = 63  # of every name: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpoint.html
+_STAMP = "%Y%m%d-%H%M%S"  # 15 characters, and a dash before them
+_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
+_MB = 1024 * 1024
+
+# Mode -> the largest body, MB: https://docs.aws.amazon.com/sagemaker/latest/dg/model-deploy-options.html
+LARGEST = {REAL_TIME: 25, MULTI_MODEL: 25, SERVERLESS: 4, ASYNC: 1024}
+ASYNC_MB = 100  # of those 1024: what a photo of 100 million pixels may take, and small hosts can still hold
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model's file, or for a multi-model endpoint the folder of several, and the image that serves it."""
+
+    data: str  # s3://
+    image: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One deployment: an endpoint by name, and how it is to run."""
+
+    name: str
+    stamp: str
+    mode: str
+    source: Source
+    instance_type: str = ""  # "": serverless
+    memory: int = MEMORY
+    concurrency: int = CONCURRENCY
+    engine: str = ""
+    ami: dict[str, str] = field(default_factory=dict)  # InferenceAmiVersion, where the adviser wants one
+
+    @property
+    def version(self) -> str:
+        """The name of this deployment's model and configuration; an endpoint has others at its next update."""
+        return stamped(self.name, self.stamp)
+
+
+def stamp() -> str:
+    """The time as a part of a name, UTC."""
+    return datetime.now(UTC).strftime(_STAMP)
+
+
+def stamped(name: str, stamp: str) -> str:
+    return f"{_cut(name)}-{stamp}"
+
+
+def is_version(version: str, name: str) -> bool:
+    """Whether `version` was made by `stamped` from `name`."""
+    return re.fullmatch(re.escape(_cut(name)) + r"-\d{8}-\d{6}", version) is not None
+
+
+def checked(name: str, what: str) -> str:
+    """A name that SageMaker takes.
+
+    Raises:
+        UserError: another one.
+    """
+    if not _NAME.fullmatch(name):
+        raise UserError(f"{what} {name[:80]!r}: a name is up to {_LONGEST} letters, digits and dashes between them")
+    return name
+
+
+def model(plan: Plan, settings: Settings) -> dict[str, Any]:
+    """CreateModel's request."""
+    container: dict[str, Any] = {"Image": plan.source.image, "ModelDataUrl": plan.source.data}
+    if plan.mode == MULTI_MODEL:
+        container["Mode"] = "MultiModel"
+    if environment := _environment(plan):
+        container["Environment"] = environment
+    request: dict[str, Any] = {
+        "ModelName": plan.version,
+        "PrimaryContainer": container,
+        "ExecutionRoleArn": settings.role,
+        "Tags": tags(settings),
+    }
+    if settings.subnets or settings.security_groups:
+        request["VpcConfig"] = {
+            "Subnets": list(settings.subnets),
+            "SecurityGroupIds": list(settings.security_groups),
+        }
+    return request
+
+
+def endpoint_config(plan: Plan, settings: Settings) -> dict[str, Any]:
+    """CreateEndpointConfig's request. No DataCaptureConfig: photos stay where they are."""
+    variant: dict[str, Any] = {"VariantName": VARIANT, "ModelName": plan.version}
+    if plan.mode == SERVERLESS:
+        variant["ServerlessConfig"] = {"MemorySizeInMB": plan.memory, "MaxConcurrency": plan.concurrency}
+    else:
+        variant |= {"InitialInstanceCount": 1, "InstanceType": plan.instance_type, **plan.ami}
+    request: dict[str, Any] = {
+        "EndpointConfigName": plan.version,
+        "ProductionVariants": [variant],
+        "Tags": tags(settings),
+    }
+    if settings.kms_key and plan.mode != SERVERLESS and not has_own_disk(plan.instance_type):
+        request["KmsKeyId"] = settings.kms_key
+    if plan.mode == ASYNC:
+        folder = f"s3://{settings.bucket}/{settings.prefix}/async/{plan.name}"
+        output = {"S3OutputPath": f"{folder}/output", "S3FailurePath": f"{folder}/failure"}
+        request["AsyncInferenceConfig"] = {
+            "OutputConfig": output | ({"KmsKeyId": settings.kms_key} if settings.kms_key else {})
+        }
+    return request
+
+
+def endpoint(plan: Plan, settings: Settings) -> dict[str, Any]:
+    """CreateEndpoint's request."""
+    return {"EndpointName": plan.name, "EndpointConfigName": plan.version, "Tags": tags(settings)}
+
+
+def endpoint_update(plan: Plan) -> dict[str, Any]:
+    """UpdateEndpoint's request; tags stay as they are."""
+    return {"EndpointName": plan.name, "EndpointConfigName": plan.version}
+
+
+def tags(settings: Settings) -> list[dict[str, str]]:
+    """The user's, and ours, by which `kennel delete --all` finds what is ours."""
+    return [{"Key": key, "Value": value} for key, value in (dict(settings.tags) | TAG).items()]
+
+
+def has_own_disk(instance_type: str) -> bool:
+    """Whether the host has local disks: their own hardware encrypts them, and a request with a key is refused.
+
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpointConfig.html#sagemaker-CreateEndpointConfig-request-KmsKeyId
+    """
+    family = instance_type.removeprefix("ml.").partition(".")[0]
+    return bool(re.fullmatch(r"[a-z]+\d+[a-z]*d[a-z]*|g5|g6e?|p5e?n?|trn\d\w*", family))
+
+
+def largest_body(mode: str, environment: dict[str, str]) -> int:
+    """Bytes that an endpoint takes: the platform's limit for its mode, or its own where that is lower."""
+    own = environment.get("SAGEMAKER_MAX_PAYLOAD_IN_MB", "")
+    given = int(own) if own.isascii() and own.isdigit() else 0
+    return _MB * min(LARGEST[mode], given or LARGEST[REAL_TIME])
+
+
+def _environment(plan: Plan) -> dict[str, str]:
+    found = {"KENNEL_ENGINE": plan.engine} if plan.engine else {}
+    if plan.mode == ASYNC:
+        found["SAGEMAKER_MAX_PAYLOAD_IN_MB"] = str(ASYNC_MB)
+    return found
+
+
+def _cut(name: str) -> str:
+    return name[: _LONGEST - 16].rstrip("-")

@@ -1,0 +1,126 @@
+"""From requests to an endpoint in service: sent in order, undone in reverse where one fails, watched until it ends."""
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kennel.errors import UserError
+from kennel_launch import aws, models, served
+from kennel_launch.models import Plan
+from kennel_launch.settings import Settings
+from kennel_launch.steps import Show
+
+_FIRST_PAUSE, _LAST_PAUSE = 0.5, 10.0  # seconds between two questions
+CHANGING = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
+
+
+class FailedError(Exception):
+    """SageMaker began, and ended with a reason of its own."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request, and what takes it back: another operation on the same name."""
+
+    service: str
+    operation: str
+    request: dict[str, Any]
+    key: str  # the member that holds the name
+    undo: str = ""
+
+    @property
+    def name(self) -> str:
+        return str(self.request[self.key])
+
+
+def model_call(plan: Plan, settings: Settings) -> Call:
+    return Call("sagemaker", "create_model", models.model(plan, settings), "ModelName", "delete_model")
+
+
+def calls(
+    plan: Plan, settings: Settings, *, update: bool, schedule: dict[str, Any] | None = None, reschedule: bool = False
+) -> list[Call]:
+    """What a deployment sends, in order. The schedule goes before the endpoint, so that no endpoint is without it.
+
+    Args:
+        update: there is an endpoint of that name.
+        schedule: that ends it; `reschedule`: there is one already.
+    """
+    config = models.endpoint_config(plan, settings)
+    found = [
+        model_call(plan, settings),
+        Call("sagemaker", "create_endpoint_config", config, "EndpointConfigName", "delete_endpoint_config"),
+    ]
+    if schedule:
+        found.append(
+            Call("scheduler", "update_schedule", schedule, "Name")
+            if reschedule
+            else Call("scheduler", "create_schedule", schedule, "Name", "delete_schedule")
+        )
+    if update:
+        found.append(Call("sagemaker", "update_endpoint", models.endpoint_update(plan), "EndpointName"))
+    else:
+        request = models.endpoint(plan, settings)
+        found.append(Call("sagemaker", "create_endpoint", request, "EndpointName", "delete_endpoint"))
+    return found
+
+
+def send(wanted: list[Call], settings: Settings) -> None:
+    """Sends all, or leaves nothing behind.
+
+    Raises:
+        UserError: AWS refused one; what was made before it is gone again.
+    """
+    done: list[Call] = []
+    try:
+        for call in wanted:
+            with aws.told(f"{call.operation.replace('_', ' ')} {call.name}"):
+                getattr(aws.client(call.service, settings), call.operation)(**call.request)
+            done.append(call)
+    except BaseException:  # Ctrl-C, too
+        undo(done, settings)
+        raise
+
+
+def undo(done: list[Call], settings: Settings) -> None:
+    """Takes back what was made, the last first; what stays behind is said and does not hide why it had to go."""
+    for call in reversed([call for call in done if call.undo]):
+        try:
+            with aws.told(f"{call.undo.replace('_', ' ')} {call.name}"):
+                getattr(aws.client(call.service, settings), call.undo)(**{call.key: call.name})
+        except UserError as error:
+            print(f"left behind: {error}", file=sys.stderr)
+
+
+def wait(name: str, version: str, settings: Settings, show: Show) -> None:
+    """Until the endpoint is in service with this version.
+
+    Raises:
+        FailedError: it is not, or is in service with an earlier one; with SageMaker's reason.
+        UserError: AWS does not say.
+    """
+    client = aws.client("sagemaker", settings)
+    for pause in pauses():
+        with aws.told(f"endpoint {name}"):
+            found = served.describe(client, "describe_endpoint", EndpointName=name)
+        if found is None:
+            raise FailedError(f"endpoint {name} was deleted while it started")
+        status = found["EndpointStatus"]
+        show(status, 0)
+        if status not in CHANGING:
+            if status == "InService" and found["EndpointConfigName"] == version:
+                return
+            reason = found.get("FailureReason") or "SageMaker gives no reason"
+            kept = f" with its earlier model, {found['EndpointConfigName']}" if status == "InService" else ""
+            raise FailedError(f"endpoint {name} is {status}{kept}: {reason}")
+        time.sleep(pause)
+
+
+def pauses() -> Iterator[float]:
+    """Seconds to wait before each next question: short ones first."""
+    pause = _FIRST_PAUSE
+    while True:
+        yield pause
+        pause = min(pause * 1.3, _LAST_PAUSE)

@@ -1,0 +1,193 @@
+"""`kennel train`: one training job on SageMaker, or by --local in the SDK's local mode; shown before it is made."""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from kennel import hyperparameters
+from kennel.errors import UserError
+from kennel_launch import adviser, aws, confirm, flags, jobs, logs, resources, settings, sync, upload
+from kennel_launch.jobs import Training
+from kennel_launch.settings import Settings
+
+CHANNELS = {"data": "train", "val": "validation", "test": "test", "pretrained": "pretrained", "from_model": "model"}
+OF_A_JOB = tuple(name for name in settings.ROWS if name != "endpoint_instance_type")
+_NEEDED = ("role", "bucket", "image")
+_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")  # botocore's service model, TrainingJobName
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "kennel train --data FOLDER|S3-URI [flags]"
+    add_channels(parser)
+    parser.add_argument("--from-tuning-job", default="", metavar="NAME", help="take the settings of its best job")
+    parser.add_argument("--from-model", default="", metavar="S3-URI", help="go on from an earlier job's model.tar.gz")
+    parser.add_argument("--name", default="", help="of the job (kennel-<time>)")
+    parser.add_argument("--debugger", action="store_true", help="AWS's debugger and profiler rules")
+    parser.add_argument("--local", action="store_true", help="here, by the SDK's local mode, in docker compose")
+    parser.add_argument("--out", type=Path, default=Path("build/sdk-local"), metavar="FOLDER", help="of --local")
+    flags.add_doing(parser, wait="follow the log; exit code 1 where the job fails")
+    flags.add_hyperparameters(parser)
+    flags.add_training(parser)
+    settings.add_flags(parser, OF_A_JOB)
+
+
+def add_channels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", default="", metavar="PHOTOS", help="a folder, which is uploaded, or s3://...")
+    parser.add_argument("--val", default="", metavar="PHOTOS", help="validation, where it is not inside the data")
+    parser.add_argument("--test", default="", metavar="PHOTOS", help="photos that judge the model at the end")
+    parser.add_argument(
+        "--pretrained", default="", metavar="WEIGHTS", help="a folder or s3://... with a file of weights; false: none"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Starts the job, with --wait until it ends.
+
+    Raises:
+        UserError: it can't be started as asked.
+    """
+    told = settings.load(vars(options))
+    given = flags.hyperparameters_of(options)
+    if options.local:
+        return run_locally(options, told, given)
+    if options.dry_run:
+        aws.dry_run(told)
+    if options.from_tuning_job:
+        given = tuned(options.from_tuning_job, told) | given
+    return start(options, told, given)
+
+
+def start(options: argparse.Namespace, told: Settings, given: Mapping[str, str]) -> int:
+    """One training job with these hyperparameters; also that of `kennel tune --one-job`.
+
+    Raises:
+        UserError: as `run`.
+    """
+    differs = flags.changed(given)
+    more = flags.checked_training(options)
+    settings.needed(told, *_NEEDED)
+    name = new_name(options.name)
+    advice = adviser.check_training(told, spot=options.spot, hours=options.max_run / 3600)
+    plans, channels = placed(options, told)
+    made = Training(name, channels, dict(given), **more, debugger=getattr(options, "debugger", False))
+    if made.spot and not made.checkpoints:
+        made = replace(made, checkpoints=f"s3://{told.bucket}/{told.prefix}/checkpoints/{name}")
+    lines = [f"training job {name}: {told.instance_count} × {told.instance_type}", f"hyperparameters: {differs}"]
+    agree([*lines, *shown(channels, plans), *advice.lines], options)
+    send(plans.values(), told, dry_run=options.dry_run)
+    jobs.train(told, made)
+    if options.dry_run:
+        return 0
+    print(name)
+    if not options.wait:
+        print(f"follow it: kennel logs {name} --follow; see it: kennel status {name}", file=sys.stderr)
+        return 0
+    return logs.follow(resources.find(name, told, (resources.TRAINING,)), told)
+
+
+def run_locally(options: argparse.Namespace, told: Settings, given: Mapping[str, str]) -> int:
+    """The SDK's local mode, on folders; nothing is sent to AWS.
+
+    Raises:
+        UserError: it can't be started, or the job failed.
+    """
+    flags.changed(given)
+    settings.needed(told, "image")
+    channels = {}
+    for flag, place in places(options).items():
+        if not Path(place).is_dir():
+            raise UserError(f"--{flag.replace('_', '-')} {place}: local mode reads a folder of this machine")
+        channels[CHANNELS[flag]] = f"file://{Path(place).resolve()}"
+    if "train" not in channels:
+        raise UserError("say where the photos are: --data FOLDER")
+    made = Training(new_name(options.name), channels, dict(given), environment=flags.environment(options.env))
+    region = told.region or "us-east-1"  # the SDK wants one, and asks nobody in it
+    print(jobs.train_locally(replace(told, region=region), made, options.out))
+    return 0
+
+
+def new_name(given: str) -> str:
+    """The name as given, or one of the time that no other job has.
+
+    Raises:
+        UserError: SageMaker takes no such name.
+    """
+    if given and not _NAME.fullmatch(given):
+        raise UserError(f"--name {given}: letters, digits and single hyphens, 63 at most")
+    return given or f"{resources.PREFIX}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"[:-3]
+
+
+def placed(options: argparse.Namespace, told: Settings) -> tuple[dict[str, sync.Plan], dict[str, str]]:
+    """(what must be uploaded first, S3 URI) by channel.
+
+    Raises:
+        UserError: no photos are named, or a place is neither a folder nor in S3.
+    """
+    if not options.data:
+        raise UserError(
+            "say where the photos are: --data FOLDER, or --data s3://bucket/prefix as kennel upload says it"
+        )
+    plans, channels = {}, {}
+    for flag, place in places(options).items():
+        channel = CHANNELS[flag]
+        if place.startswith("s3://"):
+            channels[channel] = place
+        elif Path(place).is_dir():
+            plans[channel] = sync.plan(Path(place), told)
+            channels[channel] = plans[channel].uri
+        else:
+            raise UserError(f"--{flag.replace('_', '-')} {place} is no folder here: give one, or s3://bucket/prefix")
+    uris = [plan.uri for plan in plans.values()]
+    if len(set(uris)) < len(uris):
+        raise UserError(f"two folders of one name would both lie in {uris[0]}: kennel upload them by --name")
+    return plans, channels
+
+
+def places(options: argparse.Namespace) -> dict[str, str]:
+    """Where the channels that were asked for lie, by their flag's name."""
+    told = {flag: str(getattr(options, flag, "") or "") for flag in CHANNELS}
+    return {flag: place for flag, place in told.items() if place not in ("", *flags.SWITCHED)}
+
+
+def shown(channels: Mapping[str, str], plans: Mapping[str, sync.Plan]) -> list[str]:
+    """A line for each channel."""
+    return [f"channel {name}: {plans.get(name, uri)}" for name, uri in channels.items()]
+
+
+def agree(lines: Iterable[str], options: argparse.Namespace) -> None:
+    """Asks, unless nothing will be created anyway.
+
+    Raises:
+        UserError: the answer is no.
+    """
+    confirm.ask(lines, yes=options.yes or options.dry_run)
+
+
+def send(plans: Iterable[sync.Plan], told: Settings, *, dry_run: bool) -> None:
+    """Uploads what a job will read; a dry run shows the job's request alone."""
+    for plan in () if dry_run else plans:
+        if plan.changed:
+            print(upload.send(plan, told), file=sys.stderr)
+
+
+def tuned(name: str, told: Settings) -> dict[str, str]:
+    """The hyperparameters of a tuning job's best training job.
+
+    Raises:
+        UserError: no such job, or none of its jobs has ended well.
+    """
+    found = resources.find(name, told, (resources.TUNING,))
+    best = found.about.get("BestTrainingJob")
+    if not best:
+        raise UserError(f"tuning job {name} has no best training job yet ({found.status}): see kennel status {name}")
+    shared = found.about.get("TrainingJobDefinition", {}).get("StaticHyperParameters", {})
+    together = shared | best["TunedHyperParameters"]
+    return {
+        key: str(hyperparameters.unquote(value))
+        for key, value in together.items()
+        if not hyperparameters.is_platform_key(key)
+    }
