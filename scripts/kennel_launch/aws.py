@@ -6,6 +6,7 @@ Which calls are made is the commands' business; the endpoint comes from AWS_ENDP
 import functools
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -126,7 +127,9 @@ def _print_instead(model: Any, context: Mapping[str, Any], **_: Any) -> tuple[An
     from botocore.awsrequest import AWSResponse
 
     shown = {"service": service, "operation": model.name, "request": context.get("kennel_asked", {})}
-    print(json.dumps(shown, indent=2, default=_opaque), flush=True)
+    # In one piece: photos are sent by several threads, and print writes its newline by itself.
+    sys.stdout.write(json.dumps(shown, indent=2, default=_opaque) + "\n")
+    sys.stdout.flush()
     made = model.output_shape
     members = {name: "dry-run" for name, shape in made.members.items() if shape.type_name == "string"} if made else {}
     return AWSResponse("", 200, {}, None), members

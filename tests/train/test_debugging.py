@@ -114,7 +114,7 @@ def test_a_class_that_is_rare_is_named(job):
 class Sleepy(Photos):
     def _ahead(self, parts, make):
         def slowly(part):
-            time.sleep(0.03)
+            time.sleep(0.2)  # far longer than a step takes, be the machine ever so busy
             return make(part)
 
         return super()._ahead(parts, slowly)
@@ -151,7 +151,7 @@ def trained(debugger, train):
 
 def test_a_sleepy_loader_is_named_with_the_share_of_time_that_it_cost():
     debugger = Debugger(rules.chosen("dataloader"), "warn", None, True, lambda _: NOBODY, print)
-    trained(debugger, painted(120, Sleepy))
+    trained(debugger, painted(60, Sleepy))
     (finding,) = debugger.findings.values()
     assert finding.rule == "dataloader"
     assert f"the device waited {percent(debugger.series[0].lost())} of the time for batches" in finding.fired.what

@@ -41,7 +41,7 @@ class Sleepy(Photos):
 
     def _ahead(self, parts, make):
         def slowly(part):
-            time.sleep(0.03)
+            time.sleep(0.2)  # far longer than a step takes, be the machine ever so busy
             return make(part)
 
         return super()._ahead(parts, slowly)
@@ -165,12 +165,12 @@ def test_the_mistaken_are_counted_by_class_epoch_by_epoch():
 
 
 def test_a_sleepy_loader_is_charged_with_what_it_cost():
-    train, clock = painted(120, Sleepy), Stopwatch()
+    train, clock = painted(60, Sleepy), Stopwatch()
     hp = Hyperparameters(epochs=2, batch_size=6, learning_rate=0.05)
     _, series, _, _ = fit(train, hp, watch_of=lambda _, watch: Watches(clock, watch))
-    assert series.loss.steps == list(range(40))
+    assert series.loss.steps == list(range(20))
     assert series.lost() == pytest.approx(train.slept / clock.total, rel=0.1)
-    assert [len(curve.steps) for curve in series.times.values()] == 6 * [40]
+    assert [len(curve.steps) for curve in series.times.values()] == 6 * [20]
     assert series.slowest[0][0] == min(row[0] for row in series.slowest)
 
 
