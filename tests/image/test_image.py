@@ -11,6 +11,12 @@ def test_the_platform_may_choose_the_port(docker: Callable, image: str) -> None:
     assert labels["com.amazonaws.sagemaker.capabilities.accept-bind-to-port"] == "true"
 
 
+def test_its_label_is_the_cuda_that_torch_was_built_for(docker: Callable, image: str) -> None:
+    label = docker("inspect", "-f", '{{index .Config.Labels "kennel.cuda"}}', image).stdout
+    script = "import torch; print(torch.version.cuda)"
+    assert docker("run", "--rm", image, "python3", "-c", script).stdout == label
+
+
 def test_neither_toolkit_is_told_of_a_program(docker: Callable, image: str) -> None:
     names = {row.split("=")[0] for row in json.loads(docker("inspect", "-f", "{{json .Config.Env}}", image).stdout)}
     assert "SAGEMAKER_PROGRAM" not in names
