@@ -257,7 +257,7 @@ def test_a_trace_of_chosen_steps_is_written_and_named_in_the_report(job):
 
 def test_a_search_watches_its_model_and_no_trial(job):
     job.photos("train", {"red": 24, "green": 24})
-    job.configure(trials="3", search_space="learning_rate=0.001..0.1")
+    job.configure(trials="2", search_space="learning_rate=0.001..0.1", strategy="finetune", epochs="1")
     job.main()
     debug = json.loads((job.base / "output" / "data" / "report.json").read_text())["debug"]
-    assert [row["stage"] for row in debug["stages"]] == ["probe"]
+    assert [row["stage"] for row in debug["stages"]] == ["finetune"]
