@@ -122,7 +122,7 @@ def observing(
             stack.callback(board.close)
 
         record = functools.partial(_record, debugger, wanted, traced, hook)
-        if leads and wanted.asked.profiler:  # SageMaker shows this folder while the job runs, the report only after it
+        if leads and wanted.asked.profiler:  # at the job's end, whatever that is: what was asked for lies in one folder
             stack.callback(lambda: files.put(wanted.profile / PROFILE, json.dumps(wording.plain(record()))))
         yield Observers(debugger, record, board)
 
