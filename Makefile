@@ -103,7 +103,7 @@ test-other: $(VENV)/.ready ## ... the unit tests under the other Python, 3.12 or
 	@other=$$($(VENV)/bin/python -c 'import sys; print("3.11" if sys.version_info[1] == 12 else "3.12")'); \
 	for p in "python$$other" "$$HOME"/.pyenv/versions/"$$other".*/bin/python; do \
 		"$$p" -c 'import ensurepip' 2>/dev/null || continue; \
-		exec $(MAKE) --no-print-directory test-unit VENV="build/venv$$other" PYTHON="$$p"; \
+		exec $(MAKE) --no-print-directory test-unit VENV="build/venv$$other" PYTHON="$$p" LIKE="$(VENV)"; \
 	done; echo "Python $$other: skipped, no python$$other with ensurepip runs here"
 
 soak: $(VENV)/.test ## ... what `make test` does shortly, in full: jobs killed, half an hour of load, mutated requests
@@ -169,6 +169,9 @@ $(VENV)/.ready: requirements/image.txt requirements/demo.txt requirements/smdebu
 	@$(NEEDS_GCC)
 	@echo "making $(VENV): about 3 GB are downloaded and unpacked, once, in some minutes"
 	"$(PYTHON)" -m venv $(VENV)
+	@# CUDA's libraries are the same under every Python, and half of it all: not fetched and kept twice
+	$(if $(LIKE),[ -d $(VENV)/lib/python3.*/site-packages/nvidia ] || cp -al $(LIKE)/lib/python3.*/site-packages/nvidia \
+		$(LIKE)/lib/python3.*/site-packages/nvidia_*_cu12-*.dist-info $(VENV)/lib/python3.*/site-packages/)
 	$(VENV)/$(PIP_INSTALL) -r requirements/image.txt -r requirements/demo.txt
 	$(VENV)/$(PIP_INSTALL) -r requirements/smdebug.txt
 	$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-build-isolation --no-deps -e .
