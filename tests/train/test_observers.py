@@ -85,6 +85,29 @@ def test_a_hook_that_fails_ends_a_strict_job_only(job, strict):
         assert artifact.read_manifest(job.base / "model").class_names == ("green", "red")
 
 
+def test_tensorboard_alone_is_written_where_nothing_else_watches(job):
+    job.photos("train")
+    job.configure(rules="none", profile="false", epochs="2")
+    (job.base / "input" / "config" / "tensorboardoutputconfig.json").write_text("{}")
+    job.main()
+    (written,) = (job.base / "output" / "tensorboard").iterdir()
+    assert written.read_bytes().count(b"epoch/train_loss") == 2
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_a_profile_that_cannot_be_written_changes_nothing_of_the_jobs_end(job, ends_well, capfd):
+    job.photos("train")
+    job.configure(**({} if ends_well else {"learning_rate": "10", "weight_decay": "1", "epochs": "60"}))
+    (job.base / "input" / "config" / "profilerconfig.json").write_text(json.dumps(PROFILER))
+    (job.base / "output" / "profiler" / "profile.json").mkdir(parents=True)
+    if ends_well:
+        job.main()
+        assert artifact.read_manifest(job.base / "model").class_names == ("green", "red")
+    else:
+        assert job.fail().startswith("the loss is no number any more")
+    assert "warning: the profile could not be written: " in "".join(capfd.readouterr())
+
+
 def test_a_broken_file_of_sagemakers_is_named(job):
     job.photos("train")
     (job.base / "input" / "config" / "profilerconfig.json").write_text("{")

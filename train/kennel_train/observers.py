@@ -74,9 +74,9 @@ class Observers:
     def epoch(self, row: dict[str, Any]) -> None:
         """An epoch is closed."""
         self.rows.append(row)
-        if self.board and self.debugger:
+        if self.board:
             self.board.epoch(row)
-            for series in self.debugger.series[-1:]:
+            for series in self.debugger.series[-1:] if self.debugger else ():
                 self.board.add(series)
 
 
@@ -100,8 +100,14 @@ def observing(
             hook = smdebug_hook.open(wanted.asked.hook, wanted.layout, cluster=cluster, strict=hp.debug_strict)
             if hook:
                 stack.callback(hook.close)
+        board = None
+        if leads and wanted.asked.tensorboard:
+            from kennel_train.tensorboard import Board
+
+            board = Board(wanted.asked.tensorboard)
+            stack.callback(board.close)
         if not (chosen or steps or hook or (leads and hp.profile)):
-            yield Observers(None)
+            yield Observers(None, board=board)
             return
         sampler = None
         if leads and (hp.profile or chosen):
@@ -114,17 +120,18 @@ def observing(
 
         debugger = Debugger(chosen, hp.on_rule, sampler, leads and hp.profile, more, give_up)
         stack.callback(debugger.close)
-        board = None
-        if leads and wanted.asked.tensorboard:
-            from kennel_train.tensorboard import Board
-
-            board = Board(wanted.asked.tensorboard)
-            stack.callback(board.close)
-
         record = functools.partial(_record, debugger, wanted, traced, hook)
         if leads and wanted.asked.profiler:  # at the job's end, whatever that is: what was asked for lies in one folder
-            stack.callback(lambda: files.put(wanted.profile / PROFILE, json.dumps(wording.plain(record()))))
+            stack.callback(_put_profile, wanted.profile / PROFILE, record)
         yield Observers(debugger, record, board)
+
+
+def _put_profile(path: Path, record: Callable[[], dict[str, Any]]) -> None:
+    """A full disk fails no job that has its model, and hides no other error."""
+    try:
+        files.put(path, json.dumps(wording.plain(record())))
+    except OSError as error:
+        log.warning("warning: the profile could not be written: %s", error)
 
 
 def _record(debugger: Debugger, wanted: Wanted, traced: Watch, hook: Any) -> dict[str, Any]:
