@@ -15,11 +15,12 @@ from kennel.hyperparameters import Hyperparameters
 from kennel_train import device, loop, rules
 from kennel_train.cluster import Cluster
 from kennel_train.debugging import Debugger
-from kennel_train.inputs import Photos
 from kennel_train.progress import Best, Hooks, Plan
 from kennel_train.utilisation import Sampler
 from kennel_train.watch import NOBODY
 from kennel_train.wording import percent
+
+from .small import Net, Sleepy, painted
 
 HOOK = """
 import gc, sys, torch
@@ -109,32 +110,6 @@ def test_a_class_that_is_rare_is_named(job):
     job.configure(epochs="3")
     job.main()
     assert "green" in findings(job)["class_imbalance"]["what"]
-
-
-class Sleepy(Photos):
-    def _ahead(self, parts, make):
-        def slowly(part):
-            time.sleep(0.2)  # far longer than a step takes, be the machine ever so busy
-            return make(part)
-
-        return super()._ahead(parts, slowly)
-
-
-def painted(count: int, kind=Photos) -> Photos:
-    noise = np.random.default_rng(0).integers(0, 120, (count, 16, 16, 3))
-    images = (noise + 120 * (np.arange(count) % 2)[:, None, None, None]).astype(np.uint8)
-    labels = torch.arange(count) % 2
-    return kind(labels, np.arange(count), count, torch.device("cpu"), images, np.arange(count), side=12)
-
-
-class Net(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
-        self.head = torch.nn.Linear(4, 2)
-
-    def forward(self, photos):
-        return self.head(self.backbone(photos.float() / 255).mean((2, 3)))
 
 
 def trained(debugger, train):

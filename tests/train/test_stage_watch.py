@@ -9,42 +9,13 @@ import torch
 from kennel.hyperparameters import Hyperparameters
 from kennel_train import device, loop
 from kennel_train.cluster import Cluster
-from kennel_train.inputs import Photos
 from kennel_train.progress import Best, Hooks, Plan
 from kennel_train.series import Series
 from kennel_train.stage_watch import EVERY, StageWatch
 from kennel_train.step_times import StepClock
 from kennel_train.watch import Watch, Watches
 
-
-class Net(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
-        self.head = torch.nn.Linear(4, 2)
-
-    def forward(self, photos):
-        return self.head(self.backbone(photos.float() / 255).mean((2, 3)))
-
-
-class Sleepy(Photos):
-    """It takes its time over each batch, and knows how much."""
-
-    slept = 0.0
-
-    def training(self, parts, seed, epoch):
-        started = time.perf_counter()
-        for batch in super().training(parts, seed, epoch):
-            self.slept += time.perf_counter() - started
-            yield batch
-            started = time.perf_counter()
-
-    def _ahead(self, parts, make):
-        def slowly(part):
-            time.sleep(0.2)  # far longer than a step takes, be the machine ever so busy
-            return make(part)
-
-        return super()._ahead(parts, slowly)
+from .small import Net, Sleepy, painted
 
 
 class Stopwatch(Watch):
@@ -57,13 +28,6 @@ class Stopwatch(Watch):
 
     def end(self, sums):
         self.total += time.perf_counter() - self.begun
-
-
-def painted(count: int, kind: type[Photos] = Photos) -> Photos:
-    noise = np.random.default_rng(0).integers(0, 120, (count, 16, 16, 3))
-    images = (noise + 120 * (np.arange(count) % 2)[:, None, None, None]).astype(np.uint8)
-    labels = torch.arange(count) % 2
-    return kind(labels, np.arange(count), count, torch.device("cpu"), images, np.arange(count), side=12)
 
 
 class Ledger(Watch):
