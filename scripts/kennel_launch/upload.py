@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kennel.errors import UserError
-from kennel_launch import aws, confirm, flags, settings, sync
+from kennel_launch import aws, confirm, flags, s3, settings, sync
 from kennel_launch.settings import Settings
 
 PARALLEL = 10  # as many connections as botocore keeps
@@ -59,7 +59,7 @@ def send(made: sync.Plan, told: Settings, *, delete: bool = False) -> str:
         if made.changed:
             with _progress(made) as sent:
                 _send(client, made, told, sent)
-            _note(client, made)
+            _note(client, made, told)
         for at in range(0, len(gone), _DELETED_AT_ONCE):
             keys = [{"Key": made.prefix + key} for key in gone[at : at + _DELETED_AT_ONCE]]
             answer = client.delete_objects(Bucket=made.bucket, Delete={"Objects": keys, "Quiet": True})
@@ -75,12 +75,11 @@ def _send(client: Any, made: sync.Plan, told: Settings, sent: Callable[[int], No
     from boto3.s3.transfer import ProgressCallbackInvoker, TransferConfig, create_transfer_manager
 
     config = TransferConfig(multipart_threshold=ONE_PIECE, multipart_chunksize=ONE_PIECE, max_concurrency=PARALLEL)
-    extra = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": told.kms_key} if told.kms_key else {}
     with create_transfer_manager(client, config) as manager:
         futures = []
         for key in made.changed:
             kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
-            arguments = {"ContentType": kind, **extra}
+            arguments = {"ContentType": kind, **s3.encryption(told)}
             where = str(made.files[key].path)
             futures.append(
                 manager.upload(where, made.bucket, made.prefix + key, arguments, [ProgressCallbackInvoker(sent)])
@@ -92,7 +91,7 @@ def _send(client: Any, made: sync.Plan, told: Settings, sent: Callable[[int], No
             raise UserError(f"{error.filename} can't be read ({error.strerror}): see to it and upload again") from error
 
 
-def _note(client: Any, made: sync.Plan) -> None:
+def _note(client: Any, made: sync.Plan, told: Settings) -> None:
     """Keeps the MD5s of objects whose ETag is none, if there are any."""
     tags = {key.removeprefix(made.prefix): row for key, row in sync.listed(client, made.bucket, made.prefix)}
     odd = {}
@@ -101,7 +100,7 @@ def _note(client: Any, made: sync.Plan) -> None:
         if tag and tag != (digest := sync.md5(file.path)):
             odd[key] = [tag, digest]
     if odd and odd != sync.noted(client, made.bucket, made.notes):
-        client.put_object(Bucket=made.bucket, Key=made.notes, Body=json.dumps(odd).encode())
+        client.put_object(Bucket=made.bucket, Key=made.notes, Body=json.dumps(odd).encode(), **s3.encryption(told))
 
 
 def _progress(made: sync.Plan) -> Any:

@@ -104,10 +104,13 @@ def test_what_has_no_md5_for_an_etag_is_not_sent_again_either(
 
 
 def test_a_key_encrypts_each_object(aws: Aws, command: Command, make_photos: MakePhotos) -> None:
-    words = ["upload", str(make_photos({"ant": 1})), "--bucket", aws.bucket, "--kms-key", "alias/photos"]
+    data = make_photos({"ant": 1})
+    (data / "weights.bin").write_bytes(b"w" * (65 * 2**20))  # sent in pieces: its MD5 is noted beside the photos
+    words = ["upload", str(data), "--bucket", aws.bucket, "--kms-key", "alias/photos"]
     assert command("cli", *words, **aws.env).returncode == 0
-    head = aws.client("s3").head_object(Bucket=aws.bucket, Key="kennel/data/photos/ant/0.jpg")
-    assert (head["ServerSideEncryption"], head["SSEKMSKeyId"]) == ("aws:kms", "alias/photos")
+    for key in ("data/photos/ant/0.jpg", "data/photos/weights.bin", "uploads/photos.json"):
+        head = aws.client("s3").head_object(Bucket=aws.bucket, Key=f"kennel/{key}")
+        assert (head["ServerSideEncryption"], head["SSEKMSKeyId"]) == ("aws:kms", "alias/photos")
 
 
 def test_a_dry_run_shows_the_requests_and_sends_none(aws: Aws, command: Command, make_photos: MakePhotos) -> None:
