@@ -38,6 +38,7 @@ def findings(job) -> dict[str, dict]:
     return {row["rule"]: row for row in debug["findings"]}
 
 
+@pytest.mark.slow
 def test_a_learning_rate_far_too_high_explodes_and_the_failed_job_has_a_report(job, capsys):
     job.photos("train", {"red": 24, "green": 24})
     job.configure(
@@ -53,6 +54,7 @@ def test_a_learning_rate_far_too_high_explodes_and_the_failed_job_has_a_report(j
     assert found["exploding_tensor"]["what"][1:] in (job.base / "output" / "data" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_weights_that_are_all_zero_are_found_out(job):
     """The zeros come as pretrained weights, in a channel."""
     job.photos("train", {"red": 24, "green": 24})
@@ -81,6 +83,7 @@ def tagged(job, channel, count, *, tag):
             Image.fromarray(pixels).save(path)
 
 
+@pytest.mark.slow
 def test_labels_that_leak_into_the_training_photos_are_overfitted(job):
     tagged(job, "train", 40, tag=True)
     tagged(job, "validation", 60, tag=False)
@@ -90,6 +93,7 @@ def test_labels_that_leak_into_the_training_photos_are_overfitted(job):
     assert "validation" in found["overfit"]["what"]
 
 
+@pytest.mark.slow
 def test_a_learning_rate_far_too_low_does_not_decrease_the_loss(job):
     job.photos("train", {"red": 24, "green": 24})
     job.configure(learning_rate="1e-8", epochs="30", batch_size="4")
@@ -97,6 +101,7 @@ def test_a_learning_rate_far_too_low_does_not_decrease_the_loss(job):
     assert "loss_not_decreasing" in findings(job)
 
 
+@pytest.mark.slow
 def test_epochs_that_bring_nothing_are_overtraining(job):
     tagged(job, "train", 40, tag=True)
     tagged(job, "validation", 60, tag=False)
@@ -132,6 +137,7 @@ def test_a_sleepy_loader_is_named_with_the_share_of_time_that_it_cost():
     assert f"the device waited {percent(debugger.series[0].lost())} of the time for batches" in finding.fired.what
 
 
+@pytest.mark.slow
 def test_a_training_that_stands_still_is_told_of_while_it_does(job, capsys):
     (job.base / "code").mkdir()
     (job.base / "code" / "hook.py").write_text("import time\ndef on_epoch_end(epoch, metrics): time.sleep(4)\n")
@@ -211,6 +217,7 @@ def test_off_there_is_no_hook_and_no_smdebug(job, strategy):
     assert json.loads((job.base / "output" / "data" / "report.json").read_text())["debug"] == {}
 
 
+@pytest.mark.slow
 def test_on_by_default_smdebug_is_not_imported_and_no_hook_outlives_the_first_steps(job):
     (job.base / "code").mkdir()
     (job.base / "code" / "hook.py").write_text(HOOK)
@@ -230,6 +237,7 @@ def test_a_trace_of_chosen_steps_is_written_and_named_in_the_report(job):
     assert (job.base / debug["trace"]).is_file()
 
 
+@pytest.mark.slow
 def test_a_search_watches_its_model_and_no_trial(job):
     job.photos("train", {"red": 24, "green": 24})
     job.configure(trials="2", search_space="learning_rate=0.001..0.1", strategy="finetune", epochs="1")
