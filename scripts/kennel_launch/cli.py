@@ -10,7 +10,9 @@ from typing import NoReturn
 from kennel.errors import UserError
 
 COMMANDS = {
+    "push": "a local image to ECR, or to any registry",
     "upload": "a folder of photos to S3, only what changed",
+    "check": "would a launch work, and what would it cost; creates nothing",
     "train": "one training job on SageMaker",
     "tune": "try many settings and keep the best",
     "deploy": "a trained model becomes an endpoint",

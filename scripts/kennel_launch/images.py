@@ -82,7 +82,7 @@ def address(image: str) -> Address:
     if not ecr or not name:
         raise UserError(
             f"image {image!r} does not lie in ECR, from where SageMaker takes images: push it with "
-            "make push TO=ACCOUNT.dkr.ecr.REGION.amazonaws.com/kennel and name what that prints"
+            "kennel push IMAGE --to ACCOUNT.dkr.ecr.REGION.amazonaws.com/kennel and name what that prints"
         )
     return Address(ecr["account"], ecr["region"], name, digest or tag or "latest")
 
@@ -99,7 +99,7 @@ def read(image: str, settings: Settings) -> Image:
     key = "imageDigest" if where.reference.startswith("sha256:") else "imageTag"
     asked = {"registryId": where.account, "repositoryName": where.name}
     untagged = image.partition("@")[0].partition(":")[0]
-    push = f"push it with make push TO={untagged}"
+    push = f"push it with kennel push IMAGE --to {untagged}"
     try:
         found = client.batch_get_image(**asked, imageIds=[{key: where.reference}], acceptedMediaTypes=list(_MANIFESTS))
     except client.exceptions.RepositoryNotFoundException as error:

@@ -1,4 +1,4 @@
-"""`make push`: tags a local image by the git commit, pushes it to ECR or any other registry, and says the digest.
+"""`kennel push`: tags a local image by the git commit, pushes it to ECR or any other registry, and says the digest.
 
 On ECR it logs in with the caller's AWS credentials and creates the repository where there is none.
 """
@@ -43,7 +43,7 @@ class Target:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image")
+    parser.add_argument("image", metavar="IMAGE", help="of this machine's docker, as kennel:dev")
     parser.add_argument("--to", required=True, help="HOST/NAME[:TAG]; the tag is the git commit where none is given")
     parser.add_argument("--dry-run", action="store_true", help="show the AWS requests and docker commands, send none")
     parser.add_argument(
@@ -61,16 +61,6 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    try:
-        return run(parser.parse_args())
-    except UserError as error:
-        print(f"push: {error}", file=sys.stderr)
-        return 1
-
-
 def target(address: str) -> Target:
     """The parts of an address.
 
@@ -80,10 +70,10 @@ def target(address: str) -> Target:
     path, _, digest = address.partition("@")
     host, slash, rest = path.partition("/")
     if digest or not slash or not ("." in host or ":" in host or host == "localhost"):
-        raise UserError(f"TO={address!r} names no registry: write HOST/NAME or HOST/NAME:TAG")
+        raise UserError(f"--to {address} names no registry: write HOST/NAME or HOST/NAME:TAG")
     name, _, tag = rest.partition(":")
     if not re.fullmatch(r"[a-z0-9]+([._/-]+[a-z0-9]+)*", name):
-        raise UserError(f"TO={address!r}: a repository's name is lower-case letters, digits and . _ - /")
+        raise UserError(f"--to {address}: a repository's name is lower-case letters, digits and . _ - /")
     return Target(host, name, tag or _commit())
 
 
@@ -172,7 +162,7 @@ def _already(image: str, to: Target, sent: Target, digest: str) -> str:
         return f"{to.host}/{to.name}@{digest}"
     raise UserError(
         f"{to} exists already and its tag can't be moved to another image: commit what has changed, or write another "
-        f"tag, TO={to.host}/{to.name}:TAG"
+        f"tag, --to {to.host}/{to.name}:TAG"
     )
 
 
@@ -189,7 +179,3 @@ def _commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError) as error:
         raise UserError("this folder is no git checkout to name the tag by: write HOST/NAME:TAG") from error
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -35,7 +35,7 @@ class Settings:
     region: str = _row("", "by itself, the one of AWS's own configuration", "REGION")
     bucket: str = _row("", "where photos, models and reports lie", "NAME")
     prefix: str = _row("kennel", "of all that lies there", "PATH")
-    image: str = _row("", "address of the image in ECR, as `make push` says it", "URI")
+    image: str = _row("", "address of the image in ECR, as kennel push says it", "URI")
     instance_type: str = _row("ml.g5.xlarge", "that trains", "TYPE")
     instance_count: int = _row(1, "machines of one training job", "N")
     endpoint_instance_type: str = _row("ml.c7i.large", "that serves", "TYPE")

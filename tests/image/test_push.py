@@ -1,4 +1,4 @@
-"""`make push` to a real registry on loopback, Debian's docker-registry."""
+"""`kennel push` to a real registry on loopback, Debian's docker-registry."""
 
 import json
 import os
@@ -63,7 +63,7 @@ def small(docker: Callable, image: str, tmp_path: Path) -> Iterator[str]:
 
 
 def push(image: str, to: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "kennel_launch.push", image, "--to", to]
+    command = [sys.executable, "-m", "kennel_launch.cli", "push", image, "--to", to]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -87,5 +87,5 @@ def test_an_image_arrives_under_its_digest_in_a_form_that_sagemaker_takes(
 
 def test_a_registry_that_does_not_answer_is_an_error(small: str) -> None:
     pushed = push(small, "127.0.0.1:9/kennel:v1")
-    assert pushed.returncode == 1
-    assert pushed.stderr.splitlines()[-1] == "push: docker push failed, see above"
+    assert pushed.returncode == 2
+    assert pushed.stderr.splitlines()[-1] == "kennel push: docker push failed, see above"
