@@ -16,7 +16,13 @@ from .emulated.client import Aws
 
 ECR = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 DIGEST = "sha256:" + "5e" * 32
-MANIFEST = {"schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.v2+json", "layers": []}
+CONFIGURATION = "sha256:" + "c0" * 32
+MANIFEST = {
+    "schemaVersion": 2,
+    "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+    "config": {"digest": CONFIGURATION, "size": 2},
+    "layers": [],
+}
 Push = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -152,9 +158,12 @@ def test_a_taken_tag_that_cannot_be_moved_is_one_sentence(send: Push, aws: Aws, 
     assert docker.asked[-1] == f"push {ECR}/fixed:2"
 
 
-def test_what_was_pushed_already_is_not_pushed_again(send: Push, aws: Aws, docker: Docker) -> None:
+@pytest.mark.parametrize("of_the_manifest", [False, True])
+def test_what_was_pushed_already_is_not_pushed_again(
+    send: Push, aws: Aws, docker: Docker, of_the_manifest: bool
+) -> None:
     digest = immutable(aws)
-    docker.tell(f"{ECR}/fixed@{digest}")
+    docker.tell(Id=digest if of_the_manifest else CONFIGURATION)  # an engine that keeps images in containerd, or not
     done = send(f"{ECR}/fixed:1")
     assert (done.returncode, done.stdout) == (0, f"{ECR}/fixed@{digest}\n")
     assert done.stderr == f"{ECR}/fixed:1 is there already\n"
