@@ -9,6 +9,7 @@ _SERVES = "endpoint_instance_type"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "kennel check train|deploy|transform [flags]"
     parser.add_argument("launch", choices=_LAUNCHES, help="what of, with the settings that it would have")
     rows = settings.ROWS
     parser.add_argument(
