@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from .conftest import Command
-from .deployments import JOB, Kennel, of
+from .deployments import JOB, Kennel, of, shown
 from .emulated import pictures
 from .emulated.client import Aws
 
@@ -106,3 +106,77 @@ def test_with_nothing_wrong_the_listing_shows_what_was_made(kennel: Kennel, give
         done = kennel(name, *given[name], "--yes")
         assert done.returncode == 0, done.stderr
         assert listing(kennel.aws) != before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--data", ""], "say where the photos are: --data FOLDER, or --data s3://bucket/prefix"),
+        (["--keep-alive", "30000"], "--keep-alive 30000: write up to 21600 seconds"),
+        (
+            ["--val", "other/photos"],
+            "two folders of one name would both lie in s3://kennel-test-bucket/kennel/data/pho",
+        ),
+    ],
+)
+def test_photos_and_times_that_no_training_job_takes(
+    kennel: Kennel, given: dict[str, list[str]], words: list[str], said: str
+) -> None:
+    pictures.photos(kennel.cwd / "other" / "photos", {"red": 1})
+    assert said in kennel.refused("train", *given["train"], *words, "--yes")
+
+
+def test_an_endpoint_that_is_not_ready_for_a_change(kennel: Kennel, given: dict[str, list[str]]) -> None:
+    kennel.aws.hold()
+    words = ["deploy", *given["deploy"], "--name", "pets"]
+    client = kennel.aws.client("sagemaker")
+    requests = dict(shown(kennel(*words, "--dry-run").stdout))
+    client.create_model(**requests["CreateModel"])
+    client.create_endpoint_config(**requests["CreateEndpointConfig"])
+    client.create_endpoint(**requests["CreateEndpoint"])
+    said = "endpoint pets is Creating and cannot be changed: wait until it is in service, or choose another --name"
+    assert said in kennel.refused(*words, "--yes")
+    kennel.aws.change("Endpoint", "pets", EndpointStatus="Failed")
+    assert "pets is Failed and cannot be changed: kennel delete pets, or" in kennel.refused(*words, "--yes")
+
+
+def test_a_search_without_a_best_job_and_a_model_without_an_image(kennel: Kennel, given: dict[str, list[str]]) -> None:
+    kennel.aws.hold()
+    data = ["--data", f"s3://{kennel.aws.bucket}/kennel/"]
+    searched = kennel("tune", *data, "--search-space", "learning_rate", "--name", "search", "--yes")
+    assert searched.returncode == 0, searched.stderr
+    made = kennel.made()
+    for name, more in (("deploy", []), ("transform", data)):
+        done = kennel(name, "--tuning-job", "search", *more, "--yes")
+        assert done.returncode == 2
+        assert done.stderr == (
+            f"kennel {name}: tuning job search is InProgress and has no best training job: wait for one, or name "
+            "another\n"
+        )
+    del kennel.settings["image"]
+    for name in ("deploy", "transform"):
+        done = kennel(name, *given[name], "--yes")
+        assert done.returncode == 2
+        assert done.stderr == f"kennel {name}: --model says nothing of the image that serves it: add --image\n"
+    assert kennel.made() == made
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("instance_typ = 'ml.m5.large'", "kennel.toml: unknown setting 'instance_typ': did you mean 'instance_type'?"),
+        ("region =", "kennel.toml cannot be read"),
+        ("instance_count = 0", "instance_count in kennel.toml=0: write a whole number from 1"),
+        ("subnets = [1]", "subnets in kennel.toml=[1]: write ID,..."),
+        ("region = 5", "region in kennel.toml=5: write one word"),
+        ("tags = {team = 1}", "tags in kennel.toml: write tags as NAME=VALUE"),
+    ],
+)
+def test_a_bad_settings_file(aws: Aws, command: Command, tmp_path: Path, line: str, said: str) -> None:
+    (tmp_path / "cwd" / "kennel.toml").write_text(f"{line}\n")
+    done = command("cli", "check", "train", **aws.env)
+    assert done.returncode == 2
+    assert done.stderr.startswith("kennel check: ")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert aws.requests == []
