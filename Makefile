@@ -65,7 +65,7 @@ launch: $(VENV_LAUNCH)/.ready ## the `kennel` command for AWS, in an environment
 
 push: $(VENV_LAUNCH)/.ready ## tag IMAGE and push it, to ECR or any registry: TO=host/name[:tag]
 	@[ -n "$(TO)" ] || { echo "say where to: make push TO=host/name[:tag]" >&2; exit 1; }
-	@$(OURS) $(VENV_LAUNCH)/bin/python -m kennel_launch.push "$(IMAGE)" --to "$(TO)"
+	@DOCKER="$(DOCKER)" $(VENV_LAUNCH)/bin/kennel push "$(IMAGE)" --to "$(TO)"
 
 train-local: .data-named .data ## train in IMAGE: DATA=folder [GPUS=all] [OUT=folder] [PRETRAINED=folder] [HP='epochs=5 ...']
 	@$(NEEDS_PYTHON)

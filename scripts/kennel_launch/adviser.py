@@ -1,19 +1,16 @@
 """Refuses what would fail on SageMaker before it costs anything, and says what a launch costs.
 
-What the checks know of hosts, images, rights, quotas and prices lies in modules of those names. By itself,
-`python -m kennel_launch.adviser train|deploy|transform`, it checks and creates nothing.
+What the checks know of hosts, images, rights, quotas and prices lies in modules of those names; `kennel check` shows
+what they say.
 """
 
-import argparse
-import sys
 from dataclasses import dataclass, field
 
 from kennel.errors import UserError
-from kennel_launch import access, aws, costs, fit, hosts, images, quotas, reads, settings
+from kennel_launch import access, aws, costs, fit, hosts, images, models, quotas, reads, settings
 from kennel_launch.images import Image
 from kennel_launch.settings import Settings
 
-REAL_TIME, SERVERLESS, ASYNC, MULTI_MODEL = MODES = ("real-time", "serverless", "async", "multi-model")
 MEMORIES = range(1024, 6145, 1024)  # MB, of a serverless endpoint
 CONCURRENCIES = range(1, 201)  # requests at once, of a serverless endpoint
 
@@ -25,6 +22,24 @@ class Advice:
 
     lines: tuple[str, ...]
     add: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Serving:
+    """An endpoint or a transform job: the API's list of its types, how a refusal and a quota call it, the field that
+    names its host's system."""
+
+    types: str
+    what: str
+    quota: str
+    ami: str
+    transform: bool = False
+
+
+_ENDPOINT = _Serving("ProductionVariantInstanceType", "endpoints", quotas.ENDPOINT, "InferenceAmiVersion")
+_TRANSFORM = _Serving(
+    "TransformInstanceType", "batch transform", quotas.TRANSFORM, "TransformAmiVersion", transform=True
+)
 
 
 def check_training(settings: Settings, *, spot: bool = False, jobs: int = 1, hours: float | None = None) -> Advice:
@@ -47,53 +62,48 @@ def check_training(settings: Settings, *, spot: bool = False, jobs: int = 1, hou
 
 
 def check_endpoint(
-    settings: Settings, mode: str, *, count: int = 1, memory: int = 2048, concurrency: int = 5
+    settings: Settings, mode: str, *, memory: int = models.MEMORY, concurrency: int = models.CONCURRENCY
 ) -> Advice:
     """
     Args:
-        mode: one of MODES.
-        count: instances; not of a serverless endpoint.
+        mode: one of models.MODES.
         memory: MB, and
         concurrency: of a serverless endpoint.
 
     Raises:
         UserError: it would fail, or the account may not.
     """
-    if mode == SERVERLESS:
+    if mode == models.SERVERLESS:
         return _check_serverless(settings, memory, concurrency)
-    kind = settings.endpoint_instance_type
-    hosts.check_known(kind, _types(settings, "ProductionVariantInstanceType"), "endpoints")
-    lines, image = _common(settings)
-    add = {}
-    if image:
-        told, ami = fit.check_serving(image, settings.image, kind, transform=False)
-        lines += told
-        add = {"InferenceAmiVersion": ami} if ami else {}
-    lines += quotas.check(settings, quotas.ENDPOINT, kind, count)
-    cost = costs.hourly(kind, aws.region(settings), settings, costs.ASYNC if mode == ASYNC else costs.HOSTING)
-    return Advice((*lines, *costs.say(cost, kind, count, kept=True)), add)
+    return _check_serving(settings, _ENDPOINT, costs.ASYNC if mode == models.ASYNC else costs.HOSTING, kept=True)
 
 
-def check_transform(settings: Settings, *, count: int = 1, hours: float | None = None) -> Advice:
+def check_transform(settings: Settings, *, hours: float | None = None) -> Advice:
     """
     Args:
-        count: instances.
         hours: the longest that the job can take, by the clock, where that is known.
 
     Raises:
         UserError: it would fail, or the account may not.
     """
+    return _check_serving(settings, _TRANSFORM, costs.TRANSFORM, hours=hours)
+
+
+def _check_serving(
+    settings: Settings, serving: _Serving, price: str, *, hours: float | None = None, kept: bool = False
+) -> Advice:
+    """One instance of the type that serves."""
     kind = settings.endpoint_instance_type
-    hosts.check_known(kind, _types(settings, "TransformInstanceType"), "batch transform")
+    hosts.check_known(kind, _types(settings, serving.types), serving.what)
     lines, image = _common(settings)
     add = {}
     if image:
-        told, ami = fit.check_serving(image, settings.image, kind, transform=True)
+        told, ami = fit.check_serving(image, settings.image, kind, serving.transform)
         lines += told
-        add = {"TransformAmiVersion": ami} if ami else {}
-    lines += quotas.check(settings, quotas.TRANSFORM, kind, count)
-    cost = costs.hourly(kind, aws.region(settings), settings, costs.TRANSFORM)
-    return Advice((*lines, *costs.say(cost, kind, count, hours)), add)
+        add = {serving.ami: ami} if ami else {}
+    lines += quotas.check(settings, serving.quota, kind)
+    cost = costs.hourly(kind, aws.region(settings), settings, price)
+    return Advice((*lines, *costs.say(cost, kind, hours=hours, kept=kept)), add)
 
 
 def _check_serverless(settings: Settings, memory: int, concurrency: int) -> Advice:
@@ -116,8 +126,9 @@ def _common(wanted: Settings) -> tuple[list[str], Image | None]:
     where, here = images.address(wanted.image), aws.region(wanted)
     if where.region != here:
         raise UserError(
-            f"image {wanted.image} lies in {where.region}, the launch in {here}: push it there with make push "
-            f"TO={wanted.image.partition('@')[0].replace(where.region, here, 1)}, or name the region by --region"
+            f"image {wanted.image} lies in {where.region}, the launch in {here}: push it there with kennel push "
+            f"IMAGE --to {wanted.image.partition('@')[0].replace(where.region, here, 1)}, or name the region by "
+            "--region"
         )
     account = access.account(wanted)
     lines = [f"account {account}, region {here}, image {wanted.image}"]
@@ -135,46 +146,3 @@ def _common(wanted: Settings) -> tuple[list[str], Image | None]:
 def _types(settings: Settings, shape: str) -> list[str]:
     """The API's own list of instance types, from botocore's model of it."""
     return list(aws.client("sagemaker", settings).meta.service_model.shape_for(shape).enum)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("launch", choices=("train", "deploy", "transform"))
-    parser.add_argument("--mode", choices=MODES, default=REAL_TIME, help="of the endpoint")
-    parser.add_argument("--memory", type=int, default=2048, metavar="MB", help="of a serverless endpoint")
-    parser.add_argument("--concurrency", type=int, default=5, metavar="N", help="requests at once, of that one")
-    parser.add_argument("--spot", action="store_true", help="train on spot capacity")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="training jobs that run at the same time")
-    parser.add_argument("--hours", type=float, metavar="N", help="the longest that it can take")
-    settings.add_flags(parser)
-
-
-def run(options: argparse.Namespace) -> int:
-    """Shows the advice, and what it would add to the request.
-
-    Raises:
-        UserError: the launch would fail.
-    """
-    wanted = settings.load(vars(options))
-    if options.launch == "train":
-        advice = check_training(wanted, spot=options.spot, jobs=options.jobs, hours=options.hours)
-    elif options.launch == "deploy":
-        advice = check_endpoint(wanted, options.mode, memory=options.memory, concurrency=options.concurrency)
-    else:
-        advice = check_transform(wanted, hours=options.hours)
-    for line in (*advice.lines, *(f"{name}: {value}" for name, value in advice.add.items())):
-        print(line)
-    return 0
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    try:
-        return run(parser.parse_args())
-    except UserError as error:
-        print(f"adviser: {error}", file=sys.stderr)
-        return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

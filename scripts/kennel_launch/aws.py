@@ -27,6 +27,7 @@ _MENDING = {  # by a part of AWS's error code
     "ResourceLimitExceeded": "ask for a higher quota in the console's Service Quotas, or choose another instance type",
     "ResourceInUse": "choose another name, or delete what has it",
     "Throttling": "wait a minute and try again",
+    "NoSuchEntity": f"name another by --role or in {FILE}",
     "NoSuchBucket": f"create the bucket, or name another by --bucket or in {FILE}",
     "PermanentRedirect": "name the bucket's own region by --region",
 }
@@ -83,7 +84,7 @@ def told(what: str) -> Iterator[None]:
         UserError: with AWS's own reason and how to mend it.
     """
     from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+    from botocore.exceptions import BotoCoreError, ClientError, InvalidRegionError, NoCredentialsError
 
     try:
         yield
@@ -94,8 +95,8 @@ def told(what: str) -> Iterator[None]:
         raise UserError(f"{what}: AWS refuses ({code}: {_line(said.get('Message') or error)}): {mend}") from error
     except NoCredentialsError as error:
         raise UserError(f"{what}: no AWS credentials were found: run aws configure or aws sso login") from error
-    except NoRegionError as error:
-        raise UserError(f"no AWS region: write --region, or region = ... in {FILE}") from error
+    except InvalidRegionError as error:
+        raise UserError(f"{_line(error)}: write --region as in eu-west-1, or region = ... in {FILE}") from error
     except (BotoCoreError, Boto3Error) as error:
         raise UserError(f"{what}: AWS cannot be asked ({_line(error)}): {_MEND}") from error
 

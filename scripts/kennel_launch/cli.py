@@ -10,7 +10,9 @@ from typing import NoReturn
 from kennel.errors import UserError
 
 COMMANDS = {
+    "push": "a local image to ECR, or to any registry",
     "upload": "a folder of photos to S3, only what changed",
+    "check": "would a launch work, and what would it cost; creates nothing",
     "train": "one training job on SageMaker",
     "tune": "try many settings and keep the best",
     "deploy": "a trained model becomes an endpoint",
@@ -25,7 +27,8 @@ COMMANDS = {
 
 def main() -> int:
     """0: done, 1: the job failed, 2: it can't be done as asked, 130: stopped by Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="kennel", description="Train and serve image classifiers on SageMaker.")
+    said = "Train and serve image classifiers on SageMaker."
+    parser = argparse.ArgumentParser(prog="kennel", description=said, formatter_class=_Wide)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     asked = next((word for word in sys.argv[1:] if word in COMMANDS), "")
     for name, what in COMMANDS.items():
@@ -47,10 +50,11 @@ def main() -> int:
 
 
 class _Wide(argparse.HelpFormatter):
-    """A flag and what it is on one line, where the screen allows it."""
+    """A flag or a command and what it is on one line, where the screen allows it."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=34)
+        self._action_max_length = 15  # Python 3.11 forgets how far a command's name is indented
 
 
 def _refuse(command: argparse.ArgumentParser, word: str) -> NoReturn:

@@ -4,10 +4,8 @@ import argparse
 import time
 from typing import Any
 
-from rich.console import Console
-
 from kennel.errors import UserError
-from kennel_launch import aws, confirm, flags, leftovers, models, rollout, s3, served
+from kennel_launch import aws, confirm, flags, leftovers, models, rollout, s3, served, terminal
 from kennel_launch import settings as kennel_settings
 from kennel_launch.leftovers import Found
 from kennel_launch.settings import Settings
@@ -76,7 +74,7 @@ def _remove(item: Found, settings: Settings) -> bool:
     client = aws.client(item.call.service, settings)
     if item.what != "endpoint":
         return _once(client, item)
-    steps = Steps(Console(stderr=True))
+    steps = Steps(terminal.err())
     for pause in rollout.pauses():
         try:
             return _once(client, item)

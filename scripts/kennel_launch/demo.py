@@ -11,12 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-from rich.console import Console
-
 from kennel.errors import UserError
 from kennel.hyperparameters import Hyperparameters
 from kennel.layout import Layout
-from kennel_launch import endpoint, results, runs, samples, scratch
+from kennel_launch import endpoint, results, runs, samples, scratch, terminal
 from kennel_launch.steps import Show, Steps
 
 
@@ -46,7 +44,7 @@ def demo(options: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     file = out / "result.json"
     file.unlink(missing_ok=True)  # an old one must not outlive a failed run
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = terminal.out()
     steps = Steps(console)
     if options.started:
         steps.seconds["environment"] = round(max(0.0, time.time() - options.started), 1)

@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from rich.console import Console
-
 from kennel.errors import UserError
-from kennel_launch import adviser, artifacts, aws, confirm, flags, hosts, models, rollout, s3, served, ttl
+from kennel_launch import adviser, artifacts, aws, confirm, flags, hosts, models, rollout, s3, served, terminal, ttl
 from kennel_launch import settings as kennel_settings
 from kennel_launch.artifacts import Artifact
 from kennel_launch.models import ASYNC, MULTI_MODEL, REAL_TIME, SERVERLESS, Plan, Source
@@ -21,6 +19,7 @@ NOT_OURS = ("instance_type", "instance_count", "endpoint_instance_type")  # trai
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "kennel deploy --job NAME|--tuning-job NAME|--model S3-URI [flags]"
     artifacts.add_arguments(parser)
     parser.add_argument("--mode", default=REAL_TIME, choices=models.MODES)
     parser.add_argument("--name", default="", help="the endpoint's; by itself the training job's")
@@ -196,7 +195,7 @@ def copy_model(artifact: Artifact, plan: Plan, settings: Settings) -> None:
 
 def watched(plan: Plan, artifact: Artifact, settings: Settings, sent: list[rollout.Call], before: Served | None) -> int:
     """Waits, and says how it ended and what comes next."""
-    steps = Steps(Console(width=None if sys.stdout.isatty() else 120))
+    steps = Steps(terminal.out())
     try:
         with steps.phase("endpoint", f"{plan.name} starts", None) as show:
             rollout.wait(plan.name, plan.version, settings, lambda text, done: show(f"{plan.name}: {text}", done))

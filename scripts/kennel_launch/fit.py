@@ -9,7 +9,7 @@ from kennel_launch.images import Image
 
 SERVERLESS_PAGE = "https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints.html"
 _LIMIT = 10 * 10**9  # bytes of a serverless endpoint's image, SERVERLESS_PAGE; other modes have ECR's limits alone
-_SLIM = "the slim image (make build-serve-cpu, then make push IMAGE=kennel:serve-cpu TO=...)"
+_SLIM = "the slim image (make build-serve-cpu, then kennel push kennel:serve-cpu --to ...)"
 _UNKNOWN = "what is inside the image could not be read, so that nothing of it was checked"
 
 
@@ -30,7 +30,8 @@ def check_training(image: Image, name: str, kind: str) -> list[str]:
     lines = _check(image, name, hosts.architecture(kind), kind)
     if image.known and image.ours and not image.trains:
         raise UserError(
-            f"image {name} is the slim one, which only serves: train in the full image (make build, make push TO=...)"
+            f"image {name} is the slim one, which only serves: train in the full image (make build, then kennel push "
+            "kennel:dev --to ...)"
         )
     if not hosts.has_gpu(kind):
         lines.append(f"{kind} has no GPU: to train a whole backbone takes long there")

@@ -35,7 +35,7 @@ def add_hyperparameters(parser: argparse.ArgumentParser, without: Collection[str
     for name in names:
         switch = {"nargs": "?", "const": "true"} if TYPES[name] is bool else {}
         parser.add_argument(flag(name), dest=_DEST + name, default="", help=argparse.SUPPRESS, **switch)  # type: ignore[arg-type]
-    told = "each is a flag, as --epochs 5 --learning-rate 0.003"
+    told = "each is a flag, as --learning-rate 0.003"
     parser.add_argument(_LIST, action=_List, nargs=0, const=names, default=argparse.SUPPRESS, help=told)
 
 
@@ -84,12 +84,12 @@ def add_training(parser: argparse.ArgumentParser, *, folded: str = "") -> None:
     Args:
         folded: the command whose --help explains them, where this one's has no room.
     """
-    group = parser.add_argument_group("each training job")
+    group = parser.add_argument_group("each training job" + (f" ({folded} --help)" if folded else ""))
     before = len(parser._actions)
     _add_training(group)
     if folded:
         actions = parser._actions[before:]
-        group.description = " ".join(action.option_strings[0] for action in actions) + f": {folded} --help"
+        group.description = " ".join(action.option_strings[0] for action in actions)
         for action in actions:
             action.help = argparse.SUPPRESS
 

@@ -6,7 +6,7 @@ Judges nothing: the adviser does.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kennel.errors import UserError
@@ -17,7 +17,7 @@ ECR = re.compile(r"(?P<account>\d{12})\.dkr\.ecr(-fips)?\.(?P<region>[a-z0-9-]+)
 CUDA_LABEL = "kennel.cuda"  # "12.8", for an image whose base does not say so itself
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
-_MANIFESTS = ("application/vnd.docker.distribution.manifest.v2+json", OCI_MANIFEST, *INDEXES)
+MANIFESTS = ("application/vnd.docker.distribution.manifest.v2+json", OCI_MANIFEST, *INDEXES)
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Image:
     env: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     entrypoint: tuple[str, ...] = ()
+    identity: str = ""  # docker's, of an image on this machine: the digest of its configuration, or of its manifest
 
     @property
     def is_index(self) -> bool:
@@ -82,7 +83,7 @@ def address(image: str) -> Address:
     if not ecr or not name:
         raise UserError(
             f"image {image!r} does not lie in ECR, from where SageMaker takes images: push it with "
-            "make push TO=ACCOUNT.dkr.ecr.REGION.amazonaws.com/kennel and name what that prints"
+            "kennel push IMAGE --to ACCOUNT.dkr.ecr.REGION.amazonaws.com/kennel and name what that prints"
         )
     return Address(ecr["account"], ecr["region"], name, digest or tag or "latest")
 
@@ -99,9 +100,9 @@ def read(image: str, settings: Settings) -> Image:
     key = "imageDigest" if where.reference.startswith("sha256:") else "imageTag"
     asked = {"registryId": where.account, "repositoryName": where.name}
     untagged = image.partition("@")[0].partition(":")[0]
-    push = f"push it with make push TO={untagged}"
+    push = f"push it with kennel push IMAGE --to {untagged}"
     try:
-        found = client.batch_get_image(**asked, imageIds=[{key: where.reference}], acceptedMediaTypes=list(_MANIFESTS))
+        found = client.batch_get_image(**asked, imageIds=[{key: where.reference}], acceptedMediaTypes=list(MANIFESTS))
     except client.exceptions.RepositoryNotFoundException as error:
         raise UserError(f"ECR in {where.region} has no repository {where.name!r}: {push}") from error
     if not found["images"]:
@@ -123,7 +124,7 @@ def local(image: str) -> Image:
     told = json.loads(docker.run("image", "inspect", "--format", "{{json .}}", image, capture=True))
     content = {"architecture": told.get("Architecture"), "config": told.get("Config")}
     media_type = (told.get("Descriptor") or {}).get("mediaType", "")  # only newer engines say it
-    return _described(content, media_type, 0, int(told.get("Size") or 0))
+    return replace(_described(content, media_type, 0, int(told.get("Size") or 0)), identity=told.get("Id", ""))
 
 
 def _configuration(client: Any, asked: Mapping[str, str], digest: str) -> dict[str, Any] | None:

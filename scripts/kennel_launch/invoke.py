@@ -6,18 +6,18 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from kennel.errors import UserError
-from kennel_launch import asked, models, runtime, served
+from kennel_launch import asked, models, runtime, served, terminal
 from kennel_launch import settings as kennel_settings
 from kennel_launch.asked import Photo
 from kennel_launch.endpoint import Guess, RefusedPhotoError
 from kennel_launch.runtime import Question
 from kennel_launch.steps import Steps
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _IN_FLIGHT = 8  # requests at once; botocore keeps ten connections
 
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     photos = asked.find(options.photos, settings)
     if endpoint.mode == models.ASYNC and any(photo.path for photo in photos):
         kennel_settings.needed(settings, "bucket")  # the photos go there first
-    steps = Steps(Console(stderr=True))
+    steps = Steps(terminal.err())
     question = runtime.question(
         endpoint, settings, options.top_k, options.target_model, lambda text: say(steps.console, text)
     )
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         for answer in answers:
             print(json_line(answer))
     else:
-        show(answers, Console(width=None if sys.stdout.isatty() else 120))
+        show(answers, terminal.out())
     refused = [answer for answer in answers if answer.error]
     for answer in refused:
         print(f"refused: {answer.photo.name} ({answer.error})", file=sys.stderr)
@@ -123,8 +123,11 @@ def json_line(answer: Answer) -> str:
     return json.dumps(told)
 
 
-def show(answers: Sequence[Answer], console: Console) -> None:
+def show(answers: Sequence[Answer], console: "Console") -> None:
     """A row for each photo; for one photo alone a row for each class."""
+    from rich.markup import escape
+    from rich.table import Table
+
     good = [answer for answer in answers if answer.guesses]
     if len(answers) == 1:
         table = Table("photo", "class", "probability")
@@ -140,5 +143,5 @@ def show(answers: Sequence[Answer], console: Console) -> None:
         console.print(table)
 
 
-def say(console: Console, text: str) -> None:
+def say(console: "Console", text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)

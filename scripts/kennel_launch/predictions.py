@@ -7,15 +7,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from rich.markup import escape
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from kennel import files
 from kennel.errors import UserError
 from kennel_launch import s3
 from kennel_launch.endpoint import Guess
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 OUT = ".out"  # what SageMaker adds to a photo's name
 CSV = "predictions.csv"
@@ -57,8 +57,11 @@ def write(predictions: Sequence[Prediction], path: Path) -> None:
     files.put(path, text.getvalue())
 
 
-def summary(predictions: Iterable[Prediction]) -> Table:
+def summary(predictions: Iterable[Prediction]) -> "Table":
     """A row a class, the most frequent first: how many photos it was the best for, and how sure."""
+    from rich.markup import escape
+    from rich.table import Table
+
     sure: dict[str, list[float]] = defaultdict(list)
     for prediction in predictions:
         if prediction.guesses:

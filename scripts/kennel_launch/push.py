@@ -1,4 +1,4 @@
-"""`make push`: tags a local image by the git commit, pushes it to ECR or any other registry, and says the digest.
+"""`kennel push`: tags a local image by the git commit, pushes it to ECR or any other registry, and says the digest.
 
 On ECR it logs in with the caller's AWS credentials and creates the repository where there is none.
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 from kennel.errors import UserError
 from kennel_launch import aws, docker, fit, images, settings
+from kennel_launch.images import Image
 from kennel_launch.settings import Settings
 
 # Tagged images stay: an endpoint that grows or heals pulls its image again. Tags that never move leave few untagged.
@@ -42,8 +43,16 @@ class Target:
         return f"{self.host}/{self.name}:{self.tag}"
 
 
+@dataclass(frozen=True)
+class Taken:
+    """What has a tag in ECR: the digests of its manifest and of its configuration, one of which docker calls its ID."""
+
+    digest: str
+    configuration: str
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image")
+    parser.add_argument("image", metavar="IMAGE", help="of this machine's docker, as kennel:dev")
     parser.add_argument("--to", required=True, help="HOST/NAME[:TAG]; the tag is the git commit where none is given")
     parser.add_argument("--dry-run", action="store_true", help="show the AWS requests and docker commands, send none")
     parser.add_argument(
@@ -61,16 +70,6 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    try:
-        return run(parser.parse_args())
-    except UserError as error:
-        print(f"push: {error}", file=sys.stderr)
-        return 1
-
-
 def target(address: str) -> Target:
     """The parts of an address.
 
@@ -80,10 +79,10 @@ def target(address: str) -> Target:
     path, _, digest = address.partition("@")
     host, slash, rest = path.partition("/")
     if digest or not slash or not ("." in host or ":" in host or host == "localhost"):
-        raise UserError(f"TO={address!r} names no registry: write HOST/NAME or HOST/NAME:TAG")
+        raise UserError(f"--to {address} names no registry: write HOST/NAME or HOST/NAME:TAG")
     name, _, tag = rest.partition(":")
     if not re.fullmatch(r"[a-z0-9]+([._/-]+[a-z0-9]+)*", name):
-        raise UserError(f"TO={address!r}: a repository's name is lower-case letters, digits and . _ - /")
+        raise UserError(f"--to {address}: a repository's name is lower-case letters, digits and . _ - /")
     return Target(host, name, tag or _commit())
 
 
@@ -105,7 +104,7 @@ def push(image: str, to: Target, wanted: Settings, dry_run: bool = False, throug
             aws.dry_run(wanted)
         user, password, taken = open_repository(to, ecr["account"], wanted)
         if taken:
-            return _already(image, to, sent, taken)
+            return _already(found, to, taken)
         if not dry_run:
             docker.run("login", "--username", user, "--password-stdin", sent.host, stdin=password, capture=True)
     commands = (("tag", image, str(sent)), ("push", str(sent)))
@@ -118,11 +117,11 @@ def push(image: str, to: Target, wanted: Settings, dry_run: bool = False, throug
     return next((f"{to.host}/{to.name}@{digest}" for digest in _digests(str(sent), sent)), str(to))
 
 
-def open_repository(to: Target, account: str, wanted: Settings) -> tuple[str, str, str]:
+def open_repository(to: Target, account: str, wanted: Settings) -> tuple[str, str, Taken | None]:
     """After making sure that the repository is there.
 
     Returns:
-        (user, password) for an ECR registry, and the digest of what has the tag already and can't lose it, or empty.
+        (user, password) for an ECR registry, and what has the tag already and can't lose it.
 
     Raises:
         UserError: no credentials, or ones that may not do this.
@@ -134,25 +133,26 @@ def open_repository(to: Target, account: str, wanted: Settings) -> tuple[str, st
         return user, password, _taken(client, to, {"registryId": account, "repositoryName": to.name})
 
 
-def _taken(client: Any, to: Target, asked: dict[str, str]) -> str:
-    """The digest of what has the tag in a repository whose tags can't be moved; creates the repository if need be."""
+def _taken(client: Any, to: Target, asked: dict[str, str]) -> Taken | None:
+    """What has the tag in a repository whose tags can't be moved; creates the repository if need be."""
     try:
         found = client.describe_repositories(registryId=asked["registryId"], repositoryNames=[to.name])["repositories"]
     except client.exceptions.RepositoryNotFoundException:
         _create(client, asked)
         print(f"created the repository {to.name}", file=sys.stderr)
-        return ""
+        return None
     if not found[0].get("imageTagMutability", "MUTABLE").startswith("IMMUTABLE"):
         print(
             f"tags in {to.name} can be moved to other images: name this one by its digest, or forbid that by `aws ecr "
             f"put-image-tag-mutability --repository-name {to.name} --image-tag-mutability IMMUTABLE`",
             file=sys.stderr,
         )
-        return ""
-    try:
-        return str(client.describe_images(**asked, imageIds=[{"imageTag": to.tag}])["imageDetails"][0]["imageDigest"])
-    except client.exceptions.ImageNotFoundException:
-        return ""
+        return None
+    wanted = {"imageIds": [{"imageTag": to.tag}], "acceptedMediaTypes": list(images.MANIFESTS)}
+    for there in client.batch_get_image(**asked, **wanted)["images"]:
+        configuration = json.loads(there["imageManifest"]).get("config", {}).get("digest", "")
+        return Taken(there["imageId"]["imageDigest"], configuration)
+    return None
 
 
 def _create(client: Any, asked: dict[str, str]) -> None:
@@ -161,18 +161,18 @@ def _create(client: Any, asked: dict[str, str]) -> None:
     client.put_lifecycle_policy(**asked, lifecyclePolicyText=json.dumps(_LIFECYCLE))
 
 
-def _already(image: str, to: Target, sent: Target, digest: str) -> str:
+def _already(image: Image, to: Target, taken: Taken) -> str:
     """The address of what has the tag, where that is this image.
 
     Raises:
         UserError: it is another one.
     """
-    if digest in _digests(image, sent):
+    if image.identity in (taken.digest, taken.configuration):
         print(f"{to} is there already", file=sys.stderr)
-        return f"{to.host}/{to.name}@{digest}"
+        return f"{to.host}/{to.name}@{taken.digest}"
     raise UserError(
         f"{to} exists already and its tag can't be moved to another image: commit what has changed, or write another "
-        f"tag, TO={to.host}/{to.name}:TAG"
+        f"tag, --to {to.host}/{to.name}:TAG"
     )
 
 
@@ -189,7 +189,3 @@ def _commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError) as error:
         raise UserError("this folder is no git checkout to name the tag by: write HOST/NAME:TAG") from error
-
-
-if __name__ == "__main__":
-    sys.exit(main())

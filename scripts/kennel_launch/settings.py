@@ -35,7 +35,7 @@ class Settings:
     region: str = _row("", "by itself, the one of AWS's own configuration", "REGION")
     bucket: str = _row("", "where photos, models and reports lie", "NAME")
     prefix: str = _row("kennel", "of all that lies there", "PATH")
-    image: str = _row("", "address of the image in ECR, as `make push` says it", "URI")
+    image: str = _row("", "address of the image in ECR, as kennel push says it", "URI")
     instance_type: str = _row("ml.g5.xlarge", "that trains", "TYPE")
     instance_count: int = _row(1, "machines of one training job", "N")
     endpoint_instance_type: str = _row("ml.c7i.large", "that serves", "TYPE")
@@ -58,13 +58,13 @@ def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(ROWS
         folded: the command whose --help explains them, where this one's has no room.
     """
     names = list(names)
-    title = f"settings (or {variable('<NAME>')} in the environment, or a line of {FILE})"
-    group = parser.add_argument_group(title, " ".join(map(flag, names)) + f": {folded} --help" if folded else None)
+    told = f"{folded} --help" if folded else f"or {variable('<NAME>')} in the environment, or a line of {FILE}"
+    group = parser.add_argument_group(f"settings ({told})", " ".join(map(flag, names)) if folded else None)
     for name in names:
-        told = ROWS[name].metadata
+        row = ROWS[name].metadata
         default = _shown(ROWS[name])
-        said = told["help"] + (f" ({default})" if default else "")
-        group.add_argument(flag(name), dest=name, metavar=told["metavar"], help=argparse.SUPPRESS if folded else said)
+        said = row["help"] + (f" ({default})" if default else "")
+        group.add_argument(flag(name), dest=name, metavar=row["metavar"], help=argparse.SUPPRESS if folded else said)
 
 
 def flag(name: str) -> str:

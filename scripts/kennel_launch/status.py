@@ -5,14 +5,13 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from kennel_launch import resources, settings
+from kennel_launch import resources, settings, terminal
 from kennel_launch.resources import ENDPOINT, TRAINING, TUNING, Resource
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _STYLES = {"Failed": "red", "InProgress": "cyan", "Creating": "cyan", "InService": "green"}
 
@@ -30,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
         UserError: nothing of that name, or AWS refuses.
     """
     told = settings.load(vars(options))
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = terminal.out(160)
     if options.name:
         found = resources.find(options.name, told)
         if options.json:
@@ -49,8 +48,11 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def table(ours: list[Resource]) -> Table:
+def table(ours: list[Resource]) -> "Table":
     """The newest first; what costs by the hour stands out by its status."""
+    from rich.table import Table
+    from rich.text import Text
+
     made = Table("kind", "name", "status", "created", "minutes", "")
     for row in ours:
         cells = (row.kind.shown, row.name, row.status, _moment(row.created), _minutes(row), _remark(row))

@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Show = Callable[[str, float], None]  # (what happens now, how much of the phase's total is done)
 
@@ -14,7 +14,7 @@ Show = Callable[[str, float], None]  # (what happens now, how much of the phase'
 class Steps:
     """Phases in order; holds the seconds that each took."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: "Console") -> None:
         self.console = console
         self.seconds: dict[str, float] = {}
 
@@ -26,6 +26,9 @@ class Steps:
             self.console.print(f"{name}: {what}", markup=False, highlight=False, soft_wrap=True)
             yield lambda _text, _done: None
         else:
+            from rich.markup import escape
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
             count = [MofNCompleteColumn()] if total else []
             columns = (TextColumn("{task.description}"), BarColumn(15), *count, TimeElapsedColumn())
             width = max(20, self.console.width - 45)  # a longer text would squeeze the other columns

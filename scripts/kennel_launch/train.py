@@ -40,7 +40,7 @@ def add_channels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--val", default="", metavar="PHOTOS", help="validation, where it is not inside the data")
     parser.add_argument("--test", default="", metavar="PHOTOS", help="photos that judge the model at the end")
     parser.add_argument(
-        "--pretrained", default="", metavar="WEIGHTS", help="a folder or s3://... with a file of weights; false: none"
+        "--pretrained", default="", metavar="WEIGHTS", help="a folder or s3://... with weights; or false"
     )
 
 

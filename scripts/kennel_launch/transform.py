@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from kennel.errors import UserError
 from kennel_launch import (
     adviser,
@@ -25,6 +23,7 @@ from kennel_launch import (
     rollout,
     s3,
     sync,
+    terminal,
     upload,
 )
 from kennel_launch import settings as kennel_settings
@@ -38,6 +37,7 @@ _ENDED = ("Completed", "Failed", "Stopped")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "kennel transform --job NAME|--model S3-URI --data PHOTOS [flags]"
     artifacts.add_arguments(parser)
     parser.add_argument("--data", required=True, metavar="FOLDER|s3://...", help="photos; a folder is uploaded")
     parser.add_argument("--out", default="", metavar="s3://...", help="their answers go to a folder there")
@@ -164,7 +164,7 @@ def told(
 
 def ended(name: str, made: list[rollout.Call], out: str, count: int, path: Path, settings: Settings) -> int:
     """Waits, removes the model, fetches the answers; says how it ended."""
-    steps = Steps(Console(stderr=True))
+    steps = Steps(terminal.err())
     try:
         with steps.phase("batch", f"{count} photos") as show:
             found = _wait(name, settings, lambda status: show(f"{name}: {status}", 0))
@@ -176,7 +176,7 @@ def ended(name: str, made: list[rollout.Call], out: str, count: int, path: Path,
         answers = predictions.fetch(aws.client("s3", settings), out)
     if answers:
         predictions.write(answers, path)
-        Console(width=None if sys.stdout.isatty() else 120).print(predictions.summary(answers))
+        terminal.out().print(predictions.summary(answers))
         print(f"{len(answers)} of {count} photos have an answer: {path}")
     if found["TransformJobStatus"] == "Completed" and len(answers) >= count:
         return 0

@@ -4,12 +4,12 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from kennel.hyperparameters import text
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 FILE = "trials.json"  # in the job's output/data, beside
 BEST = "best-hyperparameters.json"
@@ -81,8 +81,11 @@ def _numbers(trials: Trials, state: str) -> list[int]:
     return sorted(row["number"] for row in trials.rows if row["state"] == state)
 
 
-def table(trials: Trials) -> Table:
+def table(trials: Trials) -> "Table":
     """Best first, as many as fit a screen."""
+    from rich.table import Table
+    from rich.text import Text
+
     rows = chosen(trials)
     left = len(trials.rows) - len(rows)
     made = Table(

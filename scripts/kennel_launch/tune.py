@@ -11,18 +11,17 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console, Group
-from rich.live import Live
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from kennel import hyperparameters, search_space
 from kennel.errors import UserError
 from kennel.hyperparameters import OF_A_SEARCH, TABLE, Hyperparameters
 from kennel.layout import Layout
-from kennel_launch import flags, local, runs, scratch, settings, train, trials, tune_aws
+from kennel_launch import flags, local, runs, scratch, settings, terminal, train, trials, tune_aws
 from kennel_launch.trials import Trials
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LOG = "train.log"  # in OUT
 _FLAGS = {name: f"--{name.replace('_', '-')}" for name in OF_A_SEARCH}
@@ -36,17 +35,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--search-space", default="", metavar="WORDS", help="'learning_rate=0.001..0.1 batch_size=32,64'"
     )
-    shared = "what all trials share: 'epochs=5 backbone=resnet18'"
+    shared = "what all trials share, 'epochs=5 int8=false'"
     parser.add_argument("--hyperparameters", default="", metavar="WORDS", help=shared)
     parser.add_argument("--name", default="", help="of the job on SageMaker (kennel-<time>)")
-    flags.add_doing(parser, wait="until the search on SageMaker ends; exit code 1 where it fails")
+    flags.add_doing(parser, wait="until it ends; exit code 1 where it fails")
     group = parser.add_argument_group("a search in one job")
     group.add_argument("--local", action="store_true", help="on this machine")
     group.add_argument(
         "--out", type=Path, default=Path("build/tune"), metavar="FOLDER", help="of --local; an earlier run goes on"
     )
     group.add_argument("--gpus", default="", help="docker's --gpus, with --local --image")
-    group.add_argument("--fresh", action="store_true", help="start over, without what an earlier run left in OUT")
+    group.add_argument("--fresh", action="store_true", help="start over, without an earlier run's trials")
     group.add_argument("--trials", default="20", help="settings to try")
     group.add_argument("--search", default=Hyperparameters.search, choices=TABLE["search"].choices)
     group.add_argument("--time-budget", default="", metavar="MINUTES", help="end with the best after so long")
@@ -83,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         scratch.link_channels(layout, channels)
         job = runs.train_here(layout)
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = terminal.out()
     log, stopped = options.out / LOG, False
     try:
         with runs.started(job, log) as process:
@@ -129,7 +128,7 @@ def shared_of(options: argparse.Namespace) -> dict[str, str]:
     return given | flags.hyperparameters_of(options)
 
 
-def follow(process: subprocess.Popen[bytes], layout: Layout, log: Path, console: Console) -> None:
+def follow(process: subprocess.Popen[bytes], layout: Layout, log: Path, console: "Console") -> None:
     """Shows the trials until the job ends."""
     with _view(console) as show:
         try:
@@ -148,9 +147,13 @@ def follow(process: subprocess.Popen[bytes], layout: Layout, log: Path, console:
 
 
 @contextmanager
-def _view(console: Console) -> Iterator[Show]:
+def _view(console: "Console") -> Iterator[Show]:
     """On a terminal a table that changes, elsewhere a line for each trial that has ended."""
     if console.is_terminal:
+        from rich.console import Group
+        from rich.live import Live
+        from rich.text import Text
+
         with Live(console=console, auto_refresh=False) as live:
 
             def change(now: Trials | None, last: str) -> None:

@@ -22,7 +22,7 @@ _LONGEST_NAME = 32  # botocore's service model, HyperParameterTuningJobName
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """SageMaker's tuner, beside what a search by ourselves has."""
     group = parser.add_argument_group("SageMaker's tuner")
-    group.add_argument("--one-job", action="store_true", help="no tuner: one training job that tries --trials settings")
+    group.add_argument("--one-job", action="store_true", help="no tuner: one job that tries --trials settings")
     group.add_argument("--tuner", choices=tuning.STRATEGIES, default="Bayesian", metavar="NAME", help=_STRATEGIES)
     group.add_argument("--jobs", type=int, metavar="N", help="training jobs in all (20, or a grid's points)")
     group.add_argument("--parallel", type=int, default=1, metavar="N", help="at a time (1)")
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--warm-start", action="append", default=[], metavar="NAME", help="learn from a tuning job; repeat"
     )
-    group.add_argument("--transfer", action="store_true", help="with --warm-start, from other photos or another image")
+    group.add_argument("--transfer", action="store_true", help="with --warm-start, from other data or image")
 
 
 def run(options: argparse.Namespace, given: Mapping[str, str]) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kennel.errors import UserError
-from kennel_launch import aws, confirm, flags, s3, settings, sync
+from kennel_launch import aws, confirm, flags, s3, settings, sync, terminal
 from kennel_launch.settings import Settings
 
 PARALLEL = 10  # as many connections as botocore keeps
@@ -107,10 +107,9 @@ def _progress(made: sync.Plan) -> Any:
     """A bar of bytes on a terminal; a context that gives the function to be told of bytes sent."""
     from contextlib import contextmanager
 
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    console = Console(stderr=True)
+    console = terminal.err()
 
     @contextmanager
     def shown() -> Iterator[Callable[[int], None]]:

@@ -81,15 +81,21 @@ def docker() -> Docker:
 
 
 @pytest.fixture(scope="session")
-def image(docker: Docker) -> Iterator[str]:
+def engine(docker: Docker) -> Docker:
+    """The docker client, where an engine answers it."""
     if shutil.which(DOCKER) is None or docker("info").returncode != 0:
         pytest.skip(f"no docker engine answers {DOCKER!r}")
-    if docker("image", "inspect", IMAGE).returncode != 0:
+    return docker
+
+
+@pytest.fixture(scope="session")
+def image(engine: Docker) -> Iterator[str]:
+    if engine("image", "inspect", IMAGE).returncode != 0:
         pytest.skip(f"there is no image {IMAGE!r}: make build")
     yield IMAGE
-    left = docker("ps", "-aq", "--filter", f"label={LABEL}").stdout.split()
+    left = engine("ps", "-aq", "--filter", f"label={LABEL}").stdout.split()
     if left:
-        docker("rm", "-f", *left)
+        engine("rm", "-f", *left)
 
 
 @pytest.fixture(scope="session")

@@ -46,17 +46,17 @@ class Front:
         return {**self.aws.env, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}"}
 
     def ask(self, *words: str, image: str = "", **env: str) -> subprocess.CompletedProcess[str]:
-        """`python -m kennel_launch.adviser`; a setting that no word names is the account's own."""
+        """`kennel check`; a setting that no word names is the account's own."""
         image = image or self.put_image("full")
         named = {"--role": self.aws.role, "--image": image, "--bucket": self.aws.bucket}
         rest = [word for flag, value in named.items() if flag not in words for word in (flag, value)]
-        return self.command("adviser", *words, *rest, **(self.env | env))
+        return self.command("cli", "check", *words, *rest, **(self.env | env))
 
     def refused(self, *words: str, image: str = "", **env: str) -> str:
         """The one sentence of a refusal, before anything was made."""
         done = self.ask(*words, image=image, **env)
         assert done.returncode == 2, done.stdout + done.stderr
-        assert done.stderr.startswith("adviser: ")
+        assert done.stderr.startswith("kennel check: ")
         assert done.stderr.count("\n") == 1, done.stderr
         assert not self._made()
         return done.stderr

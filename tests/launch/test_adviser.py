@@ -15,7 +15,7 @@ from .front import FULL, Front, before
 
 SLIM = ("PYTHONUNBUFFERED=1",)
 CUDA_13 = (FULL[0], "CUDA_VERSION=13.0.1")
-SLIM_HINT = "the slim image (make build-serve-cpu, then make push IMAGE=kennel:serve-cpu TO=...)"
+SLIM_HINT = "the slim image (make build-serve-cpu, then kennel push kennel:serve-cpu --to ...)"
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_what_can_run_is_told_its_price_and_nothing_else(front: Front) -> None:
         "ml.c7i.large: about $0.12 an hour, $3.00 a day until it is deleted (AWS's price list for eu-west-1)"
     ]
     assert front.allowed("deploy", "--mode", "serverless", image=slim) == [
-        "serverless, 2048 MB: billed by the millisecond that requests take, nothing while idle; see "
+        "serverless, 3072 MB: billed by the millisecond that requests take, nothing while idle; see "
         "https://aws.amazon.com/sagemaker/pricing/"
     ]
 
@@ -61,6 +61,12 @@ def test_what_can_run_is_told_its_price_and_nothing_else(front: Front) -> None:
 )
 def test_instance_types_that_cannot_be(front: Front, words: tuple[str, ...], said: str) -> None:
     assert said in front.refused(*words)
+
+
+def test_the_instance_type_is_that_of_the_launch(front: Front) -> None:
+    kind = ("--instance-type", "ml.m5.xlarge")
+    for words in (("train", *kind), ("deploy", *kind), ("transform", *kind)):
+        assert any(line.startswith("ml.m5.xlarge: about $") for line in front.allowed(*words))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +140,7 @@ def test_which_of_our_images_for_what(front: Front) -> None:
     ("words", "said"),
     [
         (("--memory", "1500"), "can't have 1500 MB: write one of 1024, 2048, 3072, 4096, 5120, 6144"),
-        (("--concurrency", "201"), "can't answer 201 requests at once: write 1 to 200"),
+        (("--max-concurrency", "201"), "can't answer 201 requests at once: write 1 to 200"),
         (("--subnets", "subnet-1"), "can't lie in a VPC"),
         (("--security-groups", "sg-1"), "can't lie in a VPC"),
     ],
@@ -149,7 +155,7 @@ def test_what_serverless_excludes(front: Front, words: tuple[str, ...], said: st
         ("kennel:dev", "does not lie in ECR"),
         ("123456789012.dkr.ecr.us-east-1.amazonaws.com/kennel:dev", "lies in us-east-1, the launch in eu-west-1"),
         ("123456789012.dkr.ecr.eu-west-1.amazonaws.com/kennel:gone", "repository 'kennel' has no image 'gone'"),
-        ("123456789012.dkr.ecr.eu-west-1.amazonaws.com/none:dev", "no repository 'none': push it with make push TO="),
+        ("123456789012.dkr.ecr.eu-west-1.amazonaws.com/none:dev", "no repository 'none': push it with kennel push"),
     ],
 )
 def test_an_image_that_is_not_there(front: Front, image: str, said: str) -> None:

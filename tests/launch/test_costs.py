@@ -47,7 +47,7 @@ def test_the_price_list_is_asked_where_it_is_served(front: Front) -> None:
 
 
 def test_all_instances_and_the_longest_time_count(front: Front) -> None:
-    lines = front.allowed("train", "--instance-count", "2", "--jobs", "2", "--hours", "3", "--spot")
+    lines = front.allowed("train", "--instance-count", "2", "--parallel", "2", "--hours", "3", "--spot")
     assert lines == [
         "4 × ml.g5.xlarge: about $6.00 an hour, $144.00 a day, at most $18.00 for 3 hours "
         "(AWS's price list for eu-west-1)",

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -65,3 +66,12 @@ def test_one_sentence_says_what_is_missing(arguments: list[str], says: str) -> N
     assert len(told) == 1
     assert says in told[0]
     assert not (REPOSITORY / "build" / "no-such-venv").exists()
+
+
+def test_push_is_the_command_s() -> None:
+    if not all((Path(sys.prefix) / name).is_file() for name in (".ready", "bin/kennel")):
+        pytest.skip(f"{sys.prefix} was not made by make launch")
+    done = make("push", "TO=kennel", f"VENV_LAUNCH={sys.prefix}")
+    assert done.returncode == 2
+    assert done.stderr.startswith("kennel push: --to kennel names no registry: write HOST/NAME or HOST/NAME:TAG\n")
+    assert "say where to: make push TO=host/name[:tag]" in make("push", f"VENV_LAUNCH={sys.prefix}").stderr

@@ -16,7 +16,13 @@ from .emulated.client import Aws
 
 ECR = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 DIGEST = "sha256:" + "5e" * 32
-MANIFEST = {"schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.v2+json", "layers": []}
+CONFIGURATION = "sha256:" + "c0" * 32
+MANIFEST = {
+    "schemaVersion": 2,
+    "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+    "config": {"digest": CONFIGURATION, "size": 2},
+    "layers": [],
+}
 Push = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -58,10 +64,11 @@ def docker(tmp_path: Path) -> Docker:
 
 @pytest.fixture
 def send(aws: Aws, command: Command, docker: Docker) -> Push:
-    """`make push`, in effect."""
+    """`kennel push`."""
 
     def send(to: str, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return command("push", "kennel:dev", "--to", to, *words, **({"DOCKER": str(docker.path)} | aws.env | env))
+        told = {"DOCKER": str(docker.path)} | aws.env | env
+        return command("cli", "push", "kennel:dev", "--to", to, *words, **told)
 
     return send
 
@@ -82,7 +89,7 @@ def test_an_address(address: str, expected: tuple[str, str, str]) -> None:
 
 @pytest.mark.parametrize("address", ["kennel", "team/kennel:1", f"{ECR}/Kennel:1", f"{ECR}/:1", f"{ECR}/k@sha256:0"])
 def test_an_address_that_is_none(address: str) -> None:
-    with pytest.raises(UserError, match="TO="):
+    with pytest.raises(UserError, match="--to "):
         push.target(address)
 
 
@@ -141,19 +148,22 @@ def immutable(aws: Aws) -> str:
 def test_a_taken_tag_that_cannot_be_moved_is_one_sentence(send: Push, aws: Aws, docker: Docker) -> None:
     immutable(aws)
     done = send(f"{ECR}/fixed:1")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr == (
-        f"push: {ECR}/fixed:1 exists already and its tag can't be moved to another image: commit what has changed, or "
-        f"write another tag, TO={ECR}/fixed:TAG\n"
+        f"kennel push: {ECR}/fixed:1 exists already and its tag can't be moved to another image: commit what has "
+        f"changed, or write another tag, --to {ECR}/fixed:TAG\n"
     )
     assert docker.asked == []
     assert send(f"{ECR}/fixed:2").returncode == 0
     assert docker.asked[-1] == f"push {ECR}/fixed:2"
 
 
-def test_what_was_pushed_already_is_not_pushed_again(send: Push, aws: Aws, docker: Docker) -> None:
+@pytest.mark.parametrize("of_the_manifest", [False, True])
+def test_what_was_pushed_already_is_not_pushed_again(
+    send: Push, aws: Aws, docker: Docker, of_the_manifest: bool
+) -> None:
     digest = immutable(aws)
-    docker.tell(f"{ECR}/fixed@{digest}")
+    docker.tell(Id=digest if of_the_manifest else CONFIGURATION)  # an engine that keeps images in containerd, or not
     done = send(f"{ECR}/fixed:1")
     assert (done.returncode, done.stdout) == (0, f"{ECR}/fixed@{digest}\n")
     assert done.stderr == f"{ECR}/fixed:1 is there already\n"
@@ -178,7 +188,7 @@ def test_a_dry_run_shows_all_and_sends_nothing(send: Push, aws: Aws, docker: Doc
 def test_a_list_of_manifests_stays_here(send: Push, aws: Aws, docker: Docker) -> None:
     docker.tell(Descriptor={"mediaType": "application/vnd.oci.image.index.v1+json"})
     done = send(f"{ECR}/kennel:1")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "docker build --provenance=false" in done.stderr
     assert aws.requests == []
     assert send("localhost:5000/kennel:1").returncode == 0  # another registry's users may want it
@@ -209,22 +219,22 @@ def test_a_registry_that_is_not_ecr_is_pushed_to_without_aws(send: Push, aws: Aw
 
 def test_no_docker(send: Push, aws: Aws) -> None:
     done = send(f"{ECR}/kennel:1", DOCKER="/no/such/docker")
-    assert done.returncode == 1
-    assert done.stderr.startswith("push: /no/such/docker cannot be started")
+    assert done.returncode == 2
+    assert done.stderr.startswith("kennel push: /no/such/docker cannot be started")
     assert aws.requests == []
 
 
 def test_refused_by_aws(send: Push, docker: Docker) -> None:
     done = send(f"{ECR}/kennel:1", AWS_ENDPOINT_URL="http://127.0.0.1:1")
-    assert done.returncode == 1
-    assert done.stderr.startswith("push: ECR in eu-west-1: AWS cannot be asked (Could not connect")
+    assert done.returncode == 2
+    assert done.stderr.startswith("kennel push: ECR in eu-west-1: AWS cannot be asked (Could not connect")
     assert done.stderr.count("\n") == 1
     assert docker.asked == []
 
 
 def test_without_credentials(send: Push, aws: Aws, docker: Docker) -> None:
     done = send(f"{ECR}/kennel:1", AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "no AWS credentials were found" in done.stderr
     assert aws.requests == []
     assert docker.asked == []

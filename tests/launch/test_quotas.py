@@ -40,8 +40,8 @@ def test_a_quota_of_0_is_named_with_the_command_that_asks_for_more(
 
 def test_all_the_machines_of_all_the_jobs_at_once_count(front: Front) -> None:
     front.aws.quota("ml.g5.xlarge for training job usage", 5)
-    assert front.allowed("train", "--instance-count", "2", "--jobs", "2")
-    said = front.refused("train", "--instance-count", "2", "--jobs", "3")
+    assert front.allowed("train", "--instance-count", "2", "--parallel", "2")
+    said = front.refused("train", "--instance-count", "2", "--parallel", "3")
     assert "is 5 in eu-west-1, 6 needed" in said
     assert "--desired-value 6" in said
 

@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from kennel.layout import Layout
-from kennel_launch import cli, runs, trials, tune
+from kennel_launch import runs, trials, tune
 
 from .conftest import REPOSITORY, Command
 
@@ -227,16 +227,6 @@ def test_without_an_image_the_images_environment_is_needed(command: Command, tmp
     assert done.returncode == 2
     assert done.stderr.startswith("kennel tune: no `train` lies beside ")
     assert done.stderr.count("\n") == 1
-
-
-def test_help_names_every_command_and_imports_none_of_them(command: Command) -> None:
-    done = command("cli", "--help")
-    assert done.returncode == 0
-    assert all(f"    {name}" in done.stdout for name in cli.COMMANDS)
-    code = "import sys; sys.argv[1:] = ['--help']; from kennel_launch import cli\n"
-    code += "try: cli.main()\nexcept SystemExit: print('rich' in sys.modules)"
-    told = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
-    assert told.stdout.endswith("False\n")
 
 
 def environment(**more: str) -> dict[str, str]:

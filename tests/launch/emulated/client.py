@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,7 @@ class Aws:
 
     def client(self, service: str) -> Any:
         """A client of the emulator's own key: what a test looks at is neither recorded nor judged."""
-        import boto3
-
-        keys = {"aws_access_key_id": "EMULATOR", "aws_secret_access_key": "none"}
-        return boto3.session.Session().client(service, region_name=REGION, endpoint_url=self.url, **keys)
+        return _client(self.url, service)
 
     @property
     def requests(self) -> list[Request]:
@@ -87,7 +85,7 @@ class Aws:
         self._control("quota", name=name, value=value)
 
     def price(self, instance_type: str, component: str, usd: float) -> None:
-        """Sets a price an hour; the component is Training, Hosting or Batch Transform."""
+        """Sets a price an hour; the component is Training, Hosting, AsyncInf or BatchTransform."""
         self._control("price", instance_type=instance_type, component=component, usd=usd)
 
     def deny(self, service: str, operation: str) -> None:
@@ -131,6 +129,14 @@ class Aws:
         with opener.open(request, timeout=90) as answer:
             found: dict[str, Any] = json.load(answer)
             return found
+
+
+@cache
+def _client(url: str, service: str) -> Any:
+    import boto3
+
+    keys = {"aws_access_key_id": "EMULATOR", "aws_secret_access_key": "none"}
+    return boto3.session.Session().client(service, region_name=REGION, endpoint_url=url, **keys)
 
 
 @contextmanager

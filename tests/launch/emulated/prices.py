@@ -6,7 +6,7 @@ from typing import Any
 from .account import Account
 from .errors import AwsError
 
-COMPONENTS = {"Training": "Train", "Hosting": "Host", "Batch Transform": "Tsform"}
+COMPONENTS = {"Training": "Train", "Hosting": "Host", "BatchTransform": "Tsform"}
 # USD an hour, invented and round, so that no test mistakes them for AWS's.
 USD = {"ml.g5.xlarge": 1.5, "ml.g4dn.xlarge": 0.75, "ml.m5.xlarge": 0.25, "ml.c7i.large": 0.125, "ml.c6i.large": 0.1}
 _REGION = ("eu-west-1", "EU (Ireland)", "EU")
