@@ -109,7 +109,7 @@ def _ended(told: Settings, training: Training, out: Path, code: int) -> int:
         if (made / name).exists():
             (made / name).replace(out / name)
     if code:
-        reason = why.splitlines()[0] if why else local_docker.ended(training.name) or f"exit code {code}"
+        reason = why.splitlines()[0] if why else local_docker.ended(training.name) or "its files could not be taken out"
         print(f"kennel train: the job failed: {reason}", file=sys.stderr)
         return 1
     print(out / MODEL)
