@@ -35,7 +35,7 @@ NOT_OURS = ("instance_type", "instance_count", "endpoint_instance_type")  # trai
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = f"--local serves what kennel train --local left in --out, or --model FILE.tar.gz"
+    parser.epilog = "--local serves what kennel train --local left in --out, or --model FILE.tar.gz"
     artifacts.add_arguments(parser)
     parser.add_argument("--mode", default=REAL_TIME, choices=models.MODES)
     parser.add_argument("--name", default="", help="the endpoint's; by itself the training job's")
