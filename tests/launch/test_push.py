@@ -93,7 +93,7 @@ def test_an_address_that_is_none(address: str) -> None:
         push.target(address)
 
 
-def test_the_tag_is_the_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_tag_is_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     if not commit:
@@ -101,9 +101,13 @@ def test_the_tag_is_the_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     tag = push.target("localhost/kennel").tag
     assert commit.startswith(tag.removesuffix("-dirty"))
     assert len(tag) >= 12
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="write HOST/NAME:TAG"):
-        push.target("localhost/kennel")
+
+
+def test_outside_a_checkout_a_tag_is_asked_for(send: Push, aws: Aws, docker: Docker) -> None:
+    done = send(f"{ECR}/kennel")
+    assert done.returncode == 2
+    assert done.stderr == "kennel push: this folder is no git checkout to name the tag by: write HOST/NAME:TAG\n"
+    assert aws.requests == docker.asked == []
 
 
 def test_an_absent_repository_is_made_with_tags_that_stay_and_scans(send: Push, aws: Aws, docker: Docker) -> None:
