@@ -44,12 +44,12 @@ class Kennel:
         return self.front.aws
 
     def __call__(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-        self._write()
+        self.write()
         return self.command("cli", *words, **(self.front.env | env))
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """A command that is still running."""
-        self._write()
+        self.write()
         sources = os.pathsep.join(str(REPOSITORY / folder) for folder in ("scripts", "container"))
         return subprocess.Popen(
             [sys.executable, "-m", "kennel_launch.cli", *words],
@@ -60,7 +60,7 @@ class Kennel:
             text=True,
         )
 
-    def _write(self) -> None:
+    def write(self) -> None:
         given = {"role": self.aws.role, "bucket": self.aws.bucket} | self.settings
         (self.cwd / "kennel.toml").write_text("".join(f"{name} = {json.dumps(v)}\n" for name, v in given.items()))
 
