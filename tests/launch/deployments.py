@@ -168,6 +168,14 @@ def packed(tmp_path: Path, files: dict[str, bytes]) -> bytes:
     return path.read_bytes()
 
 
+def trust_the_scheduler(aws: Aws) -> None:
+    """From now on `--ttl` may delete by the account's role."""
+    services = ["sagemaker.amazonaws.com", "scheduler.amazonaws.com"]
+    statement = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": services}}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    aws.client("iam").update_assume_role_policy(RoleName="kennel-execution", PolicyDocument=policy)
+
+
 def wait_until_gone(kennel: Kennel) -> None:
     """SageMaker takes its time to delete an endpoint."""
     end = time.monotonic() + 60
