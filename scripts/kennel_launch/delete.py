@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from kennel.errors import UserError
-from kennel_launch import aws, confirm, flags, leftovers, models, rollout, s3, served
+from kennel_launch import aws, confirm, flags, leftovers, local_endpoint, local_job, models, rollout, s3, served
 from kennel_launch import settings as kennel_settings
 from kennel_launch.leftovers import Found
 from kennel_launch.settings import Settings
@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", action="store_true", help="also what lies in S3 of it: model, report, photos asked about"
     )
+    local_job.add_flags(parser)
     flags.add_doing(parser)
     kennel_settings.add_flags(parser, [*kennel_settings.OF_ACCESS, "bucket", "prefix"])
 
@@ -32,6 +33,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: there is nothing to remove, or AWS refuses.
     """
+    if options.local:
+        return delete_here(options)
     settings = kennel_settings.load(vars(options))
     check(options, settings)
     if options.dry_run:
@@ -54,6 +57,17 @@ def run(options: argparse.Namespace) -> int:
         if not options.dry_run:
             print(f"removed {count} objects under {folder}")
     return 0
+
+
+def delete_here(options: argparse.Namespace) -> int:
+    """The endpoint of --local, of which a folder has one.
+
+    Raises:
+        UserError: nothing runs from there, or more is named.
+    """
+    if options.name or options.all or options.data or options.dry_run:
+        raise UserError("--local stands alone, with --out: that folder's endpoint is the one that goes")
+    return local_endpoint.delete(options.out)
 
 
 def check(options: argparse.Namespace, settings: Settings) -> None:

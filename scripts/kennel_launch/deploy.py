@@ -9,7 +9,21 @@ from typing import Any
 from rich.console import Console
 
 from kennel.errors import UserError
-from kennel_launch import adviser, artifacts, aws, confirm, flags, hosts, models, rollout, s3, served, ttl
+from kennel_launch import (
+    adviser,
+    artifacts,
+    aws,
+    confirm,
+    flags,
+    hosts,
+    local_endpoint,
+    local_job,
+    models,
+    rollout,
+    s3,
+    served,
+    ttl,
+)
 from kennel_launch import settings as kennel_settings
 from kennel_launch.artifacts import Artifact
 from kennel_launch.models import ASYNC, MULTI_MODEL, REAL_TIME, SERVERLESS, Plan, Source
@@ -21,6 +35,9 @@ NOT_OURS = ("instance_type", "instance_count", "endpoint_instance_type")  # trai
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        f"--local serves what kennel train --local left in --out, or --model FILE.tar.gz ({local_job.MODEL})"
+    )
     artifacts.add_arguments(parser)
     parser.add_argument("--mode", default=REAL_TIME, choices=models.MODES)
     parser.add_argument("--name", default="", help="the endpoint's; by itself the training job's")
@@ -32,6 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", default="", choices=models.ENGINES, help="what predicts; by itself by the host")
     parser.add_argument("--ttl", default="", metavar="TIME", help="delete the endpoint after so long: 90m, 2h, 1d")
     parser.add_argument("--scheduler-role", default="", metavar="ARN", help="by which --ttl deletes it")
+    local_job.add_arguments(parser)
+    parser.add_argument("--port", type=int, default=8080, help="of --local, on loopback (%(default)s)")
     flags.add_doing(parser)
     kennel_settings.add_flags(parser, [name for name in kennel_settings.ROWS if name not in NOT_OURS])
 
@@ -44,13 +63,15 @@ def add_instance_type(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """0: in service; 1: SageMaker could not start it.
+    """0: in service; 1: it could not be started.
 
     Raises:
         UserError: it can't be deployed as asked; nothing is left behind.
     """
     length = ttl.parse(options.ttl) if options.ttl else None
     settings = kennel_settings.load(vars(options))
+    if options.local:
+        return (local_endpoint.work if options.sdk_run else local_endpoint.deploy)(options, local_job.nowhere(settings))
     check_flags(options, settings)
     if options.dry_run:
         aws.dry_run(settings)

@@ -27,6 +27,10 @@ class RefusedPhotoError(Exception):
     """The endpoint answered 4xx: it works, this photo does not."""
 
 
+class EndedError(UserError):
+    """The server ended before it was healthy, or is not healthy in time."""
+
+
 def free_port() -> int:
     """A loopback port that nothing listens on at this moment."""
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -37,20 +41,20 @@ def wait_until_healthy(port: int, process: subprocess.Popen[bytes], tick: Callab
     """Until /ping answers 200.
 
     Raises:
-        UserError: the server ended, or is not healthy in time.
+        EndedError: the server ended, or is not healthy in time.
     """
     deadline = time.monotonic() + START_LIMIT
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise UserError(f"the server ended with exit code {process.returncode} before it was healthy: see {log}")
+            raise EndedError(f"the server ended with exit code {process.returncode} before it was healthy: see {log}")
         try:
-            if _request(port, "GET", "/ping", limit=2.0)[0] == http.HTTPStatus.OK:
+            if request(port, "GET", "/ping", limit=2.0)[0] == http.HTTPStatus.OK:
                 return
         except (OSError, http.client.HTTPException):
             pass  # not listening yet
         tick()
         time.sleep(0.2)
-    raise UserError(f"the server is not healthy after {START_LIMIT:.0f} s: see {log}")
+    raise EndedError(f"the server is not healthy after {START_LIMIT:.0f} s: see {log}")
 
 
 def classify(port: int, photo: Path, log: Path) -> list[Guess]:
@@ -62,7 +66,7 @@ def classify(port: int, photo: Path, log: Path) -> list[Guess]:
     """
     kind = _TYPES.get(photo.suffix.lower(), _ANY_PHOTO)
     try:
-        status, body = _request(port, "POST", "/invocations", photo.read_bytes(), {"Content-Type": kind})
+        status, body = request(port, "POST", "/invocations", photo.read_bytes(), {"Content-Type": kind})
     except (OSError, http.client.HTTPException) as error:
         raise UserError(
             f"the endpoint did not answer for {photo} ({error or type(error).__name__}): see {log}"
@@ -78,7 +82,7 @@ def classify(port: int, photo: Path, log: Path) -> list[Guess]:
         raise UserError(f"the endpoint answered {status} for {photo} ({text[:200]}): see {log}") from error
 
 
-def _request(
+def request(
     port: int,
     method: str,
     path: str,
@@ -86,6 +90,11 @@ def _request(
     headers: dict[str, str] | None = None,
     limit: float = 0.0,
 ) -> tuple[int, bytes]:
+    """(status, body) of one request on loopback; the limit in seconds.
+
+    Raises:
+        OSError, http.client.HTTPException: no answer, or none in time.
+    """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=limit or ANSWER_LIMIT)
     try:
         connection.request(method, path, body, headers or {})

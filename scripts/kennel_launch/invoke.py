@@ -5,18 +5,19 @@ import json
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from kennel.errors import UserError
-from kennel_launch import asked, models, runtime, served
+from kennel_launch import asked, local_job, local_runtime, models, runtime, served
 from kennel_launch import settings as kennel_settings
 from kennel_launch.asked import Photo
 from kennel_launch.endpoint import Guess, RefusedPhotoError
 from kennel_launch.runtime import Question
+from kennel_launch.settings import Settings
 from kennel_launch.steps import Steps
 
 _IN_FLIGHT = 8  # requests at once; botocore keeps ten connections
@@ -32,8 +33,11 @@ class Answer:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="ENDPOINT")
-    parser.add_argument("photos", metavar="PHOTO|FOLDER|s3://...")
+    parser.usage = "kennel invoke {ENDPOINT | --local} PHOTO|FOLDER|s3://... [flags]"
+    if "--local" not in sys.argv:  # argparse knows no argument that another one replaces
+        parser.add_argument("name", metavar="ENDPOINT")
+    parser.add_argument("photos", nargs="+", metavar="PHOTO|FOLDER|s3://...")
+    local_job.add_flags(parser)
     parser.add_argument("--top-k", type=int, default=5, metavar="N", help="classes for each photo (%(default)s)")
     parser.add_argument("--json", action="store_true", help="a line of JSON for each photo")
     parser.add_argument("--target-model", default="", metavar="FILE", help="of a multi-model endpoint: JOB.tar.gz")
@@ -49,15 +53,21 @@ def run(options: argparse.Namespace) -> int:
     if options.top_k < 1:
         raise UserError(f"--top-k {options.top_k}: write a whole number from 1")
     settings = kennel_settings.load(vars(options))
-    endpoint = served.needed(options.name, settings)
-    check_target(endpoint, options.target_model)
-    photos = asked.find(options.photos, settings)
-    if endpoint.mode == models.ASYNC and any(photo.path for photo in photos):
-        kennel_settings.needed(settings, "bucket")  # the photos go there first
     steps = Steps(Console(stderr=True))
-    question = runtime.question(
-        endpoint, settings, options.top_k, options.target_model, lambda text: say(steps.console, text)
-    )
+
+    def note(text: str) -> None:
+        say(steps.console, text)
+
+    if options.local:
+        question = local_runtime.question(options, note)
+        photos = find(options.photos, settings)
+    else:
+        endpoint = served.needed(options.name, settings)
+        check_target(endpoint, options.target_model)
+        photos = find(options.photos, settings)
+        if endpoint.mode == models.ASYNC and any(photo.path for photo in photos):
+            kennel_settings.needed(settings, "bucket")  # the photos go there first
+        question = runtime.question(endpoint, settings, options.top_k, options.target_model, note)
     answers = ask(photos, question, steps)
     if options.json:
         for answer in answers:
@@ -70,6 +80,16 @@ def run(options: argparse.Namespace) -> int:
     if refused:
         print(f"kennel invoke: {len(refused)} of {len(answers)} photos have no answer", file=sys.stderr)
     return 1 if refused else 0
+
+
+def find(places: Sequence[str], settings: Settings) -> list[Photo]:
+    """The photos of all places; by their whole names, where there are several.
+
+    Raises:
+        UserError: as asked.find.
+    """
+    found = [photo for place in places for photo in asked.find(place, settings)]
+    return found if len(places) == 1 else [replace(photo, name=str(photo.path or photo.address)) for photo in found]
 
 
 def check_target(endpoint: served.Served, target: str) -> None:

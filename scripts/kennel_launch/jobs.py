@@ -5,6 +5,8 @@ The SDK sends no telemetry, makes no bucket and asks for no debugger or profiler
 
 import contextlib
 import logging
+import os
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from kennel_launch.settings import Settings
 TAG = {"kennel": "1"}  # on all that we create, so that it is found again
 # https://github.com/aws/sagemaker-python-sdk/blob/master/doc/overview.rst, "Telemetry"
 _SDK = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
+FAILED = 1  # what train_locally returns of a job, or of docker compose
 _NO_ROLE = "arn:aws:iam::123456789012:role/local"  # local mode asks for one and never uses it
 # https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html
 _DEBUGGER_RULES = ("vanishing_gradient", "overfit", "overtraining", "poor_weight_initialization", "loss_not_decreasing")
@@ -45,6 +48,27 @@ class Training:
     debugger: bool = False
 
 
+@dataclass(frozen=True)
+class Local:
+    """One run in the SDK's local mode."""
+
+    folder: Path  # whole; all that the SDK and its containers write
+    label: str  # NAME=VALUE, of its containers
+    port: int = 8080  # of an endpoint, on loopback
+
+    @property
+    def output(self) -> Path:
+        """Where a job's model.tar.gz and output.tar.gz land."""
+        return self.folder / "output"
+
+
+class _OnLoopback(int):
+    """A port that the SDK asks for as a number, and writes into its compose file as a word."""
+
+    def __str__(self) -> str:
+        return f"127.0.0.1:{int(self)}"
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """The SDK says a screen of things that are none of the user's business."""
@@ -66,19 +90,64 @@ def train(settings: Settings, training: Training) -> None:
         made.fit(_inputs(training), job_name=training.name, wait=False)
 
 
-def train_locally(settings: Settings, training: Training, out: Path) -> Path:
-    """The SDK's local mode: the whole job here, by docker compose; returns its model.tar.gz.
+def train_locally(settings: Settings, training: Training, local: Local) -> int:
+    """The SDK's local mode: the whole job here, by docker compose; FAILED where that ends with another code than 0.
 
     Raises:
-        UserError: the container can't be run, or the job failed.
+        UserError: the SDK can't do it here.
     """
-    made = estimator(settings, training, local=out)
+    made = estimator(settings, training, local)
     try:
-        with _quiet():
+        with _local(), _quiet():
             made.fit(_inputs(training), job_name=training.name)
-    except (RuntimeError, ImportError, OSError) as error:  # ImportError: docker compose is missing
-        raise UserError(f"local mode: {' '.join(str(error).split())}: see the job's last lines above") from error
-    return Path(str(made.model_data).removeprefix("file://"))
+    except RuntimeError:
+        return FAILED
+    return 0
+
+
+def serve_locally(settings: Settings, model: Path, local: Local, environment: Mapping[str, str]) -> None:
+    """The SDK's local mode: an endpoint here, until its container ends.
+
+    Args:
+        model: a model.tar.gz; it is unpacked beside itself.
+
+    Raises:
+        UserError: the SDK can't do it here.
+    """
+    threading.excepthook = _compose_ended
+    # A RuntimeError is the end of the SDK's two minutes of patience: whoever waits for the endpoint has another limit.
+    with _local(), _quiet(), contextlib.suppress(RuntimeError):
+        from sagemaker.model import Model
+
+        made = Model(
+            image_uri=settings.image,
+            model_data=f"file://{model}",
+            role=_NO_ROLE,
+            name="kennel",
+            env=dict(environment),
+            sagemaker_session=session(settings, local),
+        )
+        made.deploy(1, "local", endpoint_name=made.name)
+    for thread in threading.enumerate():  # the SDK's, which reads what the container says
+        if thread is not threading.main_thread():
+            thread.join()
+
+
+def _compose_ended(raised: threading.ExceptHookArgs) -> None:
+    """Ends the process, where the SDK would go on asking a dead container; says what it does not read of compose."""
+    process = getattr(raised.thread, "process", None)
+    said = process.stderr.read().decode(errors="replace") if process else ""
+    print(said or raised.exc_value, flush=True)
+    os._exit(FAILED)
+
+
+@contextlib.contextmanager
+def _local() -> Iterator[None]:
+    """What the SDK can't do here as a sentence."""
+    try:
+        yield
+    except (ImportError, OSError, ValueError) as error:  # ImportError: docker compose is missing
+        raise UserError(f"the SDK's local mode: {' '.join(str(error).split())}") from error
 
 
 def tune(settings: Settings, training: Training, request: Mapping[str, Any]) -> None:
@@ -96,11 +165,11 @@ def tune(settings: Settings, training: Training, request: Mapping[str, Any]) -> 
 
 
 @_quiet()
-def estimator(settings: Settings, training: Training, local: Path | None = None) -> Any:
+def estimator(settings: Settings, training: Training, local: Local | None = None) -> Any:
     """The SDK's Estimator.
 
     Args:
-        local: a folder: run in local mode, output goes there.
+        local: run in local mode.
     """
     from sagemaker.estimator import Estimator
 
@@ -111,7 +180,7 @@ def estimator(settings: Settings, training: Training, local: Path | None = None)
         instance_type="local" if local else settings.instance_type,
         sagemaker_session=session(settings, local),
         hyperparameters=dict(training.hyperparameters),
-        output_path=f"file://{local.resolve()}" if local else output_path(settings),
+        output_path=f"file://{local.output}" if local else output_path(settings),
         metric_definitions=metrics.definitions(),
         input_mode=training.input_mode,
         volume_size=training.volume_size,
@@ -146,14 +215,16 @@ def tuner(settings: Settings, training: Training, request: Mapping[str, Any]) ->
 
 
 @_quiet()
-def session(settings: Settings, local: Path | None = None) -> Any:
+def session(settings: Settings, local: Local | None = None) -> Any:
     """The SDK's session on our boto3 session, so that what is told of one holds for the other."""
     if local:
         from sagemaker.local import LocalSession
 
         made = LocalSession(aws.session(settings), sagemaker_config=_SDK)
-        (local / "scratch").mkdir(parents=True, exist_ok=True)
-        made.config = {"local": {"local_code": True, "container_root": str((local / "scratch").resolve())}}
+        # Docker's own 64 MB of shared memory is less than SageMaker's hosts give.
+        container = {"labels": [local.label], "shm_size": "1g"}
+        places = {"container_root": str(local.folder), "serving_port": _OnLoopback(local.port)}
+        made.config = {"local": {"local_code": True, "container_config": container, **places}}
         return made
     from sagemaker.session import Session
 

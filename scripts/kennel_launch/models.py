@@ -154,8 +154,13 @@ def largest_body(mode: str, environment: dict[str, str]) -> int:
     return _MB * min(LARGEST[mode], given or LARGEST[REAL_TIME])
 
 
+def environment(engine: str) -> dict[str, str]:
+    """Of a container that predicts by this engine."""
+    return {"KENNEL_ENGINE": engine} if engine else {}
+
+
 def _environment(plan: Plan) -> dict[str, str]:
-    found = {"KENNEL_ENGINE": plan.engine} if plan.engine else {}
+    found = environment(plan.engine)
     if plan.mode == ASYNC:
         found["SAGEMAKER_MAX_PAYLOAD_IN_MB"] = str(ASYNC_MB)
     return found

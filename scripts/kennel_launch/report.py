@@ -61,7 +61,7 @@ def fetch(job: Resource, told: Settings) -> bytes:
             raise UserError(
                 f"training job {job.name} has left no output ({uri}; it is {job.status}): kennel logs {job.name}"
             ) from error
-        return _member(body, uri)
+        return member(body, uri)
 
 
 def _job(name: str, told: Settings) -> Resource:
@@ -74,15 +74,20 @@ def _job(name: str, told: Settings) -> Resource:
     return resources.find(best, told, (TRAINING,))
 
 
-def _member(body: Any, uri: str) -> bytes:
+def member(body: Any, uri: str, name: str = REPORT) -> bytes:
+    """One file of an archive, which is read from its beginning to there.
+
+    Raises:
+        UserError: there is none, it is larger than LARGEST, or the archive is cut short.
+    """
     try:
         with tarfile.open(fileobj=body, mode="r|gz") as archive:
             for member in archive:
-                if member.name.removeprefix("./") != REPORT or not member.isfile():
+                if member.name.removeprefix("./") != name or not member.isfile():
                     continue
                 file = archive.extractfile(member)
                 if file and member.size <= LARGEST:
                     return file.read()
     except (tarfile.TarError, zlib.error, EOFError) as error:
         raise UserError(f"{uri} cannot be unpacked ({error}): the job may have been stopped while it wrote") from error
-    raise UserError(f"{uri} holds no {REPORT}: was the job one of this image?")
+    raise UserError(f"{uri} holds no {name}: was the job one of this image?")

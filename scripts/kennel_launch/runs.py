@@ -88,7 +88,7 @@ def started(run: Run, log: Path | None = None) -> Iterator[subprocess.Popen[byte
         try:
             yield process
         finally:
-            with _deaf():
+            with deaf():
                 _stop(process, run)
 
 
@@ -139,7 +139,7 @@ def _stop(process: subprocess.Popen[bytes], run: Run) -> None:
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
+def deaf() -> Iterator[None]:
     """A second Ctrl-C must not leave a server behind while the first one is being obeyed."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -87,7 +87,7 @@ def _at_once(question: Question, body: bytes, kind: str) -> bytes:
         if aws.code_of(cause) != "ModelError":  # type: ignore[arg-type] # None has no code
             raise
         said: dict[str, Any] = getattr(cause, "response", {})
-        raise _refused(said.get("OriginalStatusCode"), str(said.get("OriginalMessage") or error)) from error
+        raise refused(said.get("OriginalStatusCode"), str(said.get("OriginalMessage") or error)) from error
 
 
 def _through_s3(question: Question, body: bytes, kind: str, name: str) -> bytes:
@@ -114,7 +114,7 @@ def _wait(question: Question, address: str, kind: str) -> bytes:
             return answer
         failure = _object(question.storage, told["FailureLocation"]) if told.get("FailureLocation") else None
         if failure is not None:
-            raise _refused(None, failure.decode(errors="replace"))
+            raise refused(None, failure.decode(errors="replace"))
         if time.monotonic() > deadline:
             raise RefusedPhotoError(f"no answer after {_PATIENCE / 60:.0f} minutes: look for {told['OutputLocation']}")
         if question.stop.wait(pause):
@@ -161,7 +161,7 @@ def _guesses(answer: bytes) -> list[Guess]:
         raise RefusedPhotoError(f"the answer holds no predictions ({text[:200]})") from error
 
 
-def _refused(status: int | None, message: str) -> RefusedPhotoError:
+def refused(status: int | None, message: str) -> RefusedPhotoError:
     """The endpoint's own sentence, out of its JSON where it is that."""
     start = message.find('{"error"')
     try:

@@ -124,6 +124,14 @@ def child(**extra: str) -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith(_PLATFORM)} | extra
 
 
+def child_without_aws() -> dict[str, str]:
+    """The same for what must never ask AWS: no credentials of the caller's, and no service looked for that has some."""
+    told = {key: value for key, value in child().items() if not key.startswith("AWS_")}
+    nowhere = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull)
+    nobody = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "none")
+    return told | nowhere | nobody | {"AWS_EC2_METADATA_DISABLED": "true", "PYTHONUNBUFFERED": "1"}
+
+
 def _file(path: Path) -> dict[str, Any]:
     try:
         told = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

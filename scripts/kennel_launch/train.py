@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kennel import hyperparameters
 from kennel.errors import UserError
-from kennel_launch import adviser, aws, confirm, flags, jobs, logs, resources, settings, sync, upload
+from kennel_launch import adviser, aws, confirm, flags, jobs, local_job, logs, resources, settings, sync, upload
 from kennel_launch.jobs import Training
 from kennel_launch.settings import Settings
 
@@ -27,8 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from-model", default="", metavar="S3-URI", help="go on from an earlier job's model.tar.gz")
     parser.add_argument("--name", default="", help="of the job (kennel-<time>)")
     parser.add_argument("--debugger", action="store_true", help="AWS's debugger and profiler rules")
-    parser.add_argument("--local", action="store_true", help="here, by the SDK's local mode, in docker compose")
-    parser.add_argument("--out", type=Path, default=Path("build/sdk-local"), metavar="FOLDER", help="of --local")
+    local_job.add_arguments(parser)
     flags.add_doing(parser, wait="follow the log; exit code 1 where the job fails")
     flags.add_hyperparameters(parser)
     flags.add_training(parser)
@@ -90,11 +89,13 @@ def start(options: argparse.Namespace, told: Settings, given: Mapping[str, str])
 
 
 def run_locally(options: argparse.Namespace, told: Settings, given: Mapping[str, str]) -> int:
-    """The SDK's local mode, on folders; nothing is sent to AWS.
+    """The SDK's local mode, on folders; nothing is sent to AWS. Returns what local_job.run does.
 
     Raises:
-        UserError: it can't be started, or the job failed.
+        UserError: it can't be started.
     """
+    if options.dry_run:
+        raise UserError("--dry-run prints what AWS would be sent, and --local sends nothing: leave one of them out")
     flags.changed(given)
     settings.needed(told, "image")
     channels = {}
@@ -104,10 +105,9 @@ def run_locally(options: argparse.Namespace, told: Settings, given: Mapping[str,
         channels[CHANNELS[flag]] = f"file://{Path(place).resolve()}"
     if "train" not in channels:
         raise UserError("say where the photos are: --data FOLDER")
-    made = Training(new_name(options.name), channels, dict(given), environment=flags.environment(options.env))
-    region = told.region or "us-east-1"  # the SDK wants one, and asks nobody in it
-    print(jobs.train_locally(replace(told, region=region), made, options.out))
-    return 0
+    name = options.sdk_run or new_name(options.name)
+    made = Training(name, channels, dict(given), environment=flags.environment(options.env))
+    return (local_job.work if options.sdk_run else local_job.run)(local_job.nowhere(told), made, options.out)
 
 
 def new_name(given: str) -> str:

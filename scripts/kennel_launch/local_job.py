@@ -1,0 +1,125 @@
+"""One training job in the SDK's local mode: run in a process of its own, its files taken out, all else removed."""
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from kennel import files
+from kennel.errors import UserError
+from kennel_launch import jobs, local_docker, report, runs
+from kennel_launch.jobs import Local, Training
+from kennel_launch.settings import Settings
+
+OUT = Path("build/sdk-local")
+MODEL, OUTPUT, RECORD = "model.tar.gz", "output.tar.gz", "job.json"
+_FAILURE, _REPORT = "failure", f"data/{report.REPORT}"  # in OUTPUT, which in local mode holds all of /opt/ml/output
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """--local and --out."""
+    parser.add_argument("--local", action="store_true", help="here, by the SDK's local mode, without AWS")
+    told = "of --local: where train leaves the model, and deploy starts from (%(default)s)"
+    parser.add_argument("--out", type=Path, default=OUT, metavar="FOLDER", help=told)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The same, and for our own use --sdk-run."""
+    add_flags(parser)
+    parser.add_argument("--sdk-run", default="", help=argparse.SUPPRESS)
+
+
+def nowhere(told: Settings) -> Settings:
+    """With a region, which the SDK wants and asks nobody in, and no profile."""
+    return replace(told, region="us-east-1", profile="")
+
+
+def run(told: Settings, training: Training, out: Path) -> int:
+    """0, and the model's path on stdout; 1: the job failed; 2: the SDK could not start it, and has said why.
+
+    What an earlier job left in `out` goes once this one has run.
+
+    Raises:
+        UserError: it can't be started.
+    """
+    local_docker.check_image(told.image)
+    folder = scratch(out, training.name)
+    command, environment = local_docker.again(training.name, told.image)
+    try:
+        with runs.started(runs.Run(command, environment, grace=0)) as process:
+            code = process.wait()
+        if code == 0 or local_docker.started(training.name):
+            return _ended(told, training, out, code)
+        if code == jobs.FAILED:
+            raise UserError("docker compose could not start the job: its last lines above say why")
+        return code
+    finally:
+        with runs.deaf():
+            local_docker.clear(training.name, folder, told.image)
+
+
+def work(told: Settings, training: Training, out: Path) -> int:
+    """What that process does.
+
+    Raises:
+        UserError: the SDK can't do it here.
+    """
+    return jobs.train_locally(told, training, _local(out, training.name))
+
+
+def scratch(out: Path, name: str) -> Path:
+    """A new folder of a run's own, which the SDK may fill.
+
+    Raises:
+        UserError: it can't be made.
+    """
+    folder = out / "scratch" / name
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror}): name another --out") from error
+    return folder
+
+
+def image_of(out: Path) -> str:
+    """The image of the job whose files are there; empty: there is no such job."""
+    try:
+        return str(json.loads((out / RECORD).read_text())["image"])
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def _local(out: Path, name: str) -> Local:
+    return Local((out / "scratch" / name).resolve(), local_docker.label(name))
+
+
+def _ended(told: Settings, training: Training, out: Path, code: int) -> int:
+    """Takes the files of a job that has run, and says how it ended."""
+    made = _local(out, training.name).output
+    for name in (MODEL, OUTPUT, report.REPORT):
+        (out / name).unlink(missing_ok=True)
+    why = _text(made / OUTPUT, _FAILURE).strip() if code else ""
+    page = _text(made / OUTPUT, _REPORT)
+    if page:
+        files.put(out / report.REPORT, page)
+        print(f"report: {out / report.REPORT}", file=sys.stderr)
+    files.put(out / RECORD, json.dumps({"name": training.name, "image": told.image}))
+    for name in (OUTPUT,) if code else (OUTPUT, MODEL):
+        if (made / name).exists():
+            (made / name).replace(out / name)
+    if code:
+        reason = why.splitlines()[0] if why else local_docker.ended(training.name) or f"exit code {code}"
+        print(f"kennel train: the job failed: {reason}", file=sys.stderr)
+        return 1
+    print(out / MODEL)
+    return 0
+
+
+def _text(archive: Path, member: str) -> str:
+    """A file of the archive; empty: it has none, or there is no archive."""
+    try:
+        with archive.open("rb") as file:
+            return report.member(file, str(archive), member).decode(errors="replace")
+    except (OSError, UserError):
+        return ""
