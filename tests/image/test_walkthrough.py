@@ -30,7 +30,8 @@ def test_the_notebook_names_the_breed_of_a_photo_and_leaves_nothing_running(
     assert str(tmp_path) not in docker("ps", "-a", "--no-trunc", "--format", "{{.Mounts}}").stdout
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), 5)
-    assert "found: learning_rate=" in shown["best"]
+    rate, size = shown["best"].removeprefix("found: learning_rate=").strip().split(" batch_size=")
+    assert f" batch_size={size} learning_rate={rate} " in shown["train"]
     assert f"backbone: {samples.BACKBONE} (timm), weights: " in shown["train"]
     assert "Kennel training report" in shown["report"]
     assert shown["ask"].endswith("001.Affenpinscher: Affenpinscher\n")

@@ -7,6 +7,8 @@ import shlex
 import subprocess
 from pathlib import Path
 
+from kennel_launch import costs
+
 from ..walkthrough import QUICK, on_path, zipped
 from . import deployments
 from .conftest import REPOSITORY, Command
@@ -17,7 +19,7 @@ HEADING = "### Dog breeds, from the zip to an answer"
 
 
 def section() -> str:
-    """README's, as one line of words where it is prose."""
+    """README's part on the dogs."""
     return (REPOSITORY / "README.md").read_text().partition(HEADING)[2].partition("\n## ")[0]
 
 
@@ -44,7 +46,7 @@ def typed(kennel: Kennel, script: str, folder: Path) -> str:
     return done.stdout
 
 
-def costs(kennel: Kennel, script: str) -> str:
+def advised(kennel: Kennel, script: str) -> str:
     """What the script's own search, with all its jobs, says of its cost."""
     (line,) = [line for line in script.replace("\\\n", " ").splitlines() if line.startswith("kennel tune ")]
     return kennel(*shlex.split(line)[1:], "--dry-run").stderr
@@ -66,7 +68,7 @@ def test_the_readmes_example_gives_an_answer_and_leaves_nothing_that_costs(
         assert "removed schedule dogs\n" in said
         sent = [f"kennel/data/{path.relative_to(kennel.cwd)}" for path in kennel.cwd.rglob("*.jpg")]
         assert sorted(kennel.keys("kennel/data/dogImages/")) == sorted(sent)
-        said += costs(kennel, script)
+        said += advised(kennel, script)
 
     (tuned,) = aws.asked("sagemaker", "CreateHyperParameterTuningJob")
     ranges = tuned["HyperParameterTuningJobConfig"]["ParameterRanges"]
@@ -83,7 +85,10 @@ def test_the_readmes_example_gives_an_answer_and_leaves_nothing_that_costs(
     assert "Kennel training report" in (kennel.cwd / "dogs.html").read_text()
     for breed in ("Affenpinscher", "Poodle"):
         assert re.search(rf"Affenpinscher_00003.jpg │ {breed} +│ 0\.\d", said)
-    prices = re.findall(r"`((?:at most|about) [^`]*)`", " ".join(section().split()))
+    prose = " ".join(section().split())
+    prices = re.findall(r"`((?:at most|about) [^`]*)`", prose)
     assert len(prices) == 3
     for price in prices:
         assert price in said
+    total = 21 * costs.TABLE["ml.g5.xlarge"] + 2 * costs.TABLE["ml.c5.large"]
+    assert f"at most ${total:.2f}; by a table of {costs.TABLE_DATE} for us-east-1" in prose

@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
-from ..walkthrough import QUICK, executed, on_path, zipped
+import nbformat
+
+from ..walkthrough import NOTEBOOK, QUICK, executed, on_path, zipped
 from . import deployments
 from .conftest import Command
 from .emulated.client import Aws
@@ -36,3 +38,11 @@ def test_the_notebook_goes_from_the_zip_to_an_answer_and_leaves_nothing_that_cos
     assert len(re.findall(r"about \$\d.*an hour", shown["cost"])) == 4
     assert re.search(r"^cost: +about \$0", shown["cost"], re.MULTILINE)
     assert "removed schedule dogs-" in shown["delete"]
+
+
+def test_the_notebook_is_committed_as_nobody_has_run_it() -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    for cell in notebook.cells:
+        assert cell.cell_type == "markdown" or (cell.outputs, cell.execution_count) == ([], None)
