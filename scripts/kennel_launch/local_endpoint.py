@@ -55,9 +55,9 @@ def deploy(options: argparse.Namespace, told: Settings) -> int:
         raise UserError(f"{model} is no file: kennel train --local makes one, or name another by --model FILE.tar.gz")
     if here := running(out):
         raise UserError(f"an endpoint runs from {out} already, on port {here.port}: kennel delete --local ends it")
-    _check_port(options.port)
     image = options.image or (not options.model and local_job.image_of(out)) or told.image
     local_docker.check_image(image)
+    _check_port(options.port)
     _clear(out, _state(out))
     run = Running(0, options.port, f"kennel-endpoint-{os.getpid()}", image)
     folder = local_job.scratch(out, run.name)

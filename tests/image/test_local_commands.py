@@ -202,7 +202,7 @@ def answers(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_from_photos_to_answers_on_one_host(user: User, image: str, left: Callable) -> None:
+def test_from_photos_to_answers_on_one_host(user: User, docker: Callable, image: str, left: Callable) -> None:
     done = user.kennel("train", "--local", "--data", "photos", "--image", image, *TINY, "20", "--learning-rate", "0.1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "build/sdk-local/model.tar.gz"
@@ -214,6 +214,7 @@ def test_from_photos_to_answers_on_one_host(user: User, image: str, left: Callab
     done = user.kennel("deploy", "--local", "--port", str(port))  # of the image that trained it
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"http://127.0.0.1:{port}\n"
+    assert docker("ps", "--filter", "name=algo-", "--format", "{{.Ports}}").stdout == f"127.0.0.1:{port}->8080/tcp\n"
     refused = user.kennel("deploy", "--local", "--port", str(free_port()))
     assert refused.returncode == 2
     assert f"an endpoint runs from build/sdk-local already, on port {port}" in refused.stderr
@@ -287,6 +288,7 @@ def test_a_failed_job_says_why_and_leaves_nothing(user: User, image: str, left: 
     assert "has one class only (green)" in done.stderr.splitlines()[-1]
     assert left() == []
     assert not (user.out / "model.tar.gz").exists()
+    assert not user.sent.exists(), user.sent.read_text()
 
 
 @pytest.mark.parametrize(

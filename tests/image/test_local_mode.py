@@ -2,7 +2,6 @@
 
 import gc
 import os
-import re
 import shutil
 import socket
 import tarfile
@@ -106,44 +105,6 @@ def test_fit_deploy_predict(session: Any, image: str, photos: Path, hyperparamet
     finally:
         predictor.delete_endpoint()
     assert not answers(port)
-
-
-def test_two_containers_train_one_model(
-    session: Any, image: str, photos: Path, hyperparameters: dict, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    from sagemaker.estimator import Estimator
-
-    estimator = Estimator(
-        image,
-        ROLE,
-        instance_count=2,
-        instance_type="local",
-        hyperparameters={**hyperparameters, "strategy": "probe-then-finetune", "probe_epochs": 2},
-        output_path=f"file://{tmp_path / 'output'}",
-        sagemaker_session=session,
-    )
-    estimator.fit({"train": f"file://{photos}"})
-    with tarfile.open(estimator.model_data.removeprefix("file://")) as archive:
-        assert "manifest.json" in {Path(name).name for name in archive.getnames()}
-    log = capfd.readouterr().out
-    said = dict(re.findall(r"weights of process (\d) of 2: (\w+)", log))
-    assert set(said) == {"0", "1"}
-    assert said["0"] == said["1"]
-    assert log.count("epoch=4 ") == 1, "rank 0 alone prints metrics"
-
-
-def test_a_failed_fit_says_why(
-    session: Any, image: str, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    from sagemaker.estimator import Estimator
-
-    output = f"file://{tmp_path / 'output'}"
-    estimator = Estimator(
-        image, ROLE, 1, "local", hyperparameters={"epoch": "3"}, output_path=output, sagemaker_session=session
-    )
-    with pytest.raises(RuntimeError, match="exited with code: 1"):
-        estimator.fit({"train": f"file://{photos}"})
-    assert "did you mean 'epochs'" in capfd.readouterr().out
 
 
 SCRIPT = """

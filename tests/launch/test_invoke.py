@@ -232,7 +232,7 @@ def test_a_photo_is_cut_no_more_than_it_must_and_turned_as_it_was_held() -> None
     ],
 )
 def test_an_error_is_the_endpoints_own_sentence(status: int | None, message: str, said: str) -> None:
-    assert str(runtime._refused(status, message)).startswith(said)
+    assert str(runtime.refused(status, message)).startswith(said)
 
 
 def test_an_answer_of_somebody_elses_is_no_prediction() -> None:

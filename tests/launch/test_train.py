@@ -324,34 +324,3 @@ def test_every_hyperparameter_is_listed_with_its_flag(command: Command) -> None:
     assert "--int8  (default true; true, false)" in told
     assert "--trials" in told
     assert "--trials" not in command("cli", "tune", "--help-hyperparameters").stdout
-
-
-DOCKER = """#!/bin/sh
-echo "$@" >> {asked}
-[ "$1 $2" = "compose version" ] && echo "Docker Compose version v2.30.0"
-case "$*" in *" up "*) echo training; exit {code};; esac
-exit 0
-"""
-
-
-def test_local_mode_runs_docker_compose_and_asks_aws_for_nothing(
-    aws: Aws, env: Env, command: Command, make_photos: MakePhotos, tmp_path: Path
-) -> None:
-    data, asked = make_photos({"ant": 2, "bee": 2}), tmp_path / "asked"
-    (tmp_path / "bin").mkdir()
-    docker = tmp_path / "bin" / "docker"
-    docker.write_text(DOCKER.format(asked=asked, code=3))
-    docker.chmod(0o755)
-    path = f"{docker.parent}:/usr/bin:/bin"
-    out = tmp_path / "out"
-    asking = ["train", "--local", "--data", str(data), "--image", "kennel:dev", "--epochs", "5", "--out", str(out)]
-    done = command("cli", *asking, **env | {"PATH": path})
-    assert done.returncode == 2
-    assert "local mode: " in done.stderr
-    assert "code: 3" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert " up " in asked.read_text()
-    assert aws.requests == []
-    done = command("cli", *asking[:3], "s3://b/c", *asking[4:], **env)
-    assert done.returncode == 2
-    assert "local mode reads a folder of this machine" in done.stderr
