@@ -149,6 +149,7 @@ lock: build/uv/.ready ## pin pyproject.toml's groups into requirements/*.txt, wi
 	$(LOCK_GROUP) --extra npm -o requirements/npm.txt
 	$(LOCK_GROUP) --extra test -c requirements/image.txt -c requirements/launch.txt -c requirements/demo.txt -o requirements/test.txt
 	$(LOCK_GROUP) --extra emulated -c requirements/launch.txt -c requirements/test.txt -o requirements/emulated.txt
+	$(LOCK_GROUP) --extra walkthrough -c requirements/launch.txt -c requirements/test.txt -c requirements/emulated.txt -c requirements/demo.txt -o requirements/walkthrough.txt
 	$(LOCK_GROUP) --extra bench -c requirements/image.txt -c requirements/launch.txt -c requirements/demo.txt -c requirements/test.txt -o requirements/bench.txt
 	echo smdebug==1.0.34 | $(LOCK) --no-deps - -o requirements/smdebug.txt
 
@@ -196,8 +197,8 @@ $(VENV_LAUNCH)/.ready: requirements/launch.txt
 	@chmod +x $(VENV_LAUNCH)/bin/kennel
 	@touch $@
 
-$(VENV_LAUNCH)/.test: $(VENV_LAUNCH)/.ready requirements/test.txt requirements/emulated.txt
-	$(VENV_LAUNCH)/$(PIP_INSTALL) --quiet -r requirements/test.txt -r requirements/emulated.txt
+$(VENV_LAUNCH)/.test: $(VENV_LAUNCH)/.ready requirements/test.txt requirements/emulated.txt requirements/walkthrough.txt
+	$(VENV_LAUNCH)/$(PIP_INSTALL) --quiet -r requirements/test.txt -r requirements/emulated.txt -r requirements/walkthrough.txt
 	@touch $@
 
 $(VENV_DEMO)/.ready: requirements/demo.txt

@@ -11,6 +11,7 @@ from kennel_launch import reads
 from kennel_launch.settings import Settings
 
 PAGE = "https://aws.amazon.com/sagemaker/pricing/"
+_UNKNOWN = f"what it costs is not known here, see {PAGE}"
 TRAINING, HOSTING, ASYNC, TRANSFORM = "Training", "Hosting", "AsyncInf", "BatchTransform"  # platoinstancetype of a row
 # Dollars an hour, on demand, us-east-1. PAGE itself could not be read when this was written: each figure stands alike
 # in two or more public projects that cite it (others differ), looked up in TABLE_DATE; say "about".
@@ -78,7 +79,7 @@ def say(
     """
     what = f"{count} × {instance_type}" if count > 1 else instance_type
     if cost is None:
-        return [f"{what}: what it costs is not known here, see {PAGE}"]
+        return [f"{what}: {_UNKNOWN}"]
     total = cost.per_hour * count
     line = f"{what}: about ${total:,.2f} an hour, ${total * 24:,.2f} a day"
     line += " until it is deleted" if kept else ""
@@ -87,6 +88,18 @@ def say(
     if spot:
         lines.append("that is the on-demand price: spot capacity is cheaper, by how much is known only afterwards")
     return lines
+
+
+def say_billed(cost: Cost | None, instance_type: str, seconds: float) -> str:
+    """What a job has cost.
+
+    Args:
+        seconds: billed, of all its instances together; those that spot capacity saved are not among them, see
+            https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeTrainingJob.html
+    """
+    if cost is None:
+        return f"{instance_type}: {_UNKNOWN}"
+    return f"about ${cost.per_hour * seconds / 3600:,.2f}, at ${cost.per_hour:,.2f} an hour ({cost.source})"
 
 
 def say_serverless(memory: int) -> str:

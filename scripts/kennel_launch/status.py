@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from kennel_launch import resources, settings, terminal
+from kennel_launch import aws, costs, resources, settings, terminal
 from kennel_launch.resources import ENDPOINT, TRAINING, TUNING, Resource
+from kennel_launch.settings import Settings
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,8 +36,8 @@ def run(options: argparse.Namespace) -> int:
         if options.json:
             print(_json(found.about))
             return 0
-        for key, value in details(found):
-            console.print(f"{key + ':':<18}{value}", markup=False, highlight=False, soft_wrap=True)
+        for key, value in details(found, told):
+            console.print(f"{key + ':':<21}{value}", markup=False, highlight=False, soft_wrap=True)
         return 0
     ours = resources.ours(told)
     if options.json:
@@ -60,7 +61,7 @@ def table(ours: list[Resource]) -> "Table":
     return made
 
 
-def details(found: Resource) -> Iterator[tuple[str, str]]:
+def details(found: Resource, told: Settings) -> Iterator[tuple[str, str]]:
     """Key and value, line by line: what a person asks first comes first."""
     about = found.about
     yield found.kind.shown, found.name
@@ -70,7 +71,7 @@ def details(found: Resource) -> Iterator[tuple[str, str]]:
         yield "reason", " ".join(str(reason).split())
     yield "created", _moment(found.created)
     if found.kind is TRAINING:
-        yield from _of_training(about)
+        yield from _of_training(about, told)
     elif found.kind is TUNING:
         yield from _of_tuning(about)
     elif found.kind is ENDPOINT:
@@ -81,17 +82,19 @@ def details(found: Resource) -> Iterator[tuple[str, str]]:
         yield "log", f"kennel logs {found.name}"
 
 
-def _of_training(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _of_training(about: Mapping[str, Any], told: Settings) -> Iterator[tuple[str, str]]:
     for row in about.get("FinalMetricDataList", []):
         yield row["MetricName"], f"{row['Value']:.4f}"
     if artifact := about.get("ModelArtifacts", {}).get("S3ModelArtifacts"):
         yield "model", artifact
     machines = about.get("ResourceConfig", {})
-    yield "machines", f"{machines.get('InstanceCount', 1)} × {machines.get('InstanceType', '?')}"
+    count, kind = machines.get("InstanceCount", 1), machines.get("InstanceType", "?")
+    yield "machines", f"{count} × {kind}"
     if (billed := about.get("BillableTimeInSeconds")) is not None:
         used = about.get("TrainingTimeInSeconds") or billed
         saved = f", {1 - billed / used:.0%} saved by spot" if about.get("EnableManagedSpotTraining") and used else ""
         yield "seconds billed", f"{billed} of {used}{saved}"
+        yield "cost", costs.say_billed(costs.hourly(kind, aws.region(told), told), kind, billed * count)
     for channel in about.get("InputDataConfig", []):
         yield f"channel {channel['ChannelName']}", channel["DataSource"]["S3DataSource"]["S3Uri"]
     given = about.get("HyperParameters", {})

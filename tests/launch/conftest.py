@@ -69,9 +69,11 @@ def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield server.server_port
-        server.shutdown()
-        thread.join()
+        try:
+            yield server.server_port
+        finally:  # after a test that failed, too: the thread would keep pytest from ending
+            server.shutdown()
+            thread.join()
 
 
 @pytest.fixture

@@ -44,12 +44,12 @@ class Kennel:
         return self.front.aws
 
     def __call__(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-        self._write()
+        self.write()
         return self.command("cli", *words, **(self.front.env | env))
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """A command that is still running."""
-        self._write()
+        self.write()
         sources = os.pathsep.join(str(REPOSITORY / folder) for folder in ("scripts", "container"))
         return subprocess.Popen(
             [sys.executable, "-m", "kennel_launch.cli", *words],
@@ -60,7 +60,7 @@ class Kennel:
             text=True,
         )
 
-    def _write(self) -> None:
+    def write(self) -> None:
         given = {"role": self.aws.role, "bucket": self.aws.bucket} | self.settings
         (self.cwd / "kennel.toml").write_text("".join(f"{name} = {json.dumps(v)}\n" for name, v in given.items()))
 
@@ -166,6 +166,14 @@ def packed(tmp_path: Path, files: dict[str, bytes]) -> bytes:
             (tmp_path / "packed").write_bytes(body)
             archive.add(tmp_path / "packed", arcname=name)
     return path.read_bytes()
+
+
+def trust_the_scheduler(aws: Aws) -> None:
+    """From now on `--ttl` may delete by the account's role."""
+    services = ["sagemaker.amazonaws.com", "scheduler.amazonaws.com"]
+    statement = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": services}}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    aws.client("iam").update_assume_role_policy(RoleName="kennel-execution", PolicyDocument=policy)
 
 
 def wait_until_gone(kennel: Kennel) -> None:

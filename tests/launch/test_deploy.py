@@ -12,7 +12,18 @@ from kennel.errors import UserError
 from kennel_launch import models, ttl
 
 from .conftest import Command
-from .deployments import JOB, NOTHING, Kennel, images, in_service, of, packed, shown, wait_until_gone
+from .deployments import (
+    JOB,
+    NOTHING,
+    Kennel,
+    images,
+    in_service,
+    of,
+    packed,
+    shown,
+    trust_the_scheduler,
+    wait_until_gone,
+)
 from .emulated import pictures
 from .emulated.client import Aws
 
@@ -200,10 +211,7 @@ def test_times_to_live(text: str, minutes: int) -> None:
 
 
 def test_the_endpoints_own_role_deletes_where_its_trust_allows(kennel: Kennel, model: str) -> None:
-    policy = {"Effect": "Allow", "Action": "sts:AssumeRole"}
-    services = ["sagemaker.amazonaws.com", "scheduler.amazonaws.com"]
-    trust = {"Version": "2012-10-17", "Statement": [policy | {"Principal": {"Service": services}}]}
-    kennel.aws.client("iam").update_assume_role_policy(RoleName="kennel-execution", PolicyDocument=json.dumps(trust))
+    trust_the_scheduler(kennel.aws)
     done = kennel("deploy", "--model", model, "--ttl", "1d", "--dry-run")
     assert done.returncode == 0, done.stderr
     (schedule,) = [request for operation, request in shown(done.stdout) if operation == "CreateSchedule"]

@@ -1,48 +1,94 @@
-"""From a folder of photos to a tuned, deployed, invoked and cleaned-up endpoint, as somebody types it, in one go."""
+"""README's example, from a zip of photos to a tuned, deployed, invoked and removed endpoint, typed into a shell."""
 
-import time
+import json
+import os
+import re
+import shlex
+import subprocess
 from pathlib import Path
 
-from kennel_launch import flags
+from kennel_launch import costs
 
+from ..walkthrough import QUICK, on_path, zipped
 from . import deployments
-from .conftest import Command
-from .emulated import pictures
+from .conftest import REPOSITORY, Command
+from .deployments import Kennel
 from .emulated.client import Aws
 
-TINY = [word for name, value in pictures.TINY.items() for word in (flags.flag(name), value)]
+HEADING = "### Dog breeds, from the zip to an answer"
 
 
-def test_from_a_folder_to_an_endpoint_and_back(aws: Aws, programs: Path, command: Command, tmp_path: Path) -> None:
-    folder = pictures.photos(tmp_path / "pets", {"red": 8, "green": 8})
+def section() -> str:
+    """README's part on the dogs."""
+    return (REPOSITORY / "README.md").read_text().partition(HEADING)[2].partition("\n## ")[0]
+
+
+def typed(kennel: Kennel, script: str, folder: Path) -> str:
+    """What these lines say in a shell that has `kennel` on PATH; each question is answered y, at a terminal."""
+    ours, its = os.openpty()
+    try:
+        os.write(ours, b"y\n" * 20)
+        done = subprocess.run(
+            ["sh", "-e", "-c", script],
+            cwd=kennel.cwd,
+            env={**os.environ, **kennel.front.env, "PATH": on_path(folder, QUICK)},
+            stdin=its,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=500,
+        )
+    finally:
+        os.close(ours)
+        os.close(its)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def advised(kennel: Kennel, script: str) -> str:
+    """What the script's own search, with all its jobs, says of its cost."""
+    (line,) = [line for line in script.replace("\\\n", " ").splitlines() if line.startswith("kennel tune ")]
+    return kennel(*shlex.split(line)[1:], "--dry-run").stderr
+
+
+def test_the_readmes_example_gives_an_answer_and_leaves_nothing_that_costs(
+    aws: Aws, programs: Path, command: Command, tmp_path: Path
+) -> None:
+    aws.deny("pricing", "GetProducts")  # so that prices are those of the table, as in README
+    deployments.trust_the_scheduler(aws)
+    script = section().split("```")[1]
     with deployments.of(aws, command, tmp_path) as kennel:
         kennel.settings["image"] = deployments.images(kennel.front)[0]
+        kennel.write()
+        zipped(kennel.cwd / "dogImages.zip")
+        said = typed(kennel, script, tmp_path)
+        deployments.wait_until_gone(kennel)
+        assert (kennel.left(), kennel.schedules()) == (deployments.NOTHING, [])
+        assert "removed schedule dogs\n" in said
+        sent = [f"kennel/data/{path.relative_to(kennel.cwd)}" for path in kennel.cwd.rglob("*.jpg")]
+        assert sorted(kennel.keys("kennel/data/dogImages/")) == sorted(sent)
+        said += advised(kennel, script)
 
-        def typed(*words: str) -> str:
-            done = kennel(*words)
-            assert done.returncode == 0, done.stdout + done.stderr
-            return done.stdout
-
-        before = kennel.left(), kennel.schedules(), kennel.keys()
-        photos = typed("upload", str(folder), "--yes").split()[-1]
-        assert sorted(kennel.keys("kennel/data/pets/")) == sorted(
-            f"kennel/data/pets/{path.relative_to(folder)}" for path in folder.rglob("*.png")
-        )
-        typed("train", "--data", photos, "--name", "pets-1", "--wait", "--yes", *TINY)
-        shared = [word for at in range(0, len(TINY), 2) if TINY[at] != "--batch-size" for word in TINY[at : at + 2]]
-        space = ("--search-space", "batch_size=4,8", "--tuner", "Grid", "--jobs", "2")
-        typed("tune", "--data", photos, "--name", "pets-tuned", *space, "--wait", "--yes", *shared)
-        typed("deploy", "--tuning-job", "pets-tuned", "--name", "pets", "--yes")
-        answers = typed("invoke", "pets", str(folder / "red"))
-        assert answers.count("red") >= 8
-        page = tmp_path / "report.html"
-        typed("report", "pets-1", "--out", str(page))
-        assert "Kennel training report" in page.read_text()
-        assert "pets-1" in typed("status")
-        typed("delete", "pets", "--yes")
-        limit = time.monotonic() + 60  # SageMaker takes its time to end an endpoint
-        while kennel.left() != before[0] and time.monotonic() < limit:
-            time.sleep(0.5)
-        assert (kennel.left(), kennel.schedules()) == before[:2]
-        typed("delete", "pets-1", "--data", "--yes")
-        assert kennel.keys("kennel/jobs/pets-1/") == []
+    (tuned,) = aws.asked("sagemaker", "CreateHyperParameterTuningJob")
+    ranges = tuned["HyperParameterTuningJobConfig"]["ParameterRanges"]
+    (rate,), (size,) = ranges["ContinuousParameterRanges"], ranges["CategoricalParameterRanges"]
+    assert (rate["Name"], rate["MinValue"], rate["MaxValue"]) == ("learning_rate", "0.001", "0.1")
+    assert (rate["ScalingType"], size["Name"]) == ("Logarithmic", "batch_size")
+    assert [json.loads(value) for value in size["Values"]] == [32, 64, 128, 256, 512]
+    (trained,) = aws.asked("sagemaker", "CreateTrainingJob")
+    (found,) = re.findall(r"^found: +(.*)$", said, re.MULTILINE)
+    chosen = {name: json.loads(trained["HyperParameters"][name]) for name in ("batch_size", "learning_rate")}
+    assert " ".join(f"{name}={value}" for name, value in chosen.items()) == found
+    assert trained["HyperParameters"]["rules"].strip('"') == "all"
+    assert re.search(r"^all +16 +8 +6$", said, re.MULTILINE)  # train, valid and test are taken as such
+    assert "Kennel training report" in (kennel.cwd / "dogs.html").read_text()
+    for breed in ("Affenpinscher", "Poodle"):
+        assert re.search(rf"Affenpinscher_00003.jpg │ {breed} +│ 0\.\d", said)
+    prose = " ".join(section().split())
+    prices = re.findall(r"`((?:at most|about) [^`]*)`", prose)
+    assert len(prices) == 3
+    for price in prices:
+        assert price in said
+    total = 21 * costs.TABLE["ml.g5.xlarge"] + 2 * costs.TABLE["ml.c5.large"]
+    assert f"at most ${total:.2f}; by a table of {costs.TABLE_DATE} for us-east-1" in prose

@@ -64,6 +64,7 @@ def test_one_job_in_detail(aws: Aws, command: Command) -> None:
         TrainingTimeInSeconds=600,
         BillableTimeInSeconds=150,
     )
+    aws.price("ml.g5.xlarge", "Training", 3.0)
     done = command("cli", "status", "pets", **aws.env)
     assert done.returncode == 0, done.stderr
     told = dict(
@@ -72,6 +73,7 @@ def test_one_job_in_detail(aws: Aws, command: Command) -> None:
     assert told["status"].strip() == "Stopped (MaxRuntimeExceeded)"
     assert "0.9877" in done.stdout
     assert "150 of 600, 75% saved by spot" in done.stdout
+    assert told["cost"].strip() == "about $0.25, at $3.00 an hour (AWS's price list for eu-west-1)"  # of two machines
     assert "2 × ml.g5.xlarge" in done.stdout
     assert "backbone=resnet18 epochs=5" in done.stdout
     assert f"s3://{aws.bucket}/data/" in done.stdout
