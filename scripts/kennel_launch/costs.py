@@ -83,7 +83,7 @@ def say(
     total = cost.per_hour * count
     line = f"{what}: about ${total:,.2f} an hour, ${total * 24:,.2f} a day"
     line += " until it is deleted" if kept else ""
-    line += f", at most ${total * hours:,.2f} for {hours:g} hours" if hours else ""
+    line += f", at most ${total * hours:,.2f} for {hours:g} hour{'' if hours == 1 else 's'}" if hours else ""
     lines = [f"{line} ({cost.source})"]
     if spot:
         lines.append("that is the on-demand price: spot capacity is cheaper, by how much is known only afterwards")

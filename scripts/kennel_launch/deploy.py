@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-concurrency", type=int, metavar="N", help=f"requests that it takes at once ({models.CONCURRENCY})"
     )
     parser.add_argument("--engine", default="", choices=models.ENGINES, help="what predicts; by itself by the host")
-    parser.add_argument("--ttl", default="", metavar="TIME", help="delete the endpoint after so long: 90m, 2h, 1d")
+    parser.add_argument("--ttl", default="", metavar="TIME", help="delete it after so long: 90m, 2h, 1d")
     parser.add_argument("--scheduler-role", default="", metavar="ARN", help="by which --ttl deletes it")
     local_job.add_arguments(parser)
     parser.add_argument("--port", type=int, default=8080, help="of --local, on loopback (%(default)s)")

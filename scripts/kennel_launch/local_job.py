@@ -20,7 +20,7 @@ _FAILURE, _REPORT = "failure", f"data/{report.REPORT}"  # in OUTPUT, which in lo
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """--local and --out."""
     parser.add_argument("--local", action="store_true", help="here, by the SDK's local mode, without AWS")
-    told = "of --local: where train leaves the model, and deploy starts from (%(default)s)"
+    told = "of --local, for its files (%(default)s)"
     parser.add_argument("--out", type=Path, default=OUT, metavar="FOLDER", help=told)
 
 

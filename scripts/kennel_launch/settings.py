@@ -32,15 +32,15 @@ class Settings:
     """Who pays where and for what; construct with `load`, which has it checked."""
 
     role: str = _row("", "the role that SageMaker works under", "ARN")
-    region: str = _row("", "by itself, the one of AWS's own configuration", "REGION")
+    region: str = _row("", "by itself that of AWS's configuration", "REGION")
     bucket: str = _row("", "where photos, models and reports lie", "NAME")
     prefix: str = _row("kennel", "of all that lies there", "PATH")
-    image: str = _row("", "address of the image in ECR, as kennel push says it", "URI")
+    image: str = _row("", "in ECR, as kennel push says it", "URI")
     instance_type: str = _row("ml.g5.xlarge", "that trains", "TYPE")
     instance_count: int = _row(1, "machines of one training job", "N")
     endpoint_instance_type: str = _row("ml.c7i.large", "that serves", "TYPE")
     tags: dict[str, str] = field(default_factory=dict, metadata=_told("on all that is created", "NAME=VALUE,..."))
-    subnets: tuple[str, ...] = _row((), "of your VPC, for jobs and endpoints inside it", "ID,...")
+    subnets: tuple[str, ...] = _row((), "of a VPC, for what runs inside it", "ID,...")
     security_groups: tuple[str, ...] = _row((), "of your VPC", "ID,...")
     kms_key: str = _row("", "that encrypts volumes and output", "KEY")
     profile: str = _row("", "of AWS's own configuration", "NAME", flag="--aws-profile")  # --profile measures steps
