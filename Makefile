@@ -12,6 +12,7 @@ TUNE_OUT := $(or $(OUT),build/tune)
 OUT ?= build/local
 MODEL ?= $(OUT)/model
 STARTED := $(shell date +%s)
+COMMANDS = upload train tune deploy invoke transform status logs report delete
 
 # IMAGE has a default for what is built, but `make demo` and `make tune-local` take docker only where the user names one.
 DEMO_IMAGE := $(IMAGE)
@@ -40,7 +41,7 @@ PYTEST = bin/python -m pytest
 NO_TESTS = || [ $$? -eq 5 ]
 
 .PHONY: help demo venv build build-serve-cpu launch push train-local tune-local serve-local test test-core test-launch test-other \
-	test-unit soak bench-train bench-tune bench-debug bench-serve check check-arm lock docs clean .data .data-named
+	test-unit soak bench-train bench-tune bench-debug bench-serve check check-arm lock docs clean .data .data-named $(COMMANDS)
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
@@ -60,13 +61,6 @@ build-serve-cpu: ## build SERVE_IMAGE, slim: it only serves, on CPUs, without to
 	@$(NEEDS_PYTHON)
 	@$(OURS) "$(PYTHON)" -m kennel_launch.build "$(SERVE_IMAGE)" --target serve-cpu --base-image "$(SERVE_BASE_IMAGE)"
 
-launch: $(VENV_LAUNCH)/.ready ## the `kennel` command for AWS, in an environment without torch: build/venv-launch/bin/kennel
-	@echo "$(VENV_LAUNCH)/bin/kennel --help"
-
-push: $(VENV_LAUNCH)/.ready ## tag IMAGE and push it, to ECR or any registry: TO=host/name[:tag]
-	@[ -n "$(TO)" ] || { echo "say where to: make push TO=host/name[:tag]" >&2; exit 1; }
-	@DOCKER="$(DOCKER)" $(VENV_LAUNCH)/bin/kennel push "$(IMAGE)" --to "$(TO)"
-
 train-local: .data-named .data ## train in IMAGE: DATA=folder [GPUS=all] [OUT=folder] [PRETRAINED=folder] [HP='epochs=5 ...']
 	@$(NEEDS_PYTHON)
 	@$(OURS) "$(PYTHON)" -m kennel_launch.local train --image "$(IMAGE)" --data "$(DATA)" --out "$(OUT)" \
@@ -82,6 +76,17 @@ tune-local: .data-named .data $(DEMO_ENV)/.ready ## search hyperparameters here:
 serve-local: ## serve a trained model from IMAGE [MODEL=folder] [PORT=8080] [GPUS=all]
 	@$(NEEDS_PYTHON)
 	@$(OURS) "$(PYTHON)" -m kennel_launch.local serve --image "$(IMAGE)" --model "$(MODEL)" --port "$(PORT)" --gpus "$(GPUS)"
+
+##@ On SageMaker (also: make upload|train|tune|deploy|invoke|transform|status|logs|report|delete ARGS='...')
+launch: $(VENV_LAUNCH)/.ready ## the `kennel` command for AWS, in an environment without torch: build/venv-launch/bin/kennel
+	@echo "$(VENV_LAUNCH)/bin/kennel --help"
+
+push: $(VENV_LAUNCH)/.ready ## tag IMAGE and push it, to ECR or any registry: TO=host/name[:tag]
+	@[ -n "$(TO)" ] || { echo "say where to: make push TO=host/name[:tag]" >&2; exit 1; }
+	@DOCKER="$(DOCKER)" $(VENV_LAUNCH)/bin/kennel push "$(IMAGE)" --to "$(TO)"
+
+$(COMMANDS): $(VENV_LAUNCH)/.ready
+	@DOCKER="$(DOCKER)" $(VENV_LAUNCH)/bin/kennel $@ $(ARGS)
 
 ##@ Work on it
 venv: $(VENV)/.ready ## the environment of the image, here (3 GB)

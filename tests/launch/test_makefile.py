@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from kennel_launch import cli
+
 from .conftest import REPOSITORY
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="no make on PATH")
@@ -68,10 +70,23 @@ def test_one_sentence_says_what_is_missing(arguments: list[str], says: str) -> N
     assert not (REPOSITORY / "build" / "no-such-venv").exists()
 
 
-def test_push_is_the_command_s() -> None:
+@pytest.fixture
+def launch() -> str:
+    """What make is told, so that it takes the tests' own environment."""
     if not all((Path(sys.prefix) / name).is_file() for name in (".ready", "bin/kennel")):
         pytest.skip(f"{sys.prefix} was not made by make launch")
-    done = make("push", "TO=kennel", f"VENV_LAUNCH={sys.prefix}")
+    return f"VENV_LAUNCH={sys.prefix}"
+
+
+def test_push_is_the_command_s(launch: str) -> None:
+    done = make("push", "TO=kennel", launch)
     assert done.returncode == 2
     assert done.stderr.startswith("kennel push: --to kennel names no registry: write HOST/NAME or HOST/NAME:TAG\n")
-    assert "say where to: make push TO=host/name[:tag]" in make("push", f"VENV_LAUNCH={sys.prefix}").stderr
+    assert "say where to: make push TO=host/name[:tag]" in make("push", launch).stderr
+
+
+def test_every_other_command_but_check_is_a_target(launch: str) -> None:
+    for name in cli.COMMANDS.keys() - {"push", "check"}:
+        done = make(name, "ARGS=--no-such-flag 'two words'", launch)
+        assert done.returncode == 2
+        assert f"kennel {name}: error: " in done.stderr
