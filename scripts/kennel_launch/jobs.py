@@ -1,6 +1,7 @@
 """Training and tuning jobs as SageMaker's SDK makes them. The only module that imports the SDK; decides nothing itself.
 
-The SDK sends no telemetry, makes no bucket and asks for no debugger or profiler by itself from here.
+The SDK sends no telemetry, makes no bucket and asks for no debugger or profiler by itself from here. Long, because what
+its version 3 replaces must be replaceable in one place.
 """
 
 import contextlib
