@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import time
 import urllib.error
@@ -65,6 +66,12 @@ class Endpoint:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, json.load(error)
+
+
+def answers(port: int) -> bool:
+    """Whether something listens there, on loopback."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -21,7 +20,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import DOCKER
+from kennel_launch.endpoint import free_port
+
+from .conftest import DOCKER, answers
 
 pytestmark = pytest.mark.skipif(shutil.which("docker-compose") is None, reason="local mode needs docker-compose")
 REPOSITORY = Path(__file__).parents[2]
@@ -189,17 +190,6 @@ def command_line(process: Path) -> bytes:
         return (process / "cmdline").read_bytes()
     except OSError:
         return b""
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_from_photos_to_answers_on_one_host(user: User, docker: Callable, image: str, left: Callable) -> None:

@@ -3,7 +3,6 @@
 import gc
 import os
 import shutil
-import socket
 import tarfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,23 +11,16 @@ from typing import Any
 
 import pytest
 
+from kennel_launch.endpoint import free_port
+
+from .conftest import answers
+
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # the SDK's own
     pytest.mark.skipif(shutil.which("docker-compose") is None, reason="local mode needs docker-compose"),
 ]
 ROLE = "arn:aws:iam::111111111111:role/service-role/any"
 CONFIG = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
