@@ -5,6 +5,7 @@ A run is a name: the label of its containers, and the folder that the SDK writes
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -36,12 +37,16 @@ def check_image(image: str) -> None:
         raise UserError(f"image {image} cannot be used here ({error}): make build, or docker pull it") from error
 
 
-def again(name: str, image: str) -> tuple[list[str], dict[str, str]]:
+def again(name: str, folder: Path, image: str) -> tuple[list[str], dict[str, str]]:
     """(command, environment) of this very command for a process of its own, which lets the SDK work on run `name`.
 
     The SDK answers signals in its own ways, and cleans up only what it can; that process can be killed at any time.
+
+    Args:
+        folder: the run's.
     """
-    return [sys.executable, *sys.orig_argv[1:], "--sdk-run", name, "--image", image], settings.child_without_aws()
+    environment = settings.child_without_aws() | _compose(folder)
+    return [sys.executable, *sys.orig_argv[1:], "--sdk-run", name, "--image", image], environment
 
 
 def ended(name: str) -> str:
@@ -99,6 +104,21 @@ def clear(name: str, folder: Path, image: str) -> None:
     _try(f"containers labelled {label(name)}", containers)
     _try(f"network {_NETWORK}", network)
     _try(str(folder), files)
+
+
+def _compose(folder: Path) -> dict[str, str]:
+    """A PATH with `docker-compose`: of docker's own `compose` the SDK takes version 2 alone, and 5 is what is there."""
+    if shutil.which("docker-compose"):
+        return {}
+    try:
+        docker.run("compose", "version", capture=True)
+    except UserError:
+        return {}  # there is none at all: the SDK says so
+    command = folder / "bin" / "docker-compose"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(settings.docker())} compose "$@"\n')
+    command.chmod(0o755)
+    return {"PATH": f"{command.parent.resolve()}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
 
 
 def _try(what: str, step: Callable[[], None]) -> None:

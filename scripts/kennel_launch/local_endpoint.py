@@ -124,7 +124,7 @@ def _background(out: Path, run: Running) -> subprocess.Popen[bytes]:
     Raises:
         UserError: another deployment from this folder was faster.
     """
-    command, environment = local_docker.again(run.name, run.image)
+    command, environment = local_docker.again(run.name, out / "scratch" / run.name, run.image)
     with (out / LOG).open("ab") as log:
         try:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -45,7 +45,7 @@ def run(told: Settings, training: Training, out: Path) -> int:
     """
     local_docker.check_image(told.image)
     folder = scratch(out, training.name)
-    command, environment = local_docker.again(training.name, told.image)
+    command, environment = local_docker.again(training.name, folder, told.image)
     try:
         with runs.started(runs.Run(command, environment, grace=0)) as process:
             code = process.wait()

@@ -253,6 +253,26 @@ def test_from_photos_to_answers_on_one_host(user: User, docker: Callable, image:
     assert not user.sent.exists(), user.sent.read_text()
 
 
+def test_docker_s_own_compose_will_do_whatever_its_version(user: User, image: str, left: Callable) -> None:
+    """The SDK asks for version 2 or for `docker-compose`; here is neither, but a plugin that calls itself 5."""
+    user.write(
+        ".docker/cli-plugins/docker-compose",
+        f"""#!/bin/sh
+        case "$1 $2" in
+        "docker-cli-plugin-metadata ") echo '{{"SchemaVersion": "0.1.0", "Vendor": "tests", "Version": "v5.0.0"}}' ;;
+        "compose version") echo "Docker Compose version v5.0.0" ;;
+        *) shift; PATH=/usr/bin:/bin exec {shutil.which("docker-compose")} "$@" ;;
+        esac
+        """,
+    )
+    give(user)
+    words = ("train", "--local", "--data", "photos", "--image", image, *TINY, "1")
+    done = user.run("kennel", *words, PATH=str(user.folder / "bin"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "build/sdk-local/model.tar.gz"
+    assert left() == []
+
+
 def test_two_hosts_train_one_model(user: User, image: str, left: Callable) -> None:
     strategy = ("--strategy", "probe-then-finetune", "--probe-epochs", "2")
     done = user.kennel(
