@@ -1,6 +1,7 @@
 """`kennel tune` on SageMaker: the tuner's request is kennel.tuning's, one job instead of many; AWS is emulated."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -139,8 +140,8 @@ def test_a_search_is_followed_to_its_best_which_is_trained_with(
     assert f"tuning job {name}: Completed" in done.stderr
     assert done.stderr.splitlines()[-1] == f"train with it: kennel train --from-tuning-job {name} --data ..."
     told = command("cli", "status", name, **env).stdout
-    assert "strategy:         Grid, 2 jobs at most" in told
-    assert "found:            batch_size=" in told
+    assert re.search("^strategy: +Grid, 2 jobs at most$", told, re.MULTILINE)
+    assert re.search("^found: +batch_size=", told, re.MULTILINE)
     done = command("cli", "train", "--from-tuning-job", name, "--data", str(data), "--dry-run", **env)
     given = json.loads(done.stdout)["request"]["HyperParameters"]
     assert given["batch_size"] in ("4", "8")
