@@ -22,7 +22,6 @@ from pathlib import Path
 from kennel import files
 from kennel.errors import UserError
 from kennel_launch import endpoint, jobs, local_docker, local_job, models, runs
-from kennel_launch.jobs import Local
 from kennel_launch.settings import Settings
 
 LOG, STATE = "endpoint.log", "endpoint.json"
@@ -85,9 +84,8 @@ def work(options: argparse.Namespace, told: Settings) -> int:
     Raises:
         UserError: the SDK can't do it here.
     """
-    folder = (options.out / "scratch" / options.sdk_run).resolve()
-    local = Local(folder, local_docker.label(options.sdk_run), options.port)
-    jobs.serve_locally(told, folder / "model" / local_job.MODEL, local, models.environment(options.engine))
+    local = replace(local_job.local(options.out, options.sdk_run), port=options.port)
+    jobs.serve_locally(told, local.folder / "model" / local_job.MODEL, local, models.environment(options.engine))
     return 0
 
 
@@ -124,7 +122,7 @@ def _background(out: Path, run: Running) -> subprocess.Popen[bytes]:
     Raises:
         UserError: another deployment from this folder was faster.
     """
-    command, environment = local_docker.again(run.name, out / "scratch" / run.name, run.image)
+    command, environment = local_docker.again(run.name, local_job.folder_of(out, run.name), run.image)
     with (out / LOG).open("ab") as log:
         try:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -159,7 +157,7 @@ def _stop(out: Path, run: Running) -> None:
 
 def _clear(out: Path, run: Running | None) -> None:
     if run:
-        local_docker.clear(run.name, out / "scratch" / run.name, run.image)
+        local_docker.clear(run.name, local_job.folder_of(out, run.name), run.image)
         if _state(out) == run:
             (out / STATE).unlink()
 

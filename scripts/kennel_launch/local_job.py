@@ -65,16 +65,21 @@ def work(told: Settings, training: Training, out: Path) -> int:
     Raises:
         UserError: the SDK can't do it here.
     """
-    return jobs.train_locally(told, training, _local(out, training.name))
+    return jobs.train_locally(told, training, local(out, training.name))
+
+
+def folder_of(out: Path, name: str) -> Path:
+    """A run's own, which the SDK may fill."""
+    return out / "scratch" / name
 
 
 def scratch(out: Path, name: str) -> Path:
-    """A new folder of a run's own, which the SDK may fill.
+    """Makes that folder, which is new.
 
     Raises:
         UserError: it can't be made.
     """
-    folder = out / "scratch" / name
+    folder = folder_of(out, name)
     try:
         folder.mkdir(parents=True)
     except OSError as error:
@@ -90,13 +95,14 @@ def image_of(out: Path) -> str:
         return ""
 
 
-def _local(out: Path, name: str) -> Local:
-    return Local((out / "scratch" / name).resolve(), local_docker.label(name))
+def local(out: Path, name: str) -> Local:
+    """A run, as the SDK's module wants it."""
+    return Local(folder_of(out, name).resolve(), local_docker.label(name))
 
 
 def _ended(told: Settings, training: Training, out: Path, code: int) -> int:
     """Takes the files of a job that has run, and says how it ended."""
-    made = _local(out, training.name).output
+    made = local(out, training.name).output
     for name in (MODEL, OUTPUT, report.REPORT):
         (out / name).unlink(missing_ok=True)
     why = _text(made / OUTPUT, _FAILURE).strip() if code else ""
