@@ -49,9 +49,13 @@ class Classifier(nn.Module):
         self.backbone = backbone.module
         self.head = nn.Linear(backbone.width, classes)
 
+    def normalized(self, photos: Tensor) -> Tensor:
+        """uint8 (N, 3, S, S) -> what the backbone takes, float (N, 3, S, S)."""
+        return (photos.float() - self.mean) / self.std
+
     def features(self, photos: Tensor) -> Tensor:
         """uint8 (N, 3, S, S) -> float (N, width)."""
-        features: Tensor = self.backbone((photos.float() - self.mean) / self.std)
+        features: Tensor = self.backbone(self.normalized(photos))
         return features
 
     def forward(self, photos: Tensor) -> Tensor:
