@@ -40,7 +40,7 @@ PIP_INSTALL = bin/python -m pip install --disable-pip-version-check --require-ha
 PYTEST = bin/python -m pytest
 NO_TESTS = || [ $$? -eq 5 ]
 
-.PHONY: help demo venv build build-serve-cpu launch push train-local tune-local serve-local test test-core test-launch test-other \
+.PHONY: help demo venv build build-serve-cpu launch push train-local tune-local serve-local test test-core test-gpu test-launch test-other \
 	test-unit soak bench-train bench-tune bench-debug bench-serve check check-arm lock docs clean .data .data-named $(COMMANDS)
 
 help: ## this list
@@ -95,7 +95,11 @@ test: ## everything that this machine can run; all parts, even when one fails
 	@$(MAKE) --no-print-directory --keep-going test-core test-launch test-other
 
 test-core: $(VENV)/.test ## ... the core, training, serving, the image's entry point
-	$(VENV)/$(PYTEST) $(wildcard tests/container tests/train tests/serve tests/docker) $(NO_TESTS)
+	$(VENV)/$(PYTEST) $(wildcard tests/container tests/train tests/serve tests/docker tests/gpu) $(NO_TESTS)
+
+test-gpu: $(VENV)/.test ## ... what only an NVIDIA GPU can show: training and serving on it, and its benchmark
+	$(VENV)/$(PYTEST) tests/gpu
+	$(VENV)/bin/python tests/bench/gpu.py
 
 test-launch: $(VENV_LAUNCH)/.test ## ... the commands and, where a docker engine answers, the image
 	$(OURS) IMAGE="$(IMAGE)" BASE_IMAGE="$(BASE_IMAGE)" SERVE_IMAGE="$(SERVE_IMAGE)" SERVE_BASE_IMAGE="$(SERVE_BASE_IMAGE)" \

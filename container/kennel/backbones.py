@@ -4,6 +4,7 @@ torchvision and timm hold the architectures; this module only chooses, loads and
 """
 
 import difflib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,7 @@ def load(name: str, image_size: int, pretrained: bool, channel: Path | None, bak
     library, build, download, preprocessing = _library(name, image_size)
     if not pretrained:
         module, width = build(False)
+        _fit_to(module, image_size, name)
         return Backbone(name, library, module, width, preprocessing, "random")
     file = _channel_file(channel) or _baked_file(name, baked)
     if file is None:
@@ -84,10 +86,37 @@ def load(name: str, image_size: int, pretrained: bool, channel: Path | None, bak
             module, width = build(True)
         except Exception as error:  # each library has its own idea of "no network"
             raise UserError(_three_ways(name, error)) from error
+        _fit_to(module, image_size, name)
         return Backbone(name, library, module, width, preprocessing, download)
     module, width = build(False)
     _load_file(module, file, name)
+    _fit_to(module, image_size, name)
     return Backbone(name, library, module, width, preprocessing, file.name)
+
+
+def _fit_to(module: nn.Module, image_size: int, name: str) -> None:
+    """Make a transformer of timm's take photos of another size than its own: position embeddings are resampled.
+
+    Raises:
+        UserError: it cannot, because its patches or windows do not divide that size.
+    """
+    resize = getattr(module, "set_input_size", None)
+    if resize is None:
+        return
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of what it would like inside
+            resize(img_size=(image_size, image_size))
+    except Exception as error:  # each architecture has its own
+        raise UserError(wrong_size(name, image_size, error)) from error
+
+
+def wrong_size(name: str, image_size: int, error: Exception) -> str:
+    """The sentence for a backbone that cannot take photos of this size."""
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    cure = f"set image_size={config.input_size[1]}" if config else "set another image_size"
+    return (
+        f"backbone {name!r} cannot take image_size={image_size} ({_cause(error)}): {cure}, or choose another backbone"
+    )
 
 
 _Build = Callable[[bool], tuple[nn.Module, int]]
@@ -121,13 +150,20 @@ def _row(image_size: int, ratio: float, interpolation: str, mean: Any, std: Any)
 
 def _torchvision(name: str, weights: Any) -> tuple[nn.Module, int]:
     """The network with its last linear layer replaced by the identity."""
-    module = torchvision.models.get_model(name, weights=weights)
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # Inception's, of its random weights
+        module: nn.Module = torchvision.models.get_model(name, weights=weights)
     linear = [(p, m) for p, m in module.named_modules() if isinstance(m, nn.Linear)]
     if not linear:
         raise UserError(f"backbone {name!r} has no linear head to replace: choose another, for example resnet50")
     path, last = linear[-1]
     parent, _, leaf = path.rpartition(".")
     setattr(module.get_submodule(parent), leaf, nn.Identity())
+    for auxiliary in ("AuxLogits", "aux1", "aux2"):  # Inception's second heads, which answer in training mode too
+        if hasattr(module, auxiliary):
+            setattr(module, auxiliary, None)
+            module.aux_logits = False
+            module.transform_input = True  # as its pretrained weights want; always, or
+            # a network that is rebuilt from trained weights would see other pixels
     return module, last.in_features
 
 
@@ -141,7 +177,7 @@ def _timm(name: str, pretrained: bool, size: tuple[int, ...]) -> tuple[nn.Module
 def _channel_file(channel: Path | None) -> Path | None:
     if channel is None:
         return None
-    found = sorted(p for p in channel.rglob("*") if p.suffix in WEIGHTS_SUFFIXES and not p.name.startswith("."))
+    found = sorted(p for p in channel.rglob("*") if p.suffix.lower() in WEIGHTS_SUFFIXES and not p.name.startswith("."))
     if len(found) != 1:
         names = ", ".join(p.name for p in found) or "none"
         wanted = ", ".join("*" + suffix for suffix in WEIGHTS_SUFFIXES)
@@ -155,13 +191,17 @@ def _baked_file(name: str, baked: Path | None) -> Path | None:
 
 
 def _three_ways(name: str, error: Exception) -> str:
-    cause = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
     return (
         f"no pretrained weights for {name!r}: give them in a channel 'pretrained' (one file: "
         f"{', '.join(WEIGHTS_SUFFIXES)}), or bake them into the image (make build WEIGHTS=folder), or let the job "
-        f"reach the internet for the library's download, which failed here ({cause}); "
+        f"reach the internet for the library's download, which failed here ({_cause(error)}); "
         f"pretrained=false trains from random weights"
     )
+
+
+def _cause(error: Exception) -> str:
+    """The first line of a library's message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 def _load_file(module: nn.Module, file: Path, name: str) -> None:
@@ -189,12 +229,16 @@ def _load_file(module: nn.Module, file: Path, name: str) -> None:
 
 def _read(file: Path) -> dict[str, Tensor]:
     try:
-        if file.suffix == ".safetensors":
+        if file.suffix.lower() == ".safetensors":
             return safetensors.torch.load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a torn file or a pickle that weights_only refuses
-        cause = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-        raise UserError(f"weights file {file.name} cannot be read as a state dict ({cause})") from error
+        # torch's message goes on with advice to load any pickle, which runs code
+        cause = _cause(error).partition(" In PyTorch 2.6")[0].partition(" Re-running")[0]
+        raise UserError(
+            f"weights file {file.name} cannot be read as a state dict ({cause}): save model.state_dict() with "
+            "torch.save or safetensors"
+        ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"weights file {file.name} holds no state dict: save model.state_dict() in it")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kennel import photos
 from kennel.errors import UserError
 from kennel.photos import PHOTO_SUFFIXES
 from kennel_launch import aws, s3
@@ -60,7 +61,7 @@ def find(text: str, settings: Settings) -> list[Photo]:
 
 
 def is_photo(name: str) -> bool:
-    """By its suffix; hidden files are none."""
+    """By its name alone, as S3 lists it; hidden files are none."""
     path = Path(name)
     return path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".")
 
@@ -70,9 +71,7 @@ def _here(path: Path) -> list[Photo]:
         return [Photo(str(path), path)]
     if not path.is_dir():
         raise UserError(f"{path} is no file and no folder: name a photo, a folder of photos or s3://BUCKET/KEY")
-    found = {file.relative_to(path): file for file in sorted(path.rglob("*")) if is_photo(file.name) and file.is_file()}
-    hidden = [name for name in found if any(part.startswith(".") for part in name.parts)]
-    return [Photo(name.as_posix(), file) for name, file in found.items() if name not in hidden]
+    return [Photo(file.relative_to(path).as_posix(), file) for file in photos.photos(path)]
 
 
 def _in_s3(address: str, settings: Settings) -> list[Photo]:

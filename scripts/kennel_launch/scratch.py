@@ -6,13 +6,13 @@ Big folders are linked or mounted, never copied.
 import json
 import os
 import shutil
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from kennel.errors import UserError
 from kennel.layout import Layout
-from kennel.photos import SPLITS, class_folders, hashes, photos, split
+from kennel.photos import class_folders, hashes, photos, split, split_folders
 
 TEST_FRACTION = 0.2
 _SHAPES = "<class>/*.jpg, or train/<class>/*.jpg beside val/ or test/"
@@ -45,13 +45,7 @@ def splits(data: Path) -> dict[str, Path]:
     """
     if not data.is_dir():
         raise UserError(f"DATA={data} is no folder: give one that holds {_SHAPES}")
-    found: dict[str, Path] = {}
-    for channel, names in SPLITS.items():
-        here = [path for path in sorted(data.iterdir()) if path.name.lower() in names and _holds_folders(path)]
-        if len(here) > 1:
-            raise UserError(f"DATA={data} holds {' and '.join(path.name for path in here)}: keep one of them")
-        if here:
-            found[channel] = here[0]
+    found = split_folders(data, _holds_folders)
     return found if "train" in found else {}
 
 
@@ -153,23 +147,24 @@ def _holds_folders(path: Path) -> bool:
     return path.is_dir() and bool(class_folders(path))
 
 
-def _classes(root: Path) -> dict[str, Path]:
-    classes = class_folders(root)
-    holding = {name: folder for name, folder in classes.items() if photos(folder)}
+def _classes(root: Path) -> dict[str, list[Path]]:
+    """Class name -> its photos."""
+    classes = {name: photos(*folders) for name, folders in class_folders(root).items()}
+    holding = {name: found for name, found in classes.items() if found}
     if len(holding) < 2:
         raise UserError(f"{root} has photos of {len(holding)} classes, two are needed: lay it out as {_SHAPES}")
     return holding
 
 
-def _labelled(root: Path, classes: Mapping[str, Path]) -> list[Photo]:
-    """The photos of a test folder, each with the class name that training shows for its folder."""
-    names = {folder.name: name for name, folder in classes.items()}
+def _labelled(root: Path, classes: Collection[str]) -> list[Photo]:
+    """The photos of a test folder, each with its class."""
     found: list[Photo] = []
-    for own_name, folder in class_folders(root).items():
-        name = names.get(folder.name, own_name)
-        files = photos(folder)
+    for name, folders in class_folders(root).items():
+        files = photos(*folders)
         if files and name not in classes:
-            raise UserError(f"{folder} holds photos of a class that training lacks: add it there or leave it out here")
+            raise UserError(
+                f"{folders[0]} holds photos of a class that training lacks: add it there or leave it out here"
+            )
         found += [Photo(path, name) for path in files]
     if not found:
         raise UserError(f"{root} has no photos to test with: lay it out as {root.name}/<class>/*.jpg")
@@ -178,15 +173,18 @@ def _labelled(root: Path, classes: Mapping[str, Path]) -> list[Photo]:
 
 def _cut(root: Path, cut: Path, fraction: float) -> Plan:
     classes = _classes(root)
-    hashed = hashes(path for folder in classes.values() for path in photos(folder))
+    hashed = hashes(path for found in classes.values() for path in found)
     shutil.rmtree(cut, ignore_errors=True)
     test: list[Photo] = []
-    for name, folder in classes.items():
-        kept, held_out = split({path: digest for path, digest in hashed.items() if path.parent == folder}, fraction)
+    for name, found in classes.items():
+        kept, held_out = split({path: hashed[path] for path in found if path in hashed}, fraction)
         test += [Photo(path, name) for path in held_out]
-        (cut / folder.name).mkdir(parents=True)
+        (cut / name).mkdir(parents=True)
+        taken: set[str] = set()
         for path in kept:
-            _hard_link(path, cut / folder.name / path.name)
+            own = path.name if path.name not in taken else f"{len(taken)}-{path.name}"  # of another folder below
+            taken.add(own)
+            _hard_link(path, cut / name / own)
     if not test:
         raise UserError(f"{root} has one photo a class, nothing can be kept back to test with: add photos")
     return Plan({"train": cut}, test, list(classes))

@@ -125,10 +125,11 @@ def captured(classifier: Classifier, side: int, half: torch.dtype, capture: Capt
     network: nn.Module = MixedPrecision(classifier, half)
     photos = sample_photos(2 * SIZES[-1], side).to(next(classifier.parameters()).device)
     with torch.no_grad():
-        wanted = torch.cat([classifier(part) for part in photos.split(SIZES[-1])])
+        parts = torch.split(photos, SIZES[-1])
+        wanted = torch.cat([classifier(part) for part in parts])
         if not wanted.isfinite().all():
             raise UserError("the model's logits are not finite: train it again")
-        error = difference(torch.cat([network(part) for part in photos.split(SIZES[-1])]), wanted, wanted)
+        error = difference(torch.cat([network(part) for part in parts]), wanted, wanted)
     if not error <= HALF_LIMIT:
         _log.info("served in float32: %s differs by %.0f%%", str(half).removeprefix("torch."), 100 * error)
         network = MixedPrecision(classifier, torch.float32)

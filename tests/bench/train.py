@@ -275,7 +275,7 @@ def _spread(name: str, scores: list[float]) -> dict[str, float]:
 def _folds(out: Path) -> Iterable[dict[str, Path]]:
     """Five times four fifths to train on and one to test with, of the unique photos, by file hash."""
     source = samples.photos(out / "samples", ROOT / "requirements" / "npm.txt")
-    classes = {name: photos.hashes(photos.photos(folder)) for name, folder in photos.class_folders(source).items()}
+    classes = {name: photos.hashes(photos.photos(*folders)) for name, folders in photos.class_folders(source).items()}
     for fold in SEEDS:
         target = out / "fold"
         shutil.rmtree(target, ignore_errors=True)
@@ -304,7 +304,8 @@ def gpu_speeds(chosen: Device, backbone: str, side: int, count: int, batch_size:
     made = backbones.load(backbone, side, False, None, None)
     classifier = Classifier(made, classes).to(chosen.torch)
     classifier.to(memory_format=torch.channels_last)
-    hp = Hyperparameters(epochs=epochs, batch_size=batch_size, image_size=side)
+    # random weights with kept statistics diverge at a rate that would teach them anything
+    hp = Hyperparameters(epochs=epochs, batch_size=batch_size, image_size=side, learning_rate=1e-8)
     micro = memory.micro_batch(classifier, side, batch_size, chosen, 1)
     resize = made.preprocessing.resize
     images = np.random.default_rng(0).integers(0, 256, (2048, resize, resize, 3), dtype=np.uint8)

@@ -129,7 +129,7 @@ def test_other_channels_stand_beside_it_as_folders_of_classes(given):
     given.files("val", **{"cat/a.jpg": JPEG, "dog/b.jpg": JPEG})
     assert set(given.spool()) > {"val/cat/a.jpg", "val/dog/b.jpg"}
     for split in ("train", "val"):
-        assert {name: len(photos(path)) for name, path in class_folders(given.root / split).items()} == {
+        assert {name: len(photos(*path)) for name, path in class_folders(given.root / split).items()} == {
             "cat": 1,
             "dog": 1,
         }

@@ -93,6 +93,7 @@ def audit(
         *faults.unreadable(bad, where),
         *faults.sizes(counts["train"], class_names),
         *faults.tiny(given, image_size, where),
+        *faults.drawings(given, where),
         *faults.other_files(left_out, where),
     ]
     return Audit(class_names, counts, tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))))

@@ -1,13 +1,15 @@
 """From channels to labelled photos: which folder is which split, which folder is which class. Opens no photo."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kennel.errors import UserError
-from kennel.photos import SPLITS, class_folders, photos
+from kennel.photos import class_folders, files, is_photo, loose_photos, photos, printable, split_folders
 
 _EXPECTED = "expected {0}/<class>/*.jpg (or .png, .webp, ...)"
+_OTHER_CHANNELS = frozenset({"pretrained", "model", "code", "sm_drivers"})  # which hold no photos
+_LISTS = (".csv", ".json", ".tsv", ".txt", ".xlsx", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,13 @@ class Found:
     """What lies on this host: split -> class name -> photos; a split that no channel gives is left out."""
 
     folders: dict[str, dict[str, list[Path]]]
-    shown: dict[str, str]  # split -> its channel's name
+    shown: dict[str, str]  # split -> its folder below the channels' root, the channel's name first
     left_out: list[Path]  # other files in the classes' folders
+    empty: dict[str, list[str]] = field(default_factory=dict)  # split -> class folders that give no photo here
+    notes: list[str] = field(default_factory=list)  # for the log: what was taken for what, and what is not used
+    lists: list[Path] = field(
+        default_factory=list
+    )  # files of labels that lie beside the classes' folders and aren't read
 
 
 @dataclass(frozen=True)
@@ -37,35 +44,72 @@ class Channels:
 def find(data: Path) -> Found:
     """The photos of every split under /opt/ml/input/data.
 
-    A split is a channel of its own, or a folder inside the training channel (`train/train/...`, `train/valid/...`).
+    A split is a channel of its own, or a folder inside the training channel (`train/train/...`, `train/valid/...`). A
+    folder of any name around the classes, as archives have it (`train/dataset-v2/<class>`), is looked into.
 
     Raises:
-        UserError: a missing channel, or photos outside a class folder.
+        UserError: a missing channel, photos outside a class folder, or a folder that cannot be read.
     """
     folders = _split_folders(data)
     if "train" not in folders:
-        found = ", ".join(sorted(path.name for path in data.iterdir())) if data.is_dir() else ""
+        found = ", ".join(sorted(printable(path.name) for path in data.iterdir())) if data.is_dir() else ""
         raise UserError(f"there is no channel 'train' (channels: {found or 'none'}): {_EXPECTED.format('train')}")
-    classes = {split: _classes(path, path.relative_to(data)) for split, path in folders.items()}
-    left_out = [path for split, folder in folders.items() for path in _others(folder, classes[split])]
-    return Found(classes, {split: str(path.relative_to(data)) for split, path in folders.items()}, left_out)
+    notes = [f"photos of channel '{path.name}' are not used: {_USED}" for path in _unused(data, folders)]
+    classes: dict[str, dict[str, list[Path]]] = {}
+    empty: dict[str, list[str]] = {}
+    left_out: list[Path] = []
+    lists: list[Path] = []
+    for split, folder in folders.items():
+        inner = _unwrapped(folder)
+        if inner != folder and (split == "train" or inner.name not in classes["train"]):
+            notes.append(f"the classes of {split} are the folders in {printable(inner.relative_to(data))}")
+            folders[split] = folder = inner
+        shown = printable(folder.relative_to(data))
+        by_class = _classes(folder, shown)
+        for name, its in class_folders(folder).items():
+            if len(its) > 1:
+                notes.append(f"{shown}: {len(its)} folders are class '{name}', in two Unicode forms of its name")
+        classes[split] = {name: paths for name, paths in by_class.items() if paths}
+        empty[split] = [name for name, paths in by_class.items() if not paths]
+        left_out += _others(folder, classes[split])
+        lists += [path for path in folder.iterdir() if path.suffix.lower() in _LISTS and path.is_file()]
+    shown_as = {split: str(path.relative_to(data)) for split, path in folders.items()}
+    return Found(classes, shown_as, left_out, empty, notes, lists)
 
 
-def label(found: Found, classes: Mapping[str, Collection[str]]) -> Channels:
+_USED = "name it train, val or test, or leave it out"
+
+
+def label(found: Found, classes: Mapping[str, Collection[str]], allow_missing: bool = False) -> Channels:
     """This host's photos with the numbers of their classes, which are the sorted names of the training split.
 
     Args:
         classes: split -> the class names that any host has, since a sharded channel gives each host a part only.
+        allow_missing: a class folder in train may hold no photo; its class does then not exist.
 
     Raises:
-        UserError: an empty channel, fewer than two classes, or a class that training lacks.
+        UserError: an empty channel, an empty class, fewer than two classes, or a class that training lacks.
     """
     for split, shown in found.shown.items():
         if not classes[split]:
             raise UserError(f"channel '{shown}' has no photos: {_EXPECTED.format(shown)}")
     names = tuple(sorted(classes["train"]))
+    hollow = [name for name in found.empty.get("train", []) if name not in names]
+    if hollow and not allow_missing:
+        others = [path for path in found.left_out if hollow[0] in path.parts]
+        but = f", only files that are no photos ({printable(others[0].name)})" if others else ""
+        raise UserError(
+            f"class folder '{hollow[0]}' of channel '{found.shown['train']}' holds no photo{but}: add photos of it, "
+            "remove the folder, or set allow_missing_classes=true"
+        )
     if len(names) < 2:
-        raise UserError(f"channel 'train' has one class only ({names[0]}): a classifier needs two folders or more")
+        lists = f"; {printable(found.lists[0].name)} is not read, labels are folders" if found.lists else ""
+        raise UserError(
+            f"channel 'train' has one class only ({names[0]}): a classifier needs two folders or more{lists}, or an "
+            "augmented manifest"
+            if lists
+            else f"channel 'train' has one class only ({names[0]}): a classifier needs two folders or more"
+        )
     for split, shown in found.shown.items():
         unknown = sorted(set(classes[split]) - set(names))
         if unknown:
@@ -82,12 +126,15 @@ def label(found: Found, classes: Mapping[str, Collection[str]]) -> Channels:
 
 def _split_folders(data: Path) -> dict[str, Path]:
     """Split -> folder: the channels, or the splits inside a training channel that holds them all."""
-    channels = _named(data)
+    channels = split_folders(data)
     root = channels.get("train")
     if root is None:
         return channels
-    inner = _named(root)
-    if "train" not in inner or photos(inner["train"]) or not class_folders(inner["train"]):
+    for holder in (root, *_only_folder(root)):  # photos/train, photos/val in a folder of the archive's name, too
+        inner = split_folders(holder)
+        if "train" in inner and not loose_photos(inner["train"]) and class_folders(inner["train"]):
+            break
+    else:
         return channels  # a class may well be called `train`: then it holds photos, not classes
     twice = sorted(set(inner) & set(channels) - {"train"})
     if twice:
@@ -95,37 +142,61 @@ def _split_folders(data: Path) -> dict[str, Path]:
     return {**channels, **inner}
 
 
-def _named(root: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for split, names in SPLITS.items():
-        here = [root / name for name in names if (root / name).is_dir()]
-        if len(here) > 1:
-            raise UserError(f"{' and '.join(repr(p.name) for p in here)} both name the {split} photos: keep one")
-        if here:
-            found[split] = here[0]
-    return found
+def _only_folder(root: Path) -> list[Path]:
+    """The one folder of a folder that has no photos of its own, if it is so."""
+    inner = [path for paths in class_folders(root).values() for path in paths]
+    return inner if len(inner) == 1 and not loose_photos(root) else []
 
 
-def _classes(folder: Path, shown: Path) -> dict[str, list[Path]]:
-    """Class name -> its photos; folders without photos are left out.
+def _unwrapped(folder: Path) -> Path:
+    """The folder that holds the classes: `folder`, or the only one in it that has photos, all in folders of its own."""
+    holding: list[Path] = []
+    if loose_photos(folder):
+        return folder
+    for paths in class_folders(folder).values():
+        holding += [path for path in paths if any(is_photo(file) for file in files(path))]
+        if len(holding) > 1:
+            return folder
+    if len(holding) != 1 or loose_photos(holding[0]):
+        return folder
+    inner = [path for paths in class_folders(holding[0]).values() for path in paths]
+    return holding[0] if sum(any(is_photo(file) for file in files(path)) for path in inner) > 1 else folder
+
+
+def _unused(data: Path, folders: Mapping[str, Path]) -> list[Path]:
+    """Channels, and folders beside the splits in the training channel, that hold photos but are no split."""
+    used = set(folders.values())
+    roots = {data} | {path.parent for path in used}
+    beside = [path for root in sorted(roots) for path in sorted(root.iterdir()) if path.is_dir() and path not in used]
+    return [
+        path
+        for path in beside
+        if not path.name.startswith(".")
+        and path.name not in _OTHER_CHANNELS
+        and not any(path in one.parents for one in used)
+        and any(is_photo(file) for file in files(path))
+    ]
+
+
+def _classes(folder: Path, shown: str) -> dict[str, list[Path]]:
+    """Class name -> its photos, wherever below its folders they lie.
 
     Raises:
         UserError: photos that lie outside a class folder.
     """
-    loose = photos(folder)
+    loose = loose_photos(folder)
     if loose:
         raise UserError(
-            f"{len(loose)} photos lie directly in channel '{shown}' ({loose[0].name}): "
-            f"move each into a folder named after its class, {_EXPECTED.format(shown)}"
+            f"{len(loose)} photos lie directly in channel '{shown}' ({printable(loose[0].name)}): move each into a "
+            f"folder named after its class, {_EXPECTED.format(shown)}, or list them in an augmented manifest"
         )
-    found = {name: photos(path) for name, path in class_folders(folder).items()}
-    return {name: paths for name, paths in found.items() if paths}
+    return {name: photos(*paths) for name, paths in class_folders(folder).items()}
 
 
 def _others(folder: Path, classes: dict[str, list[Path]]) -> list[Path]:
-    """What lies in the classes' folders beside photos: other formats, deeper folders; hidden files are not counted."""
+    """What lies in the classes' folders beside photos; hidden files and systems' own are not counted."""
     found = []
-    for name, inner in class_folders(folder).items():
+    for name, paths in class_folders(folder).items():
         known = set(classes.get(name, []))
-        found += sorted(path for path in inner.iterdir() if path not in known and not path.name.startswith("."))
+        found += sorted(file for path in paths for file in files(path) if file not in known)
     return found

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from kennel import cgroup, preprocessing
 from kennel.errors import UserError
+from kennel.photos import printable
 from kennel.preprocessing import Preprocessing
 from kennel_train.data import Photo
 
@@ -92,10 +93,12 @@ def decode(
         for result in _in_order(pool, some, len(photos)):
             results.append(result)
             if isinstance(result, Bad):
-                say(f"bad photo: {result.path}: {result.reason}")
+                say(f"bad photo: {printable(result.path)}: {result.reason}")
                 if on_bad_image == "fail":
                     pool.shutdown(cancel_futures=True)
-                    raise UserError(f"{result.path}: {result.reason} (on_bad_image=fail): remove or replace it")
+                    raise UserError(
+                        f"{printable(result.path)}: {result.reason} (on_bad_image=fail): remove or replace it"
+                    )
             if stop():
                 pool.shutdown(cancel_futures=True)
                 break
@@ -118,7 +121,7 @@ def refuse_many(bad: list[Bad], total: int) -> None:
     if len(bad) > MAX_BAD * total:
         raise UserError(
             f"{len(bad)} of {total} photos cannot be read, more than {MAX_BAD:.0%}: remove or replace them, each is "
-            f"named in the log; the first is {bad[0].path}: {bad[0].reason}"
+            f"named in the log; the first is {printable(bad[0].path)}: {bad[0].reason}"
         )
 
 

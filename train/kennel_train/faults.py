@@ -10,6 +10,7 @@ from itertools import combinations, islice
 from pathlib import Path
 from typing import Literal
 
+from kennel.photos import printable
 from kennel_train.decoding import Bad, Readable
 
 IMBALANCE = 10  # largest class over smallest: beyond it, of two classes, always answering the larger scores over 0.9
@@ -44,7 +45,7 @@ class Where:
     root: Path
 
     def one(self, path: Path) -> str:
-        return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
+        return printable(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
 
     def __call__(self, paths: Iterable[Path]) -> tuple[str, ...]:
         return tuple(self.one(path) for path in islice(paths, EXAMPLES))
@@ -167,8 +168,17 @@ def tiny(splits: Photos, image_size: int, where: Where) -> Iterable[Finding]:
         yield Finding("warning", what, "give larger photos, or lower image_size", len(tiny), shown)
 
 
+def drawings(splits: Photos, where: Where) -> Iterable[Finding]:
+    """A few GIFs among photos: often what a site showed in place of a picture that it no longer had."""
+    every = [photo.path for photos in splits.values() for photo in photos]
+    odd = [path for path in every if path.suffix.lower() == ".gif"]
+    if odd and len(odd) * FEW < len(every):
+        what = f"{plural(len(odd), 'GIF')} among {len(every)} photos"
+        yield Finding("note", what, "look whether they are placeholders or drawings", len(odd), where(odd))
+
+
 def other_files(left_out: Sequence[Path], where: Where) -> Iterable[Finding]:
     if left_out:
         what = f"{plural(len(left_out), 'file')} beside the photos left out"
-        mend = "only .jpg, .png, .webp, .bmp and .tif directly in a class's folder are read"
+        mend = "neither by their names nor by their first bytes are they photos"
         yield Finding("note", what, mend, len(left_out), where(left_out))

@@ -83,9 +83,9 @@ def keep(folder: Path, key: str, rank: int, features: Features) -> None:
             path.unlink(missing_ok=True)
 
 
-def key(weights: str, settings: object, fingerprint: str) -> str:
-    """16 hexadecimal digits for (backbone and weights, preprocessing and precision, data fingerprint)."""
-    return hashlib.sha256(f"{weights} {settings} {fingerprint}".encode()).hexdigest()[:16]
+def key(weights: str, settings: object, order: str) -> str:
+    """16 hexadecimal digits for (backbone and weights, preprocessing and precision, the photos in their order)."""
+    return hashlib.sha256(f"{weights} {settings} {order}".encode()).hexdigest()[:16]
 
 
 def weights_digest(module: nn.Module) -> str:

@@ -10,22 +10,47 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kennel.errors import UserError
+from kennel.photos import PHOTO_SUFFIXES, printable
 
 _SUFFIXES = (".manifest", ".jsonl")
+_LONGEST = 1 << 20  # bytes of a first line
 _LABEL = 'write {"source-ref": "s3://.../a.jpg", "class": 0} or add {"class-metadata": {"class-name": "cat"}}'
 
 
 def find(folder: Path) -> Path | None:
-    """The one augmented manifest that lies directly in a channel's folder, if there is one."""
-    found = [path for path in sorted(folder.iterdir()) if path.suffix in _SUFFIXES and path.is_file()]
-    if len(found) != 1:
+    """The one augmented manifest that lies directly in a channel's folder, if there is one.
+
+    Raises:
+        UserError: a file that would be one under another name, or with other quotes.
+    """
+    try:
+        files = [path for path in sorted(folder.iterdir()) if path.is_file()]
+    except OSError as error:
+        raise UserError(f"channel '{folder.name}' cannot be read ({error.strerror}): see to its permissions") from error
+    found = [path for path in files if path.suffix.lower() in _SUFFIXES]
+    for path in [*found, *(path for path in files if path.suffix.lower() in (".json", ".txt"))]:
+        with path.open("rb") as file:
+            first = file.readline(_LONGEST)
+        row = _json(first)
+        quoted = row is None and first.lstrip()[:2] == b"{'" and b"-ref'" in first
+        if quoted:
+            raise UserError(f"{printable(path)} is written with single quotes, which is not JSON: {_LABEL}")
+        if isinstance(row, dict) and _reference(row) and path not in found:
+            raise UserError(
+                f"{printable(path)} holds an augmented manifest's lines: call it {printable(path.stem)}.manifest or "
+                f"{printable(path.stem)}.jsonl"
+            )
+        if isinstance(row, dict) and _reference(row) and len(found) == 1:
+            return path
+    return None
+
+
+def _json(line: bytes) -> Any:
+    """What a line says, None where it is not JSON."""
+    try:
+        return json.loads(line)
+    except ValueError:
         return None
-    with found[0].open("rb") as file:
-        try:
-            first = json.loads(file.readline())
-        except ValueError:
-            return None
-    return found[0] if isinstance(first, dict) and _reference(first) else None
 
 
 def link(lines: Iterable[bytes], channel: str, folders: dict[str, Path], to: Path) -> int:
@@ -52,7 +77,9 @@ def link(lines: Iterable[bytes], channel: str, folders: dict[str, Path], to: Pat
         folder = to / _class_name(row, where)
         folder.mkdir(parents=True, exist_ok=True)
         count += 1
-        (folder / f"{count:08d}{photo.suffix}").symlink_to(photo.absolute())
+        # What is listed is a photo whatever it is called: the decoder looks at it, and names what it cannot read.
+        suffix = photo.suffix if photo.suffix.lower() in PHOTO_SUFFIXES else ".jpg"
+        (folder / f"{count:08d}{suffix}").symlink_to(photo.absolute())
     if not count:
         raise UserError(f"the manifest of channel '{channel}' is empty: {_LABEL}")
     return count

@@ -127,7 +127,7 @@ def steps(
     micro = [_cut(part, plan.micro_batch) for part in parts]
     batches = train.training([index for cuts in micro for index in cuts], hp.seed, run.epoch)
     weights = plan.class_weights.to(device.torch)
-    _train_mode(run.module, plan.keep_statistics)
+    train_mode(run.module, plan.keep_statistics)
     for cuts in micro:
         if cluster.world == 1 and stop() and (run.step or run.epoch > 1 or run.best.state):
             yield True
@@ -199,7 +199,7 @@ def share(module: nn.Module, sums: Tensor, cluster: Cluster, stop: bool) -> bool
     return bool(flat[-1] > 0)
 
 
-def _train_mode(module: nn.Module, keep_statistics: bool) -> None:
+def train_mode(module: nn.Module, keep_statistics: bool) -> None:
     module.train()
     for inner in module.modules():
         if keep_statistics and isinstance(inner, nn.modules.batchnorm._BatchNorm):

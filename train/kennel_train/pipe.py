@@ -16,20 +16,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kennel.errors import UserError
+from kennel.photos import HEAD, suffix
 from kennel_train import listing
 
 _MAGIC = 0xCED7230A
 _LENGTH = (1 << 29) - 1
 _MORE = (1, 2)  # flags of a record's first and middle parts; the platform cuts large files
 _MAX_ATTRIBUTES = 4
-_SIGNATURES = {
-    b"\xff\xd8\xff": ".jpg",
-    b"\x89PNG\r\n\x1a\n": ".png",
-    b"GIF87a": ".gif",
-    b"GIF89a": ".gif",
-    b"II*\x00": ".tif",
-    b"MM\x00*": ".tif",
-}
 _ATTRIBUTES = 'AttributeNames=["source-ref", "class"], a photo and its label'
 _WRAP = f"set the channel's RecordWrapperType=RecordIO and {_ATTRIBUTES}"
 
@@ -85,7 +78,7 @@ def _unpack(stream: BinaryIO, channel: str, folders: dict[str, Path], to: Path) 
     head = stream.read(8)
     if head[:1] == b"{":  # a manifest's lines themselves: the photos must lie in another channel
         return listing.link(_lines(head, stream), channel, folders, to)
-    if photo_suffix(head):
+    if suffix(head):
         raise UserError(f"channel '{channel}' streams photos without a border between them: {_WRAP}")
     count = 0
     for number, photo, labels in _examples(records(head, stream, channel), channel):
@@ -93,7 +86,7 @@ def _unpack(stream: BinaryIO, channel: str, folders: dict[str, Path], to: Path) 
         folder.mkdir(parents=True, exist_ok=True)
         count += 1
         # What has no known beginning goes to the decoder, which names it and applies on_bad_image.
-        (folder / f"{count:08d}{photo_suffix(photo) or '.jpg'}").write_bytes(photo)
+        (folder / f"{count:08d}{suffix(photo[:HEAD]) or '.jpg'}").write_bytes(photo)
     if not count:
         raise UserError(f"channel '{channel}' streams nothing: check its S3Uri and that {_WRAP.removeprefix('set ')}")
     return count
@@ -101,15 +94,6 @@ def _unpack(stream: BinaryIO, channel: str, folders: dict[str, Path], to: Path) 
 
 def _lines(head: bytes, stream: BinaryIO) -> Iterator[bytes]:
     return itertools.chain([head + stream.readline()] if b"\n" not in head else [head], stream)
-
-
-def photo_suffix(data: bytes) -> str:
-    """The suffix of the format that the bytes, 8 or more, begin like; "" for none that we know."""
-    if data[:2] == b"BM" and len(data) > 7 and not data[6:10].strip(b"\x00"):  # BMW is a label
-        return ".bmp"
-    if data[:4] == b"RIFF" and data[8:12] in (b"WEBP", b""):
-        return ".webp"
-    return next((suffix for begin, suffix in _SIGNATURES.items() if data.startswith(begin)), "")
 
 
 def records(head: bytes, stream: BinaryIO, channel: str) -> Iterator[bytes]:
@@ -179,7 +163,7 @@ def _until_second_photo(stream: Iterator[bytes]) -> Iterator[bytes]:
 
 def _is_photo(record: bytes) -> bool:
     """By its first bytes, or because it is no text either: then it is a photo that is broken."""
-    if photo_suffix(record):
+    if suffix(record[:HEAD]):
         return True
     try:
         return b"\x00" in record or not record.decode()

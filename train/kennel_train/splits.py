@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kennel.errors import UserError
 from kennel.hyperparameters import Hyperparameters
-from kennel.photos import split
+from kennel.photos import printable, split
 from kennel.preprocessing import Preprocessing
 from kennel_train import crops, decoding
 from kennel_train.cluster import Cluster
@@ -81,7 +81,7 @@ class Splits:
             parts[name] = _part(dataclasses.replace(mine, photos=readable[cluster.rank]), _all(readable))
             bad += _all(unreadable)
             for photo in _all(unreadable[1:]):  # rank 0 told its own as they came, nobody heard the others
-                say(f"bad photo: {photo.path}: {photo.reason}")
+                say(f"bad photo: {printable(photo.path)}: {photo.reason}")
             total += (asked := sum(count for *_, count in theirs))
             unread += asked - sum(map(len, readable)) - sum(map(len, unreadable))
         decoding.refuse_many(bad, total)
@@ -94,6 +94,12 @@ class Splits:
     def fingerprint(self) -> str:
         """sha256 of every split's labels and file hashes."""
         rows = sorted(f"{name} {p.label} {p.digest}" for name, part in self.parts.items() for p in part.photos)
+        return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+    @functools.cached_property
+    def order(self) -> str:
+        """sha256 of which content stands at which place: features are rows by place."""
+        rows = [f"{name} {photo.digest}" for name, part in self.parts.items() for photo in part.photos]
         return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
     def provenance(self, root: Path) -> dict[str, object]:

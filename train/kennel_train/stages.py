@@ -109,12 +109,11 @@ def extract(job: Job) -> dict[str, Features]:
 
 def _finetune(job: Job, done: Trained, state: dict[str, Any] | None) -> Run:
     done.inputs = {n: photos(part, job.hp, job.device) for n, part in job.splits.parts.items() if n != "test"}
-    if state:
-        size = state["micro_batch"]
-    else:
-        share = -(-min(job.hp.batch_size, done.inputs["train"].total) // job.cluster.world)
-        fits = memory.micro_batch(job.classifier, job.hp.image_size, share, job.device, job.cluster.local_world)
-        size = min(job.cluster.gather(fits))
+    share = -(-min(job.hp.batch_size, done.inputs["train"].total) // job.cluster.world)
+    if state:  # what was found is kept, so that a restart is exact, but where a smaller GPU took the place of the first
+        share = min(share, state["micro_batch"])
+    fits = memory.micro_batch(job.classifier, job.hp.image_size, share, job.device, job.cluster.local_world)
+    size = min(job.cluster.gather(fits))
     return _fit(job, job.classifier, done, "finetune", job.hp.epochs, size, state)
 
 

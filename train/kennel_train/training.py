@@ -17,8 +17,20 @@ from kennel.errors import UserError
 from kennel.hyperparameters import Hyperparameters, Tuning
 from kennel.layout import Layout
 from kennel.metrics import Metric
-from kennel.photos import SPLITS
-from kennel_train import audit, data, device, earlier, features, finish, hooks, observers, post_mortem, stages
+from kennel.photos import SPLITS, printable
+from kennel_train import (
+    audit,
+    data,
+    device,
+    earlier,
+    features,
+    finish,
+    hooks,
+    observers,
+    post_mortem,
+    sanity_check,
+    stages,
+)
 from kennel_train.checkpoint import Checkpoints
 from kennel_train.cluster import Cluster
 from kennel_train.data import Channels
@@ -75,17 +87,19 @@ def run(
         hook = hooks.load(raw, layout.code)
         watching = stack.enter_context(observing(observers.wanted(hp, layout), cluster, phases, give_up, visible))
         with phases("find photos"):
-            sharded = _sharded(layout)
-            channels = _channels(root, sharded, cluster)
+            channels, sharded = _channels(root, _sharded(layout), cluster, hp.allow_missing_classes)
         torch.manual_seed(hp.seed)
         backbone = earlier.backbone(before) if before else _backbone(hp, layout, weights)
         log.info("backbone: %s (%s), weights: %s", backbone.name, backbone.library, backbone.weights)
+        classifier = Classifier(backbone, len(channels.class_names))
+        learned = backbone.weights != "random"
+        smallest = min(2, hp.batch_size) if hp.strategy != "probe" else 0
+        sanity_check.check(classifier, backbone.name, hp.image_size, smallest, learned)
         with phases("decode"):
             seen = (channels, root, sharded, backbone.preprocessing, hp, cluster, chosen.threads)
             splits = Splits.decode(*seen, grace(stop), log.info)
         audited = _audit(splits, channels, root, layout, hp, cluster)
         hp = _clamped(hp, len(splits.parts["train"].photos))
-        classifier = Classifier(backbone, len(channels.class_names))
         if before:
             taken, new = earlier.head(classifier, channels.class_names, before)
             log.info("head: %d classes of the earlier model, %d new ones", len(taken), len(new))
@@ -100,7 +114,6 @@ def run(
 
         identity, key = _identity(classifier, backbone, channels, splits, hp, cluster, chosen)
         checkpoints = Checkpoints(layout.checkpoints, identity)
-        learned = backbone.weights != "random"
         about = (splits, hp, chosen, cluster, checkpoints, key, learned, stop, phases, on_epoch_end)
         job = Job(classifier, *about, debugger=watching.debugger and watching.debugger.of(channels.class_names))
         ending = Ending(name, backbone, channels.class_names, audited, root, layout, watching.record)
@@ -137,17 +150,27 @@ def _clamped(hp: Hyperparameters, photos: int) -> Hyperparameters:
     return dataclasses.replace(hp, batch_size=photos)
 
 
-def _channels(root: Path, sharded: frozenset[str], cluster: Cluster) -> Channels:
-    """The labelled photos of this host; a sharded channel's classes are those of all hosts.
+def _channels(
+    root: Path, sharded_channels: frozenset[str], cluster: Cluster, allow_missing: bool
+) -> tuple[Channels, frozenset[str]]:
+    """The labelled photos of this host, and the splits whose photos differ from host to host.
+
+    A sharded channel's classes are those of all hosts; all splits inside it are sharded.
 
     Raises:
         UserError: hosts that should hold the same photos do not.
     """
     found = data.find(root)
+    for note in found.notes:
+        log.info("%s", note)
     for path in found.left_out:
-        log.info("left out, not a photo: %s", path.relative_to(root))
-    everyones = cluster.gather({s: {c: len(p) for c, p in classes.items()} for s, classes in found.folders.items()})
+        log.info("left out, not a photo: %s", printable(path.relative_to(root)))
+    counts = {s: {c: len(p) for c, p in classes.items()} for s, classes in found.folders.items()}
+    gathered = cluster.gather((counts, found.shown, found.empty))
+    everyones = [row for row, _, _ in gathered]
     splits = [split for split in SPLITS if any(split in row for row in everyones)]
+    shown = {split: where for _, theirs, _ in gathered for split, where in theirs.items()}
+    sharded = frozenset(split for split, where in shown.items() if Path(where).parts[0] in sharded_channels)
     for split in splits:
         if split not in sharded and any(row.get(split) != everyones[0].get(split) for row in everyones):
             raise UserError(
@@ -157,16 +180,22 @@ def _channels(root: Path, sharded: frozenset[str], cluster: Cluster) -> Channels
             )
     for split in splits:
         found.folders.setdefault(split, {})
-        found.shown.setdefault(split, split)
-    return data.label(found, {split: {c for row in everyones for c in row.get(split, {})} for split in splits})
+        found.shown.setdefault(split, shown[split])
+    names = {split: {c for row in everyones for c in row.get(split, {})} for split in splits}
+    for name in sorted(
+        {name for _, _, empty in gathered for name in empty.get("train", [])} - names.get("train", set())
+    ):
+        if name not in found.empty.setdefault("train", []):
+            found.empty["train"].append(name)
+        log.warning("warning: class folder '%s' of train holds no photo", name)
+    return data.label(found, names, allow_missing), sharded
 
 
 def _sharded(layout: Layout) -> frozenset[str]:
-    """The splits whose photos differ from host to host, by inputdataconfig.json."""
+    """The channels of which each host has a part of its own, by inputdataconfig.json."""
     path = layout.config / "inputdataconfig.json"
     row = json.loads(path.read_text() or "{}") if path.exists() else {}
-    sharded = {name for name, channel in row.items() if channel.get("S3DistributionType") == "ShardedByS3Key"}
-    return frozenset(split for split, names in SPLITS.items() if sharded & set(names))
+    return frozenset(name for name, channel in row.items() if channel.get("S3DistributionType") == "ShardedByS3Key")
 
 
 def _backbone(hp: Hyperparameters, layout: Layout, weights: Path | None) -> Backbone:
@@ -217,4 +246,4 @@ def _identity(
     }
     for name in ("checkpoint_minutes", *hyperparameters.OF_WATCHING):  # they change no weight
         del known[name]
-    return known, features.key(weights, seen, splits.fingerprint)
+    return known, features.key(weights, seen, splits.order)

@@ -1,0 +1,129 @@
+"""From folders as people have them to splits and classes; no photo is opened as one, no job is run."""
+
+import os
+
+import pytest
+from PIL import Image
+
+from kennel.errors import UserError
+from kennel_train import data
+
+
+def lay(root, *paths):
+    for path in paths:
+        file = root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if path.endswith("/"):
+            file.mkdir(exist_ok=True)
+        else:
+            file.write_bytes(path.encode())
+    return root
+
+
+def look(root, allow=False):
+    """(class names, photos a class and split, found)."""
+    found = data.find(root)
+    made = data.label(found, {split: set(classes) for split, classes in found.folders.items()}, allow)
+    counts = {
+        split: {name: sum(photo.label == at for photo in photos) for at, name in enumerate(made.class_names)}
+        for split, photos in made.splits.items()
+    }
+    return made.class_names, counts, found
+
+
+def test_a_test_channel_may_lack_classes_and_numbers_are_never_cut(tmp_path):
+    lay(tmp_path, "train/1.5/a.jpg", "train/0.5/b.jpg", "train/5/c.jpg", "test/1.5/d.jpg")
+    names, counts, _ = look(tmp_path)
+    assert names == ("0.5", "1.5", "5")
+    assert counts["test"] == {"0.5": 0, "1.5": 1, "5": 0}
+
+
+def test_one_name_in_two_unicode_forms_is_one_class_in_all_channels(tmp_path):
+    lay(
+        tmp_path,
+        "train/cafe\u0301/a.jpg",
+        "train/caf\u00e9/b.jpg",
+        "train/bar/c.jpg",
+        "val/cafe\u0301/d.jpg",
+        "val/bar/e.jpg",
+    )
+    names, counts, found = look(tmp_path)
+    assert names == ("bar", "caf\u00e9")
+    assert counts["train"]["caf\u00e9"] == 2
+    assert "two Unicode forms" in found.notes[0]
+
+
+def test_files_without_a_suffix_and_in_deeper_folders_are_photos_of_their_class(tmp_path):
+    lay(
+        tmp_path,
+        "train/bees/a.jpg",
+        "train/bees/from the garden/b.jpg",
+        "train/wasps/2023/c.JFIF",
+        "train/bees/notes.txt",
+    )
+    Image.new("RGB", (4, 4)).save(tmp_path / "train" / "wasps" / "odd", "GIF")
+    _, counts, found = look(tmp_path)
+    assert counts["train"] == {"bees": 2, "wasps": 2}
+    assert [path.name for path in found.left_out] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("inside", ["", "train/wasps/list.txt"])
+def test_a_class_without_a_photo_is_named(tmp_path, inside):
+    lay(tmp_path, "train/ants/a.jpg", "train/bees/b.jpg", "train/wasps/", *([inside] if inside else []))
+    but = ", only files that are no photos \\(list.txt\\)" if inside else ""
+    with pytest.raises(
+        UserError, match=f"^class folder 'wasps' of channel 'train' holds no photo{but}: add photos of it"
+    ):
+        look(tmp_path)
+    assert look(tmp_path, allow=True)[0] == ("ants", "bees")
+
+
+@pytest.mark.parametrize("around", ["train/dataset-v2", "train/Images"])
+def test_a_folder_around_the_classes_is_looked_into(tmp_path, around):
+    lay(tmp_path, f"{around}/ants/a.jpg", f"{around}/bees/b.jpg", "train/Annotation/ants/a.xml", "test/ants/2023/c.jpg")
+    names, counts, found = look(tmp_path)
+    assert names == ("ants", "bees")
+    assert counts["test"]["ants"] == 1
+    assert found.notes == [f"the classes of train are the folders in {around}"]
+
+
+def test_a_folder_around_the_splits_is_looked_into(tmp_path):
+    lay(tmp_path, *(f"train/pack/{split}/{name}/1.jpg" for split in ("train", "Valid", "test") for name in ("a", "b")))
+    names, counts, _ = look(tmp_path)
+    assert names == ("a", "b")
+    assert set(counts) == {"train", "validation", "test"}
+
+
+def test_a_class_in_a_folder_of_years_is_no_folder_around(tmp_path):
+    lay(tmp_path, "train/ants/a.jpg", "train/wasps/b.jpg", "test/wasps/2023/c.jpg", "test/wasps/2024/d.jpg")
+    assert look(tmp_path)[1]["test"] == {"ants": 0, "wasps": 2}
+
+
+@pytest.mark.parametrize(
+    ("channel", "split"), [("dev", "validation"), ("eval", "validation"), ("Validation", "validation")]
+)
+def test_usual_names_of_a_channel_are_understood(tmp_path, channel, split):
+    lay(tmp_path, "train/a/1.jpg", "train/b/2.jpg", f"{channel}/a/3.jpg", f"{channel}/b/4.jpg")
+    assert look(tmp_path)[1][split] == {"a": 1, "b": 1}
+
+
+def test_photos_that_are_not_used_are_said(tmp_path):
+    lay(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "holdout/a/3.jpg", "pretrained/w.pth", "notes/readme.txt")
+    notes = look(tmp_path)[2].notes
+    assert notes == ["photos of channel 'holdout' are not used: name it train, val or test, or leave it out"]
+
+
+def test_a_file_of_labels_that_is_not_read_is_named(tmp_path):
+    lay(tmp_path, "train/images/1.jpg", "train/images/2.jpg", "train/labels.csv")
+    with pytest.raises(UserError, match=r"one class only \(images\).*; labels.csv is not read, labels are folders"):
+        look(tmp_path)
+
+
+def test_pipes_links_to_nowhere_and_circles_are_left_out(tmp_path):
+    lay(tmp_path, "train/a/1.jpg", "train/b/2.jpg")
+    os.mkfifo(tmp_path / "train" / "a" / "pipe.jpg")
+    (tmp_path / "train" / "a" / "gone.jpg").symlink_to("nowhere")
+    (tmp_path / "train" / "a" / "up").symlink_to(tmp_path / "train", target_is_directory=True)
+    _, counts, found = look(tmp_path)
+    assert counts["train"] == {"a": 1, "b": 1}
+    assert {path.name for path in found.left_out} == {"pipe.jpg", "gone.jpg", "up"}
