@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kennel.errors import UserError
@@ -22,13 +22,14 @@ class FailedError(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """One request, and what takes it back: another operation on the same name."""
+    """One request, and what takes it back: another operation on the same name, told `before` of how it was."""
 
     service: str
     operation: str
     request: dict[str, Any]
     key: str  # the member that holds the name
     undo: str = ""
+    before: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -40,13 +41,19 @@ def model_call(plan: Plan, settings: Settings) -> Call:
 
 
 def calls(
-    plan: Plan, settings: Settings, *, update: bool, schedule: dict[str, Any] | None = None, reschedule: bool = False
+    plan: Plan,
+    settings: Settings,
+    *,
+    update: bool,
+    schedule: dict[str, Any] | None = None,
+    before: dict[str, Any] | None = None,
 ) -> list[Call]:
     """What a deployment sends, in order. The schedule goes before the endpoint, so that no endpoint is without it.
 
     Args:
         update: there is an endpoint of that name.
-        schedule: that ends it; `reschedule`: there is one already.
+        schedule: that ends it.
+        before: the one that there is already, as a request: it is put back where the deployment fails.
     """
     config = models.endpoint_config(plan, settings)
     found = [
@@ -55,8 +62,8 @@ def calls(
     ]
     if schedule:
         found.append(
-            Call("scheduler", "update_schedule", schedule, "Name")
-            if reschedule
+            Call("scheduler", "update_schedule", schedule, "Name", "update_schedule", before)
+            if before
             else Call("scheduler", "create_schedule", schedule, "Name", "delete_schedule")
         )
     if update:
@@ -89,7 +96,7 @@ def undo(done: list[Call], settings: Settings) -> None:
     for call in reversed([call for call in done if call.undo]):
         try:
             with aws.told(f"{call.undo.replace('_', ' ')} {call.name}"):
-                getattr(aws.client(call.service, settings), call.undo)(**{call.key: call.name})
+                getattr(aws.client(call.service, settings), call.undo)(**{call.key: call.name} | call.before)
         except UserError as error:
             print(f"left behind: {error}", file=sys.stderr)
 
