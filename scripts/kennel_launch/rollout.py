@@ -77,6 +77,8 @@ def calls(
 def send(wanted: list[Call], settings: Settings) -> None:
     """Sends all, or leaves nothing behind.
 
+    Where the answer to the last was lost, it may be made all the same: then what it needs stays, and that is said.
+
     Raises:
         UserError: AWS refused one; what was made before it is gone again.
     """
@@ -86,9 +88,29 @@ def send(wanted: list[Call], settings: Settings) -> None:
             with aws.told(f"{call.operation.replace('_', ' ')} {call.name}"):
                 getattr(aws.client(call.service, settings), call.operation)(**call.request)
             done.append(call)
-    except BaseException:  # Ctrl-C, too
+    except BaseException as error:  # Ctrl-C, too
+        if not _refused(error):
+            if call is wanted[-1]:
+                print(
+                    f"whether {call.name} was made or changed is not known: kennel status {call.name} says it, "
+                    f"kennel delete {call.name} removes all of it",
+                    file=sys.stderr,
+                )
+                raise
+            done.append(call)
         undo(done, settings)
         raise
+
+
+def _refused(error: BaseException) -> bool:
+    """Whether AWS answered that a call was not done, at the first attempt: an earlier one may have done it."""
+    from botocore.exceptions import ClientError
+
+    cause = error.__cause__
+    if not isinstance(cause, ClientError):
+        return False
+    told = cause.response.get("ResponseMetadata", {})
+    return told.get("HTTPStatusCode", 500) < 500 and not told.get("RetryAttempts")
 
 
 def undo(done: list[Call], settings: Settings) -> None:
@@ -96,7 +118,7 @@ def undo(done: list[Call], settings: Settings) -> None:
     for call in reversed([call for call in done if call.undo]):
         try:
             with aws.told(f"{call.undo.replace('_', ' ')} {call.name}"):
-                getattr(aws.client(call.service, settings), call.undo)(**{call.key: call.name} | call.before)
+                served.describe(aws.client(call.service, settings), call.undo, **{call.key: call.name} | call.before)
         except UserError as error:
             print(f"left behind: {error}", file=sys.stderr)
 

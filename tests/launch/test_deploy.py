@@ -291,6 +291,22 @@ def test_an_update_that_sagemaker_takes_back_leaves_the_earlier_version(kennel: 
     assert kennel.made().count("UpdateSchedule") == 4  # each deadline was set, and taken back
 
 
+def test_an_endpoint_whose_answer_was_lost_is_said_to_be_there(kennel: Kennel, model: str) -> None:
+    kennel.aws.hold()
+    kennel.front.lost.add("CreateEndpoint")
+    done = kennel("deploy", "--model", model, "--name", "pets", "--yes")
+    assert done.returncode == 2
+    assert "whether pets was made or changed is not known: kennel status pets says it, kennel delete" in done.stderr
+    left = kennel.left()
+    assert left["Endpoints"] == ["pets"]
+    assert len(left["Models"]) == len(left["EndpointConfigs"]) == 1
+    assert kennel("delete", "pets", "--yes").returncode == 0
+    kennel.front.lost.add("CreateModel")
+    done = kennel("deploy", "--model", model, "--name", "pets", "--yes")
+    assert done.returncode == 2
+    assert kennel.left() == NOTHING
+
+
 def test_a_model_that_does_not_start_leaves_its_reason_and_nothing_else(
     kennel: Kennel, programs: Path, tmp_path: Path
 ) -> None:
