@@ -71,15 +71,17 @@ def check_volume(
     """Whether photos and decoded photos fit on each machine's volume; lines to show, of its key too.
 
     Raises:
-        UserError: they do not.
+        UserError: they do not, or there are none.
     """
     count = size = 0
     lines: list[str] = []
-    for name in {CHANNELS[flag] for flag in PHOTOS} & channels.keys():
+    for name in (CHANNELS[flag] for flag in PHOTOS if CHANNELS[flag] in channels):
         plan = plans.get(name)
         found = {key: file.size for key, file in plan.files.items()} if plan else {}
         with reads.if_allowed(f"the size of {channels[name]}", lines):
             found = found or upload.sizes(channels[name], told)
+            if not found:
+                raise UserError(f"nothing lies in {channels[name]}: kennel upload FOLDER says where its photos are")
         count += sum(map(asked.is_photo, found))
         size += sum(found.values()) if options.input_mode == "File" else 0
     side = hyperparameters.parse(given).image_size

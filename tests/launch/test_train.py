@@ -342,6 +342,7 @@ REFUSED = [
     (["--env", "1=2"], "--env 1=: write NAME=VALUE"),
     (["--name", "a_b"], "--name a_b: letters, digits and single hyphens"),
     (["--val", "nowhere"], "--val nowhere is no folder here"),
+    (["--val", "s3://other/nothing"], "nothing lies in s3://other/nothing/: kennel upload FOLDER says where"),
     (
         ["--input-mode", "Pipe"],
         "--input-mode Pipe streams the photos of an augmented manifest, and --data s3://kennel-",
