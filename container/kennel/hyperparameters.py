@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,6 +175,7 @@ def parse(raw: Mapping[str, Any]) -> Hyperparameters:
         UserError: names every bad key with its value and bound, in one sentence each.
     """
     values: dict[str, Any] = {}
+    written: dict[str, str] = {}
     problems: list[str] = []
     for key, value in raw.items():
         if is_platform_key(key):
@@ -182,8 +184,9 @@ def parse(raw: Mapping[str, Any]) -> Hyperparameters:
         try:
             if name not in TABLE:
                 raise UserError(unknown(key))
-            if name in values:
-                raise UserError(f"hyperparameter '{name}' is given twice, as {name} and as {key}: keep one")
+            if name in written:
+                raise UserError(f"hyperparameter '{name}' is given twice, as {written[name]} and as {key}: keep one")
+            written[name] = key
             values[name] = convert(name, value)
         except UserError as error:
             problems.append(str(error))
@@ -204,7 +207,7 @@ def load(path: Path) -> dict[str, Any]:
         UserError: not JSON, or not an object.
     """
     try:
-        text = path.read_text() if path.exists() else ""
+        text = path.read_text(encoding="utf-8-sig") if path.exists() else ""  # some editors put a mark first
         raw = json.loads(text) if text.strip() else {}
     except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}): write an object like {_EXAMPLE}") from error
@@ -214,6 +217,8 @@ def load(path: Path) -> dict[str, Any]:
 
 
 _EXAMPLE = '{"epochs": "20"}'
+_LONGEST_SHOWN = 80  # characters of a value in a message, of which a job's failure has 1,024
+_COMMA = re.compile(r"[+-]?\d*,\d+")  # 0,01: how much of the world writes a decimal
 
 
 def is_platform_key(key: str) -> bool:
@@ -248,12 +253,10 @@ def convert(name: str, value: Any) -> Any:
             return True
         if text.lower() in ("false", "0"):
             return False
-        raise UserError(f"hyperparameter {name}={text!r}: write true or false")
+        raise UserError(f"hyperparameter {name}={_shown(text)}: write true or false")
     if wanted is str:
-        if rule.choices and text not in rule.choices:
-            near = difflib.get_close_matches(text, rule.choices, 1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise UserError(f"hyperparameter {name}={text!r}: write one of {', '.join(rule.choices)}{hint}")
+        if rule.choices:
+            return _choice(name, text, rule.choices)
         if not text and getattr(Hyperparameters, name):
             raise UserError(f"hyperparameter {name} is empty: leave it out for {getattr(Hyperparameters, name)!r}")
         return text
@@ -265,6 +268,20 @@ def text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _choice(name: str, text: str, choices: tuple[str, ...]) -> str:
+    """The choice that a word is, in capitals or not: `AdamW` is adamw."""
+    if text.lower() in choices:
+        return text.lower()
+    near = difflib.get_close_matches(text.lower(), choices, 1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise UserError(f"hyperparameter {name}={_shown(text)}: write one of {', '.join(choices)}{hint}")
+
+
+def _shown(text: str) -> str:
+    """A value as a message quotes it: one line, and a long one only by its beginning."""
+    return repr(text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}...")
+
+
 def _number(name: str, text: str, rule: Rule, *, whole: bool) -> float | int:
     kind = "a whole number" if whole else "a number"
     bound = f"between {_short(rule.low)} and {_short(rule.high)}"
@@ -273,7 +290,8 @@ def _number(name: str, text: str, rule: Rule, *, whole: bool) -> float | int:
     except ValueError:
         number = math.nan
     if not math.isfinite(number) or (whole and number != int(number)) or not rule.low <= number <= rule.high:
-        raise UserError(f"hyperparameter {name}={text!r}: write {kind} {bound}")
+        point = ", with a point and no comma" if _COMMA.fullmatch(text) and not whole else ""
+        raise UserError(f"hyperparameter {name}={_shown(text)}: write {kind} {bound}{point}")
     return int(number) if whole else number
 
 
@@ -283,9 +301,9 @@ def _short(number: float) -> str:
 
 def unknown(key: str) -> str:
     """The sentence about a name that is not in the table."""
-    near = difflib.get_close_matches(_name(key), TABLE, 1, cutoff=0.5)
+    near = difflib.get_close_matches(_name(key).lower(), TABLE, 1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(TABLE)}"
-    return f"unknown hyperparameter {key!r}: {hint}"
+    return f"unknown hyperparameter {_shown(key)}: {hint}"
 
 
 def markdown() -> str:

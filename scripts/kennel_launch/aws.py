@@ -44,15 +44,29 @@ def session(settings: Settings) -> Any:
 
 
 def client(service: str, settings: Settings) -> Any:
-    """A boto3 client; it retries throttled calls by itself.
+    """A boto3 client; it retries throttled calls by itself. One for all calls of a command: making one takes long.
+
+    Raises:
+        UserError: as `session`.
+    """
+    return made_client(service, settings.profile, settings.region, max_attempts=5)
+
+
+@functools.cache
+def made_client(service: str, profile: str, region: str, *, max_attempts: int, **timeouts: int) -> Any:
+    """A boto3 client of this profile and region, made once.
+
+    Args:
+        timeouts: `connect_timeout` and `read_timeout`, seconds.
 
     Raises:
         UserError: as `session`.
     """
     from botocore.config import Config
 
+    config = Config(retries={"mode": "standard", "max_attempts": max_attempts}, **timeouts)
     with told(f"a client of {service}"):
-        return session(settings).client(service, config=Config(retries={"mode": "standard", "max_attempts": 5}))
+        return _session(profile, region).client(service, config=config)
 
 
 def region(settings: Settings) -> str:

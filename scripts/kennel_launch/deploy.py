@@ -83,17 +83,19 @@ def run(options: argparse.Namespace) -> int:
     advice = adviser.check_endpoint(settings, plan.mode, memory=plan.memory, concurrency=plan.concurrency)
     plan = replace(plan, ami=advice.add)
     by = ttl.role(options.scheduler_role, settings) if length else ""
-    scheduled = ttl.find(plan.name, settings) is not None if length or there else False
+    scheduled = ttl.find(plan.name, settings) if length or there else None
     copies = plan.mode == MULTI_MODEL and artifact.data != plan.source.data
     if copies and there and there.data == plan.source.data and not length:
         return added(plan, artifact, settings, options)
     confirm.ask(
-        (*told(plan, options, settings, artifact, there, scheduled), *advice.lines), options.yes or options.dry_run
+        (*told(plan, options, settings, artifact, there, scheduled is not None), *advice.lines),
+        options.yes or options.dry_run,
     )
     if copies:
         copy_model(artifact, plan, settings)
     end = ttl.schedule(plan.name, length, by) if length else None
-    wanted = rollout.calls(plan, settings, update=there is not None, schedule=end, reschedule=scheduled)
+    before = ttl.as_request(scheduled) if scheduled else None
+    wanted = rollout.calls(plan, settings, update=there is not None, schedule=end, before=before)
     rollout.send(wanted, settings)
     return 0 if options.dry_run else watched(plan, artifact, settings, wanted, there)
 

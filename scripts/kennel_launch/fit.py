@@ -3,12 +3,16 @@
 Looks nothing up: images and hosts know.
 """
 
+import math
+
 from kennel.errors import UserError
-from kennel_launch import hosts, images
+from kennel_launch import hosts, images, models
 from kennel_launch.images import Image
+from kennel_launch.settings import Settings
 
 SERVERLESS_PAGE = "https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints.html"
 _LIMIT = 10 * 10**9  # bytes of a serverless endpoint's image, SERVERLESS_PAGE; other modes have ECR's limits alone
+_CACHED, _SEEN = 256, 224  # pixels: training keeps this larger square of each photo, by most libraries' own ratio
 _SLIM = "the slim image (make build-serve-cpu, then kennel push kennel:serve-cpu --to ...)"
 _UNKNOWN = "what is inside the image could not be read, so that nothing of it was checked"
 
@@ -36,6 +40,27 @@ def check_training(image: Image, name: str, kind: str) -> list[str]:
     if not hosts.has_gpu(kind):
         lines.append(f"{kind} has no GPU: to train a whole backbone takes long there")
     return lines
+
+
+def check_volume(told: Settings, photos: int, size: int, image_size: int, volume: int) -> None:
+    """
+    Args:
+        photos: their number, and
+        size: the bytes of their files on each machine, 0 where they are streamed.
+        volume: of each machine, GB; a type with disks of its own has those instead.
+
+    Raises:
+        UserError: the decoded photos, which each machine keeps its share of, do not fit beside the files.
+    """
+    side = round(image_size * _CACHED / _SEEN)
+    decoded = photos * side * side * 3 // told.instance_count
+    if models.has_own_disk(told.instance_type) or decoded + size <= volume * 10**9:
+        return
+    files = f" and their files {size / 1e9:,.1f} GB" if size else ""
+    raise UserError(
+        f"{photos} photos take about {decoded / 1e9:,.1f} GB decoded{files} on each machine, more than the "
+        f"{volume} GB of its volume: write --volume-size {math.ceil((decoded + size) / 1e9 * 1.1) + 5}"
+    )
 
 
 def check_serving(image: Image, name: str, kind: str, transform: bool) -> tuple[list[str], str]:

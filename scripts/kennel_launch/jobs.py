@@ -16,10 +16,10 @@ from typing import Any
 
 from kennel import metrics
 from kennel.errors import UserError
-from kennel_launch import aws
+from kennel_launch import aws, models
+from kennel_launch import settings as kennel_settings
 from kennel_launch.settings import Settings
 
-TAG = {"kennel": "1"}  # on all that we create, so that it is found again
 # https://github.com/aws/sagemaker-python-sdk/blob/master/doc/overview.rst, "Telemetry"
 _SDK = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
 FAILED = 1  # what train_locally returns of a job, or of docker compose
@@ -47,6 +47,7 @@ class Training:
     encrypt_traffic: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     debugger: bool = False
+    streamed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # channel of a manifest -> its attributes
 
 
 @dataclass(frozen=True)
@@ -183,11 +184,11 @@ def estimator(settings: Settings, training: Training, local: Local | None = None
         hyperparameters=dict(training.hyperparameters),
         output_path=f"file://{local.output}" if local else output_path(settings),
         metric_definitions=metrics.definitions(),
-        input_mode=training.input_mode,
+        input_mode="File" if training.streamed else training.input_mode,  # those that are streamed say so
         volume_size=training.volume_size,
         max_run=training.max_run,
         environment=dict(training.environment) or None,
-        tags=tags(settings),
+        tags=kennel_settings.tags(settings),
         **({} if local else _platform(settings, training)),
     )
 
@@ -210,7 +211,7 @@ def tuner(settings: Settings, training: Training, request: Mapping[str, Any]) ->
         max_runtime_in_seconds=config["ResourceLimits"].get("MaxRuntimeInSeconds"),
         early_stopping_type=config["TrainingJobEarlyStoppingType"],
         random_seed=config.get("RandomSeed"),
-        tags=tags(settings),
+        tags=kennel_settings.tags(settings),
         **_tuning(request),
     )
 
@@ -232,24 +233,24 @@ def session(settings: Settings, local: Local | None = None) -> Any:
     return Session(aws.session(settings), sagemaker_config=_SDK, default_bucket=settings.bucket)
 
 
-def tags(settings: Settings) -> list[dict[str, str]]:
-    """Ours and the user's, as AWS wants them."""
-    return [{"Key": key, "Value": value} for key, value in (TAG | settings.tags).items()]
-
-
 def output_path(settings: Settings) -> str:
     """SageMaker adds the job's name."""
     return f"s3://{settings.bucket}/{settings.prefix}/jobs"
 
 
 def _platform(settings: Settings, training: Training) -> dict[str, Any]:
-    """What only SageMaker itself can do; nothing that was not asked for."""
+    """What only SageMaker itself can do; nothing that was not asked for.
+
+    A host with disks of its own encrypts them itself, and a request with a key for them is refused:
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ResourceConfig.html
+    """
+    volume_key = None if models.has_own_disk(settings.instance_type) else settings.kms_key or None
     told: dict[str, Any] = {
         "enable_network_isolation": training.network_isolation,
         "encrypt_inter_container_traffic": training.encrypt_traffic,
         "subnets": list(settings.subnets) or None,
         "security_group_ids": list(settings.security_groups) or None,
-        "volume_kms_key": settings.kms_key or None,
+        "volume_kms_key": volume_key,
         "output_kms_key": settings.kms_key or None,
         "checkpoint_s3_uri": training.checkpoints or None,
         "keep_alive_period_in_seconds": training.keep_alive or None,
@@ -280,7 +281,22 @@ def _debugger(settings: Settings) -> dict[str, Any]:
 def _inputs(training: Training) -> dict[str, Any]:
     from sagemaker.inputs import TrainingInput
 
-    return {name: uri if uri.startswith("file://") else TrainingInput(uri) for name, uri in training.channels.items()}
+    def made(name: str, uri: str) -> Any:
+        if uri.startswith("file://"):
+            return uri
+        if name not in training.streamed:
+            return TrainingInput(uri)
+        # https://docs.aws.amazon.com/sagemaker/latest/dg/augmented-manifest-stream.html
+        return TrainingInput(
+            uri,
+            s3_data_type="AugmentedManifestFile",
+            attribute_names=list(training.streamed[name]),
+            record_wrapping="RecordIO",
+            content_type="application/x-recordio",
+            input_mode="Pipe",
+        )
+
+    return {name: made(name, uri) for name, uri in training.channels.items()}
 
 
 def _ranges(told: Mapping[str, Any]) -> dict[str, Any]:

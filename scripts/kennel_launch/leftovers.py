@@ -60,7 +60,7 @@ def tagged(settings: Settings) -> list[Found]:
     found = []
     for what in _KINDS:
         with aws.told(f"what there is on SageMaker: {what}s"):
-            names = [name for name, arn in _listed(client, what) if _is_ours(client, arn)]
+            names = [name for name, arn in _listed(client, what) if resources.is_tagged(client, arn)]
         found += [_found(what, name) for name in names]
         if what == "endpoint":
             schedules = [name for name in names if ttl.find(name, settings)]
@@ -75,7 +75,7 @@ def data(name: str, found: list[Found], settings: Settings) -> list[str]:
         UserError: the job still writes there.
     """
     client = aws.client("sagemaker", settings)
-    folders = [f"{settings.prefix}/{kind}/{name}/" for kind in ("async", "models", "transform")]
+    folders = [f"{settings.prefix}/{kind}/{name}/" for kind in _KEPT]
     addresses = [f"s3://{settings.bucket}/{folder}" for folder in folders]
     with aws.told(f"the models of {name}"):
         for item in found:
@@ -90,17 +90,21 @@ def data(name: str, found: list[Found], settings: Settings) -> list[str]:
         if job["TrainingJobStatus"] not in resources.ENDED:
             raise UserError(f"training job {name} is {job['TrainingJobStatus']} and writes there: stop it, or wait")
         addresses.append(f"{job['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{name}/")
-    ours = f"s3://{settings.bucket}/{settings.prefix}/"
+    # Never a whole place of all jobs, nor photos: a model may have been put anywhere by hand.
+    ours = tuple(f"s3://{settings.bucket}/{settings.prefix}/{kind}/" for kind in ("jobs", *_KEPT))
     storage = aws.client("s3", settings)
-    with aws.told(ours):
+    with aws.told(f"what lies in s3://{settings.bucket}/{settings.prefix}/"):
         return [
             address
             for address in dict.fromkeys(addresses)
-            if address.startswith(ours) and any(True for _ in s3.keys(storage, *s3.split(address)))
+            if address.startswith(ours)
+            and address not in ours
+            and any(True for _ in s3.keys(storage, *s3.split(address)))
         ]
 
 
 _ARTIFACT = "output/model.tar.gz"
+_KEPT = ("async", "models", "transform")  # folders below the prefix, with one for each endpoint or job in them
 
 
 def _found(what: str, name: str) -> Found:
@@ -118,8 +122,3 @@ def _listed(client: Any, what: str, **filters: str) -> Iterator[tuple[str, str]]
 def _is_there(client: Any, what: str, name: str) -> bool:
     operation, key, *_ = _KINDS[what]
     return served.describe(client, operation.replace("delete", "describe"), **{key: name}) is not None
-
-
-def _is_ours(client: Any, arn: str) -> bool:
-    tags = served.describe(client, "list_tags", ResourceArn=arn)  # gone since it was listed: none
-    return any((tag["Key"], tag["Value"]) in models.TAG.items() for tag in (tags or {}).get("Tags", []))

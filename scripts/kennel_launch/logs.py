@@ -82,7 +82,7 @@ class Log:
             answer = self._client.get_log_events(**asked, **({"nextToken": token} if token else {}))
             yield from (row["message"].rstrip("\n") for row in answer["events"])
             self._tokens[stream] = answer["nextForwardToken"]
-            if not answer["events"] or self._tokens[stream] == token:
+            if self._tokens[stream] == token:  # a page may be empty, and others follow
                 return
 
 

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kennel.errors import UserError
+from kennel_launch import settings as kennel_settings
 from kennel_launch.settings import Settings
 
 REAL_TIME, SERVERLESS, ASYNC, MULTI_MODEL = MODES = ("real-time", "serverless", "async", "multi-model")
 ENGINES = ("auto", "int8", "fp32", "torch")
-TAG = {"kennel": "1"}
 MEMORY, CONCURRENCY = 3072, 5  # of a serverless endpoint: MB, requests at once
 VARIANT = "AllTraffic"
 _LONGEST = 63  # of every name: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpoint.html
@@ -90,7 +90,7 @@ def model(plan: Plan, settings: Settings) -> dict[str, Any]:
         "ModelName": plan.version,
         "PrimaryContainer": container,
         "ExecutionRoleArn": settings.role,
-        "Tags": tags(settings),
+        "Tags": kennel_settings.tags(settings),
     }
     if settings.subnets or settings.security_groups:
         request["VpcConfig"] = {
@@ -110,7 +110,7 @@ def endpoint_config(plan: Plan, settings: Settings) -> dict[str, Any]:
     request: dict[str, Any] = {
         "EndpointConfigName": plan.version,
         "ProductionVariants": [variant],
-        "Tags": tags(settings),
+        "Tags": kennel_settings.tags(settings),
     }
     if settings.kms_key and plan.mode != SERVERLESS and not has_own_disk(plan.instance_type):
         request["KmsKeyId"] = settings.kms_key
@@ -125,17 +125,12 @@ def endpoint_config(plan: Plan, settings: Settings) -> dict[str, Any]:
 
 def endpoint(plan: Plan, settings: Settings) -> dict[str, Any]:
     """CreateEndpoint's request."""
-    return {"EndpointName": plan.name, "EndpointConfigName": plan.version, "Tags": tags(settings)}
+    return {"EndpointName": plan.name, "EndpointConfigName": plan.version, "Tags": kennel_settings.tags(settings)}
 
 
 def endpoint_update(plan: Plan) -> dict[str, Any]:
     """UpdateEndpoint's request; tags stay as they are."""
     return {"EndpointName": plan.name, "EndpointConfigName": plan.version}
-
-
-def tags(settings: Settings) -> list[dict[str, str]]:
-    """The user's, and ours, by which `kennel delete --all` finds what is ours."""
-    return [{"Key": key, "Value": value} for key, value in (dict(settings.tags) | TAG).items()]
 
 
 def has_own_disk(instance_type: str) -> bool:

@@ -5,14 +5,16 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kennel import files
 from kennel.errors import UserError
-from kennel_launch import s3
+from kennel_launch import s3, upload
 from kennel_launch.endpoint import Guess
+from kennel_launch.steps import Steps
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,12 +25,15 @@ CSV = "predictions.csv"
 
 @dataclass(frozen=True)
 class Prediction:
+    """What was said of a photo: its classes, the best first, or why there are none."""
+
     photo: str
-    guesses: list[Guess]
+    guesses: list[Guess] = field(default_factory=list)
+    error: str = ""
 
 
-def fetch(client: Any, address: str) -> list[Prediction]:
-    """The answers under an output address, by the photos' names.
+def fetch(client: Any, address: str, steps: Steps) -> list[Prediction]:
+    """The answers under an output address, by the photos' names; several files at once, in S3's order.
 
     Args:
         client: S3's.
@@ -37,23 +42,50 @@ def fetch(client: Any, address: str) -> list[Prediction]:
         UserError: one is no answer of kennel's.
     """
     bucket, prefix = s3.split(address)
-    found = []
-    for key in s3.keys(client, bucket, prefix):
-        if key.endswith(OUT):
-            text = client.get_object(Bucket=bucket, Key=key)["Body"].read().decode(errors="replace")
-            found.append(Prediction(key.removeprefix(prefix).removesuffix(OUT), _guesses(text, f"s3://{bucket}/{key}")))
+
+    def one(key: str) -> list[Prediction]:
+        text = client.get_object(Bucket=bucket, Key=key)["Body"].read().decode(errors="replace")
+        return read(text, key.removeprefix(prefix).removesuffix(OUT), f"s3://{bucket}/{key}")
+
+    keys = [key for key in s3.keys(client, bucket, prefix) if key.endswith(OUT)]
+    found: list[Prediction] = []
+    with steps.phase("answers", address, len(keys)) as show, ThreadPoolExecutor(upload.PARALLEL) as pool:
+        try:
+            for done, predictions in enumerate(pool.map(one, keys), 1):
+                found += predictions
+                show(keys[done - 1].removeprefix(prefix), done)
+        except BaseException:  # Ctrl-C, too
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return found
 
 
+def read(text: str, photo: str, address: str) -> list[Prediction]:
+    """Of JSON, or of JSON Lines: a line for each photo, which then are called `list.jsonl:1` and so on.
+
+    Raises:
+        UserError: it is no answer of kennel's.
+    """
+    lines = [line for line in text.splitlines() if line.strip()] or [text]
+    if len(lines) > 1 and not _is_json(lines[0]):  # one answer over several lines
+        lines = [text]
+    names = [photo] if len(lines) == 1 else [f"{photo}:{number}" for number in range(1, len(lines) + 1)]
+    return [_prediction(line, name, address) for line, name in zip(lines, names, strict=True)]
+
+
 def write(predictions: Sequence[Prediction], path: Path) -> None:
-    """A row a photo: photo, label_1, probability_1, label_2, ..."""
+    """A row a photo: photo, label_1, probability_1, label_2, ..., and error where a photo has one."""
     places = max((len(prediction.guesses) for prediction in predictions), default=0)
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["photo", *(f"{name}_{i}" for i in range(1, places + 1) for name in ("label", "probability"))])
+    failed = any(prediction.error for prediction in predictions)
+    names = [f"{name}_{i}" for i in range(1, places + 1) for name in ("label", "probability")]
+    rows.writerow(["photo", *names, *(["error"] if failed else [])])
     for prediction in predictions:
         cells = [cell for guess in prediction.guesses for cell in (guess.label, guess.probability)]
-        rows.writerow([prediction.photo, *cells, *[""] * (2 * places - len(cells))])
+        rows.writerow(
+            [prediction.photo, *cells, *[""] * (2 * places - len(cells)), *([prediction.error] if failed else [])]
+        )
     files.put(path, text.getvalue())
 
 
@@ -72,9 +104,20 @@ def summary(predictions: Iterable[Prediction]) -> "Table":
     return table
 
 
-def _guesses(text: str, address: str) -> list[Guess]:
-    """Of JSON or of JSON Lines with the one line that a photo has."""
+def _prediction(text: str, photo: str, address: str) -> Prediction:
+    """Of one JSON object: predictions, or an `error` in their place where one photo of many was refused."""
     try:
-        return [Guess(str(row["label"]), float(row["probability"])) for row in json.loads(text)["predictions"]]
+        told = json.loads(text)
+        if "predictions" not in told and "error" in told:
+            return Prediction(photo, error=" ".join(str(told["error"]).split()) or "no reason is given")
+        return Prediction(photo, [Guess(str(row["label"]), float(row["probability"])) for row in told["predictions"]])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{address} holds no predictions ({text[:120]!r}): see how its model answers") from error
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

@@ -10,11 +10,8 @@ from kennel_launch.settings import Settings
 
 def client(service: str, settings: Settings) -> Any:
     """A boto3 client for questions that may stay unanswered: inside a closed VPC some services are out of reach."""
-    from botocore.config import Config
-
-    config = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "max_attempts": 2})
-    with aws.told(f"a client of {service}"):
-        return aws.session(settings).client(service, config=config)
+    limits = {"connect_timeout": 5, "read_timeout": 20, "max_attempts": 2}
+    return aws.made_client(service, settings.profile, settings.region, **limits)
 
 
 @contextmanager

@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from kennel.errors import UserError
-from kennel_launch import aws
+from kennel_launch import aws, served, settings
 from kennel_launch.settings import Settings
 
 PREFIX = "kennel"  # of names that we choose; what has another is known by its tag
-NEWEST = 50  # of each kind are looked at
+NEWEST = 50  # jobs of each kind, of all and of those with our name, are looked at; and all that cost by the hour
 ENDED = ("Completed", "Failed", "Stopped")
 _ABSENT = ("ValidationException", "ResourceNotFound", "ResourceNotFoundException")
 
@@ -69,7 +69,7 @@ def find(name: str, told: Settings, kinds: tuple[Kind, ...] = KINDS) -> Resource
 
 
 def ours(told: Settings) -> list[Resource]:
-    """The newest of each kind that are ours, the newest first.
+    """What is ours, the newest first: all endpoints, all jobs that run, and the newest of those that have ended.
 
     Raises:
         UserError: AWS refuses.
@@ -80,16 +80,30 @@ def ours(told: Settings) -> list[Resource]:
     return sorted(found, key=lambda resource: resource.created, reverse=True)
 
 
+def is_tagged(client: Any, arn: str) -> bool:
+    """Whether it has our tag; what is gone since it was listed has none."""
+    found = served.describe(client, "list_tags", ResourceArn=arn) or {}
+    return any((tag["Key"], tag["Value"]) in settings.TAG.items() for tag in found.get("Tags", []))
+
+
 def _listed(client: Any, kind: Kind) -> Iterator[Resource]:
-    answer = getattr(client, f"list_{kind.snake}s")(SortBy="CreationTime", SortOrder="Descending", MaxResults=NEWEST)
-    for about in answer[kind.summaries]:
-        resource = _resource(kind, about)
-        if resource.name.startswith(PREFIX) or _is_tagged(client, about[f"{kind.noun}Arn"]):
-            yield resource
-
-
-def _is_tagged(client: Any, arn: str) -> bool:
-    return any(tag["Key"] == PREFIX for tag in client.list_tags(ResourceArn=arn)["Tags"])
+    """An account may have thousands of others' jobs: of those that have ended only so many are looked at."""
+    asked: tuple[dict[str, Any], ...] = ({},)
+    if kind is not ENDPOINT:
+        newest = {"PaginationConfig": {"MaxItems": NEWEST, "PageSize": NEWEST}}
+        running = ({"StatusEquals": "InProgress"}, {"StatusEquals": "Stopping"})
+        asked = (*running, newest, newest | {"NameContains": PREFIX})
+    pages = client.get_paginator(f"list_{kind.snake}s").paginate
+    order = {"SortBy": "CreationTime", "SortOrder": "Descending"}
+    found = {
+        about[f"{kind.noun}Name"]: about
+        for one in asked
+        for page in pages(**order, **one)
+        for about in page[kind.summaries]
+    }
+    for name, about in found.items():
+        if name.startswith(PREFIX) or is_tagged(client, about[f"{kind.noun}Arn"]):
+            yield _resource(kind, about)
 
 
 def _described(client: Any, kind: Kind, name: str) -> Mapping[str, Any] | None:

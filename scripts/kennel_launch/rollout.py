@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kennel.errors import UserError
@@ -22,13 +22,14 @@ class FailedError(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """One request, and what takes it back: another operation on the same name."""
+    """One request, and what takes it back: another operation on the same name, told `before` of how it was."""
 
     service: str
     operation: str
     request: dict[str, Any]
     key: str  # the member that holds the name
     undo: str = ""
+    before: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -40,13 +41,19 @@ def model_call(plan: Plan, settings: Settings) -> Call:
 
 
 def calls(
-    plan: Plan, settings: Settings, *, update: bool, schedule: dict[str, Any] | None = None, reschedule: bool = False
+    plan: Plan,
+    settings: Settings,
+    *,
+    update: bool,
+    schedule: dict[str, Any] | None = None,
+    before: dict[str, Any] | None = None,
 ) -> list[Call]:
     """What a deployment sends, in order. The schedule goes before the endpoint, so that no endpoint is without it.
 
     Args:
         update: there is an endpoint of that name.
-        schedule: that ends it; `reschedule`: there is one already.
+        schedule: that ends it.
+        before: the one that there is already, as a request: it is put back where the deployment fails.
     """
     config = models.endpoint_config(plan, settings)
     found = [
@@ -55,8 +62,8 @@ def calls(
     ]
     if schedule:
         found.append(
-            Call("scheduler", "update_schedule", schedule, "Name")
-            if reschedule
+            Call("scheduler", "update_schedule", schedule, "Name", "update_schedule", before)
+            if before
             else Call("scheduler", "create_schedule", schedule, "Name", "delete_schedule")
         )
     if update:
@@ -70,6 +77,8 @@ def calls(
 def send(wanted: list[Call], settings: Settings) -> None:
     """Sends all, or leaves nothing behind.
 
+    Where the answer to the last was lost, it may be made all the same: then what it needs stays, and that is said.
+
     Raises:
         UserError: AWS refused one; what was made before it is gone again.
     """
@@ -79,9 +88,29 @@ def send(wanted: list[Call], settings: Settings) -> None:
             with aws.told(f"{call.operation.replace('_', ' ')} {call.name}"):
                 getattr(aws.client(call.service, settings), call.operation)(**call.request)
             done.append(call)
-    except BaseException:  # Ctrl-C, too
+    except BaseException as error:  # Ctrl-C, too
+        if not _refused(error):
+            if call is wanted[-1]:
+                print(
+                    f"whether {call.name} was made or changed is not known: kennel status {call.name} says it, "
+                    f"kennel delete {call.name} removes all of it",
+                    file=sys.stderr,
+                )
+                raise
+            done.append(call)
         undo(done, settings)
         raise
+
+
+def _refused(error: BaseException) -> bool:
+    """Whether AWS answered that a call was not done, at the first attempt: an earlier one may have done it."""
+    from botocore.exceptions import ClientError
+
+    cause = error.__cause__
+    if not isinstance(cause, ClientError):
+        return False
+    told = cause.response.get("ResponseMetadata", {})
+    return told.get("HTTPStatusCode", 500) < 500 and not told.get("RetryAttempts")
 
 
 def undo(done: list[Call], settings: Settings) -> None:
@@ -89,7 +118,7 @@ def undo(done: list[Call], settings: Settings) -> None:
     for call in reversed([call for call in done if call.undo]):
         try:
             with aws.told(f"{call.undo.replace('_', ' ')} {call.name}"):
-                getattr(aws.client(call.service, settings), call.undo)(**{call.key: call.name})
+                served.describe(aws.client(call.service, settings), call.undo, **{call.key: call.name} | call.before)
         except UserError as error:
             print(f"left behind: {error}", file=sys.stderr)
 

@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from typing import Any
 from kennel.errors import UserError
 
 FILE = "kennel.toml"  # in the working folder
+TAG = {"kennel": "1"}  # on all that is created, so that it is found again
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html; old ones have capitals and _
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}|arn:aws[a-z-]*:s3[a-z0-9-]*:[^\s]+")
 _PLATFORM = ("SAGEMAKER_", "SM_", "TRAINING_JOB_", "AWS_EXECUTION_ENV")
 
 
@@ -111,6 +115,11 @@ def needed(settings: Settings, *names: str) -> None:
             )
 
 
+def tags(settings: Settings) -> list[dict[str, str]]:
+    """Ours and the user's, as AWS's requests have them; `load` has seen to it that none is given twice."""
+    return [{"Key": key, "Value": value} for key, value in (settings.tags | TAG).items()]
+
+
 def docker() -> str:
     """The docker client: `DOCKER`, as in the Makefile."""
     return os.environ.get("DOCKER") or "docker"
@@ -134,7 +143,7 @@ def child_without_aws() -> dict[str, str]:
 
 def _file(path: Path) -> dict[str, Any]:
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        told = tomllib.loads(path.read_text(encoding="utf-8-sig")) if path.exists() else {}
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): write lines like region = 'eu-west-1'") from error
     for key in told:
@@ -160,7 +169,11 @@ def _value(name: str, value: Any, where: str) -> Any:
         return int(value)
     if not isinstance(value, str) or not value.strip():
         raise UserError(f"{where}={value!r}: write one word, {ROWS[name].metadata['metavar']}")
-    return value.strip().strip("/") if name == "prefix" else value.strip()
+    if name == "prefix" and not value.strip(" /"):
+        raise UserError(f"{where}={value!r}: write a folder's name, as kennel or team/kennel")
+    if name == "bucket" and not _BUCKET.fullmatch(value.strip()):
+        raise UserError(f"{where}={value!r}: write the bucket's name alone, without s3:// and without a folder")
+    return value.strip(" /") if name == "prefix" else value.strip()
 
 
 def _tags(value: Any, where: str) -> dict[str, str]:
@@ -170,6 +183,12 @@ def _tags(value: Any, where: str) -> dict[str, str]:
         value = value if len(value) == len(pairs) else None
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise UserError(f"{where}: write tags as NAME=VALUE,NAME=VALUE, each name once")
+    for key, text in value.items():
+        if TAG.get(key, text) != text:
+            raise UserError(f"{where}: {key}={text} is the tag by which Kennel finds what it made: choose another name")
+        # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_Tag.html
+        if not 1 <= len(key) <= 128 or len(text) > 256 or key.lower().startswith("aws:"):
+            raise UserError(f"{where}: {key[:40]}={text[:40]}: AWS takes names to 128 letters, not aws:, values to 256")
     return dict(value)
 
 

@@ -35,10 +35,12 @@ class Plan:
 
     bucket: str
     prefix: str
-    notes: str  # the key of the MD5s that no ETag tells
+    notes: str  # the key of the MD5s that no ETag tells; a channel's is also the sign that it was uploaded on its own
     files: dict[str, Local]
     changed: tuple[str, ...]
     gone: tuple[str, ...]  # in S3 and not in the folder
+    channels: tuple[str, ...] = ()  # below this prefix, uploaded on their own: what lies there is not `gone`
+    unmarked: bool = False  # a channel that lacks its sign
 
     @property
     def uri(self) -> str:
@@ -51,7 +53,10 @@ class Plan:
 
     def __str__(self) -> str:
         same = len(self.files) - len(self.changed)
-        return f"upload {len(self.changed)} files, {self.size / 1e6:.1f} MB, to {self.uri} ({same} are there already)"
+        said = f"upload {len(self.changed)} files, {self.size / 1e6:.1f} MB, to {self.uri} ({same} are there already)"
+        if not self.gone:
+            return said
+        return f"{said}; {len(self.gone)} others there are not in the folder, kennel upload --delete removes them"
 
 
 def plan(folder: Path, told: Settings, name: str = "", channel: str = "") -> Plan:
@@ -75,9 +80,20 @@ def plan(folder: Path, told: Settings, name: str = "", channel: str = "") -> Pla
     client = aws.client("s3", told)
     with aws.told(f"s3://{told.bucket}/{prefix}"):
         there = {key.removeprefix(prefix): row for key, row in listed(client, told.bucket, prefix)}
-        before = noted(client, told.bucket, notes) if there else {}
-    changed = tuple(key for key, file in found.items() if not _same(file, there.get(key), before.get(key)))
-    return Plan(told.bucket, prefix, notes, found, changed, tuple(key for key in there if key not in found))
+        before = noted(client, told.bucket, notes) if there else None
+        others = [] if channel else _channels(client, told, name)
+    tags = before or {}
+    changed = tuple(key for key, file in found.items() if not _same(file, there.get(key), tags.get(key)))
+    own = {key.partition("/")[0] for key in found}
+    kept = tuple(other for other in others if other not in own)
+    gone = tuple(key for key in there if key not in found and key.partition("/")[0] not in kept)
+    return Plan(told.bucket, prefix, notes, found, changed, gone, kept, bool(channel) and before is None)
+
+
+def _channels(client: Any, told: Settings, name: str) -> list[str]:
+    """The channels of a data set that were uploaded on their own."""
+    signs = f"{told.prefix}/uploads/{name}/"
+    return [key.removeprefix(signs).removesuffix(".json") for key, _ in listed(client, told.bucket, signs)]
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -100,15 +116,15 @@ def listed(client: Any, bucket: str, prefix: str) -> Iterator[tuple[str, Mapping
             yield row["Key"], row
 
 
-def noted(client: Any, bucket: str, key: str) -> dict[str, list[str]]:
-    """Key -> [ETag, MD5] of an earlier upload; nothing where there was none."""
+def noted(client: Any, bucket: str, key: str) -> dict[str, list[str]] | None:
+    """Key -> [ETag, MD5] of an earlier upload; None where nothing was noted."""
     from botocore.exceptions import ClientError
 
     try:
         told = json.loads(client.get_object(Bucket=bucket, Key=key)["Body"].read())
     except ClientError as error:
         if aws.code_of(error) in ("NoSuchKey", "404"):
-            return {}
+            return None
         raise
     except ValueError:
         return {}

@@ -10,11 +10,24 @@ from pathlib import Path
 
 from kennel import hyperparameters
 from kennel.errors import UserError
-from kennel_launch import adviser, aws, confirm, flags, jobs, local_job, logs, resources, settings, sync, upload
+from kennel_launch import (
+    adviser,
+    aws,
+    confirm,
+    flags,
+    inputs,
+    jobs,
+    local_job,
+    logs,
+    manifests,
+    resources,
+    settings,
+    sync,
+    upload,
+)
 from kennel_launch.jobs import Training
 from kennel_launch.settings import Settings
 
-CHANNELS = {"data": "train", "val": "validation", "test": "test", "pretrained": "pretrained", "from_model": "model"}
 OF_A_JOB = tuple(name for name in settings.ROWS if name != "endpoint_instance_type")
 _NEEDED = ("role", "bucket", "image")
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")  # botocore's service model, TrainingJobName
@@ -69,14 +82,17 @@ def start(options: argparse.Namespace, told: Settings, given: Mapping[str, str])
     differs = flags.changed(given)
     more = flags.checked_training(options)
     settings.needed(told, *_NEEDED)
+    manifests.check_mode(inputs.photos_of(options), options.input_mode)
     name = new_name(options.name)
     advice = adviser.check_training(told, spot=options.spot, hours=options.max_run / 3600)
-    plans, channels = placed(options, told)
+    plans, channels = inputs.placed(options, told)
+    lines = inputs.check_volume(options, told, plans, channels, given)
+    more["streamed"] = inputs.streamed(channels, told)
     made = Training(name, channels, dict(given), **more, debugger=getattr(options, "debugger", False))
     if made.spot and not made.checkpoints:
         made = replace(made, checkpoints=f"s3://{told.bucket}/{told.prefix}/checkpoints/{name}")
-    lines = [f"training job {name}: {told.instance_count} × {told.instance_type}", f"hyperparameters: {differs}"]
-    agree([*lines, *shown(channels, plans), *advice.lines], options)
+    first = [f"training job {name}: {told.instance_count} × {told.instance_type}", f"hyperparameters: {differs}"]
+    agree([*first, *inputs.shown(channels, plans), *lines, *advice.lines], options)
     send(plans.values(), told, dry_run=options.dry_run)
     jobs.train(told, made)
     if options.dry_run:
@@ -99,10 +115,10 @@ def run_locally(options: argparse.Namespace, told: Settings, given: Mapping[str,
     flags.changed(given)
     settings.needed(told, "image")
     channels = {}
-    for flag, place in places(options).items():
+    for flag, place in inputs.places(options).items():
         if not Path(place).is_dir():
             raise UserError(f"--{flag.replace('_', '-')} {place}: local mode reads a folder of this machine")
-        channels[CHANNELS[flag]] = f"file://{Path(place).resolve()}"
+        channels[inputs.CHANNELS[flag]] = f"file://{Path(place).resolve()}"
     if "train" not in channels:
         raise UserError("say where the photos are: --data FOLDER")
     name = options.sdk_run or new_name(options.name)
@@ -119,43 +135,6 @@ def new_name(given: str) -> str:
     if given and not _NAME.fullmatch(given):
         raise UserError(f"--name {given}: letters, digits and single hyphens, 63 at most")
     return given or f"{resources.PREFIX}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"[:-3]
-
-
-def placed(options: argparse.Namespace, told: Settings) -> tuple[dict[str, sync.Plan], dict[str, str]]:
-    """(what must be uploaded first, S3 URI) by channel.
-
-    Raises:
-        UserError: no photos are named, or a place is neither a folder nor in S3.
-    """
-    if not options.data:
-        raise UserError(
-            "say where the photos are: --data FOLDER, or --data s3://bucket/prefix as kennel upload says it"
-        )
-    plans, channels = {}, {}
-    for flag, place in places(options).items():
-        channel = CHANNELS[flag]
-        if place.startswith("s3://"):
-            channels[channel] = place
-        elif Path(place).is_dir():
-            plans[channel] = sync.plan(Path(place), told)
-            channels[channel] = plans[channel].uri
-        else:
-            raise UserError(f"--{flag.replace('_', '-')} {place} is no folder here: give one, or s3://bucket/prefix")
-    uris = [plan.uri for plan in plans.values()]
-    if len(set(uris)) < len(uris):
-        raise UserError(f"two folders of one name would both lie in {uris[0]}: kennel upload them by --name")
-    return plans, channels
-
-
-def places(options: argparse.Namespace) -> dict[str, str]:
-    """Where the channels that were asked for lie, by their flag's name."""
-    told = {flag: str(getattr(options, flag, "") or "") for flag in CHANNELS}
-    return {flag: place for flag, place in told.items() if place not in ("", *flags.SWITCHED)}
-
-
-def shown(channels: Mapping[str, str], plans: Mapping[str, sync.Plan]) -> list[str]:
-    """A line for each channel."""
-    return [f"channel {name}: {plans.get(name, uri)}" for name, uri in channels.items()]
 
 
 def agree(lines: Iterable[str], options: argparse.Namespace) -> None:

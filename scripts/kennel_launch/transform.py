@@ -68,9 +68,15 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"--data {options.data} is no folder: name one with photos, or s3://BUCKET/PREFIX")
     advice = adviser.check_transform(settings)
     photos = asked.find(options.data, settings)
-    confirm.ask(told(name, artifact, photos, options.data, out, advice.lines), options.yes or options.dry_run)
-    where = options.data if s3.is_address(options.data) else sent(Path(options.data), settings)
-    request = job(name, plan.version, source(where, photos, name, settings), out, settings, advice.add)
+    sent = None
+    if not s3.is_address(options.data):
+        sent = sync.plan(Path(options.data), settings)
+        photos = [Photo(key, file.path) for key, file in sent.files.items() if asked.is_photo(key)]
+    lines = [*told(name, artifact, photos, options.data, out), *([f"  {sent}"] if sent else [])]
+    confirm.ask([*lines, *(f"  {line}" for line in advice.lines)], options.yes or options.dry_run)
+    if sent and sent.changed and not options.dry_run:  # as for a training job, a dry run shows the job's requests alone
+        print(upload.send(sent, settings), file=sys.stderr)
+    request = job(name, plan.version, source(options.data, photos, sent, name, settings), out, settings, advice.add)
     model = rollout.model_call(plan, settings)
     start = rollout.Call("sagemaker", "create_transform_job", request, "TransformJobName")
     rollout.send([model, start], settings)
@@ -121,22 +127,29 @@ def job(
         },
         "TransformOutput": answers,
         "TransformResources": resources,
-        "Tags": models.tags(settings),
+        "Tags": kennel_settings.tags(settings),
     }
 
 
-def source(address: str, photos: list[Photo], name: str, settings: Settings) -> dict[str, str]:
+def source(
+    address: str, photos: list[Photo], uploaded: sync.Plan | None, name: str, settings: Settings
+) -> dict[str, str]:
     """The job's S3DataSource: all of a prefix, or a list of its photos where other files lie there.
+
+    Args:
+        uploaded: what was, or in a dry run would be, sent of a folder; then `address` is the folder's.
 
     One object that is no photo would fail the whole job.
     https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_TransformOutput.html
     """
     alone = photos[0].name == address
-    root = f"{address.rpartition('/')[0]}/" if alone else folder(address)
+    beside = f"{address.rpartition('/')[0]}/" if alone else ""
+    root = uploaded.uri if uploaded else beside or folder(address)
     client = aws.client("s3", settings)
     with aws.told(root):
-        keys = s3.keys(client, *s3.split(root), markers=True)
-        if not alone and all(asked.is_photo(key) for key in keys):
+        there = s3.keys(client, *s3.split(root), markers=True)
+        keys = {*uploaded.files, *uploaded.gone} if uploaded else {key.removeprefix(s3.split(root)[1]) for key in there}
+        if not alone and keys == {photo.name for photo in photos}:
             return {"S3DataType": "S3Prefix", "S3Uri": root}
         manifest = f"{settings.prefix}/transform/{name}/photos.manifest"
         names = [photo.address.removeprefix(root) if photo.address else photo.name for photo in photos]
@@ -145,21 +158,11 @@ def source(address: str, photos: list[Photo], name: str, settings: Settings) -> 
     return {"S3DataType": "ManifestFile", "S3Uri": f"s3://{settings.bucket}/{manifest}"}
 
 
-def sent(path: Path, settings: Settings) -> str:
-    """Uploads a folder, what is there already excepted; its address."""
-    plan = sync.plan(path, settings)
-    print(upload.send(plan, settings), file=sys.stderr)
-    return plan.uri
-
-
-def told(
-    name: str, artifact: Artifact, photos: list[Photo], data: str, out: str, advised: tuple[str, ...]
-) -> Iterator[str]:
+def told(name: str, artifact: Artifact, photos: list[Photo], data: str, out: str) -> Iterator[str]:
     """What is going to be made."""
     yield f"creates transform job {name}: {len(photos)} photos of {data}"
     yield f"  model: {artifact.data}"
     yield f"  answers: {out}"
-    yield from (f"  {line}" for line in advised)
 
 
 def ended(name: str, made: list[rollout.Call], out: str, count: int, path: Path, settings: Settings) -> int:
@@ -173,13 +176,20 @@ def ended(name: str, made: list[rollout.Call], out: str, count: int, path: Path,
         raise
     rollout.undo(made, settings)  # a model costs nothing, and is of no use any more
     with aws.told(out):
-        answers = predictions.fetch(aws.client("s3", settings), out)
+        answers = predictions.fetch(aws.client("s3", settings), out, steps)
+    good = [answer for answer in answers if not answer.error]
     if answers:
         predictions.write(answers, path)
-        terminal.out().print(predictions.summary(answers))
-        print(f"{len(answers)} of {count} photos have an answer: {path}")
-    if found["TransformJobStatus"] == "Completed" and len(answers) >= count:
+        terminal.out().print(predictions.summary(good))
+        print(f"{len(good)} of {count} photos have an answer: {path}")
+    for answer in answers:
+        if answer.error:
+            print(f"refused: {answer.photo} ({answer.error})", file=sys.stderr)
+    if found["TransformJobStatus"] == "Completed" and len(good) >= count:
         return 0
+    if found["TransformJobStatus"] == "Completed":
+        print(f"kennel transform: {count - len(good)} of {count} photos have no answer", file=sys.stderr)
+        return 1
     reason = found.get("FailureReason") or "SageMaker gives no reason"
     print(f"kennel transform: {name} is {found['TransformJobStatus']}: {reason}", file=sys.stderr)
     return 1

@@ -57,6 +57,12 @@ def schedule(endpoint: str, length: timedelta, role: str) -> dict[str, Any]:
     }
 
 
+def as_request(found: dict[str, Any]) -> dict[str, Any]:
+    """UpdateSchedule's request that puts a schedule back as `find` saw it."""
+    only_answered = ("Arn", "CreationDate", "LastModificationDate", "ResponseMetadata")
+    return {key: value for key, value in found.items() if key not in only_answered}
+
+
 def role(given: str, settings: Settings) -> str:
     """The role by which the scheduler may delete: the one given, else the endpoint's own where its trust allows.
 

@@ -17,7 +17,7 @@ from kennel import hyperparameters, search_space
 from kennel.errors import UserError
 from kennel.hyperparameters import OF_A_SEARCH, TABLE, Hyperparameters
 from kennel.layout import Layout
-from kennel_launch import flags, local, runs, scratch, settings, terminal, train, trials, tune_aws
+from kennel_launch import flags, inputs, local, runs, scratch, settings, terminal, train, trials, tune_aws
 from kennel_launch.trials import Trials
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     given = settings_of(options)
     if options.val or options.test:
         raise UserError("--local takes the splits inside the data, train/ beside val/ and test/: put them there")
-    weights = train.places(options).get("pretrained")
+    weights = inputs.places(options).get("pretrained")
     channels = scratch.channels(Path(options.data), Path(weights) if weights else None)
     host = runs.HOST if options.image else "localhost"
     layout = scratch.lay_out(options.out, channels, given, host, keep_checkpoints=not options.fresh)
@@ -202,7 +202,7 @@ def command(best: Mapping[str, Any], settings: Mapping[str, str], options: argpa
         "DATA": options.data,
         "IMAGE": options.image,
         "GPUS": options.gpus,
-        "PRETRAINED": train.places(options).get("pretrained"),
+        "PRETRAINED": inputs.places(options).get("pretrained"),
     }
     given = [f"{name}={value}" for name, value in variables.items() if value]
     return shlex.join(["make", "train-local", *given, f"HP={words}"])

@@ -9,7 +9,7 @@ from typing import Any
 
 from kennel import tuning
 from kennel.errors import UserError
-from kennel_launch import adviser, aws, flags, jobs, logs, resources, settings, status, train
+from kennel_launch import adviser, aws, flags, inputs, jobs, logs, manifests, resources, settings, status, train
 from kennel_launch.jobs import Training
 from kennel_launch.settings import Settings
 
@@ -55,6 +55,7 @@ def run(options: argparse.Namespace, given: Mapping[str, str]) -> int:
     request = tuning.tuning_request(given, options.search_space, asked(options))
     more = flags.checked_training(options)
     settings.needed(told, *_NEEDED)
+    manifests.check_mode(inputs.photos_of(options), options.input_mode)
     name = train.new_name(options.name)
     if len(name) > _LONGEST_NAME:
         raise UserError(f"--name {name}: a tuning job's has {_LONGEST_NAME} letters at most")
@@ -62,11 +63,13 @@ def run(options: argparse.Namespace, given: Mapping[str, str]) -> int:
     turns = math.ceil(limits["MaxNumberOfTrainingJobs"] / limits["MaxParallelTrainingJobs"])
     hours = turns * options.max_run / 3600
     advice = adviser.check_training(told, spot=options.spot, jobs=options.parallel, hours=hours)
-    plans, channels = train.placed(options, told)
+    plans, channels = inputs.placed(options, told)
     shared = request["TrainingJobDefinition"]["StaticHyperParameters"]
+    more["streamed"] = inputs.streamed(channels, told)
+    found = inputs.check_volume(options, told, plans, channels, shared)
     made = Training(name, channels, shared, **_spot(more, told, name))
     lines = _lines(made, request, told)
-    train.agree([*lines, *train.shown(channels, plans), *advice.lines], options)
+    train.agree([*lines, *inputs.shown(channels, plans), *found, *advice.lines], options)
     train.send(plans.values(), told, dry_run=options.dry_run)
     jobs.tune(told, made, request)
     if options.dry_run:

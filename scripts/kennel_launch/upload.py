@@ -59,6 +59,7 @@ def send(made: sync.Plan, told: Settings, *, delete: bool = False) -> str:
         if made.changed:
             with _progress(made) as sent:
                 _send(client, made, told, sent)
+        if made.changed or made.unmarked:
             _note(client, made, told)
         for at in range(0, len(gone), _DELETED_AT_ONCE):
             keys = [{"Key": made.prefix + key} for key in gone[at : at + _DELETED_AT_ONCE]]
@@ -67,8 +68,14 @@ def send(made: sync.Plan, told: Settings, *, delete: bool = False) -> str:
                 raise UserError(f"{made.uri}{refused[0]['Key']} can't be deleted ({refused[0]['Message']})")
     left = f", {len(made.gone)} in S3 are not in the folder (--delete removes them)" if made.gone and not delete else ""
     removed = f", {len(gone)} deleted" if gone else ""
+    kept = f"; channel {', '.join(made.channels)} there is left as it is" if made.channels and delete else ""
     same = len(made.files) - len(made.changed)
-    return f"{len(made.changed)} files sent, {made.size / 1e6:.1f} MB, {same} were there already{removed}{left}"
+    return f"{len(made.changed)} files sent, {made.size / 1e6:.1f} MB, {same} were there already{removed}{left}{kept}"
+
+
+def sizes(address: str, told: Settings) -> dict[str, int]:
+    """Key -> bytes, of all that lies there; nothing of a manifest's photos, which may lie anywhere."""
+    return {key: row["Size"] for key, row in sync.listed(aws.client("s3", told), *s3.split(address))}
 
 
 def _send(client: Any, made: sync.Plan, told: Settings, sent: Callable[[int], None]) -> None:
@@ -92,14 +99,14 @@ def _send(client: Any, made: sync.Plan, told: Settings, sent: Callable[[int], No
 
 
 def _note(client: Any, made: sync.Plan, told: Settings) -> None:
-    """Keeps the MD5s of objects whose ETag is none, if there are any."""
+    """Keeps the MD5s of objects whose ETag is none, if there are any; of a channel, that it was uploaded on its own."""
     tags = {key.removeprefix(made.prefix): row for key, row in sync.listed(client, made.bucket, made.prefix)}
     odd = {}
     for key, file in made.files.items():
         tag = str(tags.get(key, {}).get("ETag", "")).strip('"')
         if tag and tag != (digest := sync.md5(file.path)):
             odd[key] = [tag, digest]
-    if odd and odd != sync.noted(client, made.bucket, made.notes):
+    if (odd or made.unmarked) and odd != sync.noted(client, made.bucket, made.notes):
         client.put_object(Bucket=made.bucket, Key=made.notes, Body=json.dumps(odd).encode(), **s3.encryption(told))
 
 

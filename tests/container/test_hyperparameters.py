@@ -25,6 +25,10 @@ def test_booleans(sent, meant):
     assert parse({"pretrained": sent}).pretrained is meant
 
 
+def test_a_choice_in_capitals():
+    assert parse({"optimizer": "AdamW", "class_weights": None}) == Hyperparameters(optimizer="adamw")
+
+
 def test_the_defaults_and_the_tuning_ranges_are_those_that_were_promised():
     assert Hyperparameters().backbone == "resnet50"
     assert parse({}) == Hyperparameters()
@@ -62,7 +66,15 @@ def test_the_platforms_own_keys_are_dropped():
         ({"backbone": " "}, "hyperparameter backbone is empty: leave it out for 'resnet50'"),
         ({"epoch": "3"}, "unknown hyperparameter 'epoch': did you mean 'epochs'?"),
         ({"zzz": "3"}, "unknown hyperparameter 'zzz': known: backbone, pretrained"),
-        ({"batch-size": "8", "batch_size": "8"}, "hyperparameter 'batch_size' is given twice"),
+        (
+            {"batch-size": "8", "batch_size": "8"},
+            "hyperparameter 'batch_size' is given twice, as batch-size and as batch_size: keep one",
+        ),
+        ({"batch_size": "8", "batch-size": "0"}, "is given twice, as batch_size and as batch-size: keep one"),
+        ({"Batch-Size": "8"}, "unknown hyperparameter 'Batch-Size': did you mean 'batch_size'?"),
+        ({"learning_rate": "0,01"}, "write a number between 1e-08 and 10, with a point and no comma"),
+        ({"epochs": "9" * 2000}, f"hyperparameter epochs='{'9' * 80}...': write a whole number"),
+        ({"optimizer": "addamw"}, "write one of sgd, adamw (did you mean 'adamw'?)"),
     ],
 )
 def test_a_bad_one_is_named_with_its_value_and_bound(sent, said):
@@ -95,4 +107,6 @@ def test_files_that_hold_no_table_are_named(tmp_path):
         with pytest.raises(UserError, match=said):
             hyperparameters.load(path)
     path.write_text(json.dumps({"epochs": "3"}))
+    assert hyperparameters.load(path) == {"epochs": "3"}
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as some editors begin a file
     assert hyperparameters.load(path) == {"epochs": "3"}

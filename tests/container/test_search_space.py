@@ -30,21 +30,61 @@ def test_ranges_choices_and_names_alone():
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "learning_rate = 0.001 .. 0.1 batch_size = 8 , 16 optimizer= SGD,AdamW",
+        "learning_rate=0.001..0.1, batch_size=8, 16, optimizer=sgd, adamw",
+        "learning-rate=1e-3..1e-1;batch-size=8,16 ;\noptimizer=sgd,adamw",
+    ],
+)
+def test_blanks_around_signs_and_commas_between_settings_change_nothing(text):
+    assert space(text) == space("learning_rate=0.001..0.1 batch_size=8,16 optimizer=sgd,adamw")
+    assert set(space("learning_rate, batch-size,epochs=1..3")) == {"learning_rate", "batch_size", "epochs"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "learning_rate=[0.001,0.1]",
+        "learning_rate=(0.001, 0.1)",
+        "learning_rate=0.001...0.1",
+        "learning_rate=0.001-0.1",
+        "learning_rate=0,001..0,1",
+        "learning_rate=0.1..",
+        "momentum=",
+        "batch_size=8,16,",
+        "learning_rate: 0.001..0.1",
+        "learning_rate 0.001..0.1",
+        "'learning_rate=0.001..0.1'",
+        '{"learning_rate": [0.001, 0.1]}',
+        ";",
+    ],
+)
+def test_another_form_is_answered_by_the_form(text):
+    with pytest.raises(
+        UserError, match=r"^search_space: .*: write a range as in learning_rate=0.001..0.1, a choice as"
+    ):
+        space(text)
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("learning_rat=1..2", "search_space: unknown hyperparameter 'learning_rat': did you mean 'learning_rate'?"),
         ("seed=1..5", "search_space: seed is the same for all trials: search over any of epochs, "),
         ("momentum", "search_space: momentum has no range of its own: write one"),
-        ("momentum=", "hyperparameter momentum='': write a number"),
+        ("LEARNING_RATE=1..2", "search_space: unknown hyperparameter 'LEARNING_RATE': did you mean 'learning_rate'?"),
         ("learning_rate=0.1..0.01", "search_space: learning_rate=0.1..0.01 is empty: write the lower end first"),
         ("learning_rate=0.1..0.1", "search_space: learning_rate=0.1..0.1 is empty: write the lower end first"),
-        ("learning_rate=0.1..", "hyperparameter learning_rate='': write a number"),
         ("learning_rate=0.1..99", "hyperparameter learning_rate='99': write a number between 1e-08 and 10"),
         ("optimizer=adamw..sgd", "search_space: optimizer=adamw..sgd is a range of words: write a choice"),
         ("optimizer=sgd,adm", "hyperparameter optimizer='adm': write one of sgd, adamw"),
         ("batch_size=32", "search_space: batch_size=32 is no choice: write two values or more, all different"),
         ("batch_size=32,32,64", "search_space: batch_size=32,32,64 is no choice"),
-        ("batch_size=32,64 batch-size=8,16", "search_space: batch_size is given twice: keep one"),
+        (
+            "batch_size=32,64 batch-size=8,16",
+            "search_space: batch_size is given twice, as batch_size and as batch-size",
+        ),
     ],
 )
 def test_what_is_no_space_is_one_sentence(text, said):

@@ -38,7 +38,9 @@ class Front:
     port: int = 0
     denied: set[str] = field(default_factory=set)  # operations that the caller may not call: "GetRole"
     garbled: set[str] = field(default_factory=set)  # operations to which a proxy answers with a page
+    lost: set[str] = field(default_factory=set)  # operations that are done, but whose next answer does not arrive
     missing: set[str] = field(default_factory=set)  # rights that the role lacks: "s3:PutObject"
+    empty_pages: bool = False  # a log begins with a page that is empty, as CloudWatch may answer
     blobs: dict[str, bytes] = field(default_factory=dict)  # digest -> an image's configuration
 
     @property
@@ -133,6 +135,9 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 told = {"__type": "AccessDeniedException", "message": "not yours"}
                 self._answer(400, json.dumps(told).encode(), "application/x-amz-json-1.1")
+        elif operation == "GetLogEvents" and b"nextToken" not in body and self.front.empty_pages:
+            told = {"events": [], "nextForwardToken": "f/-1", "nextBackwardToken": "b/0"}
+            self._answer(200, json.dumps(told).encode(), "application/x-amz-json-1.1")
         elif self.path.startswith("/blobs/"):
             self._answer(200, self.front.blobs[self.path.rpartition("/")[2]], "application/octet-stream")
         elif operation == "GetDownloadUrlForLayer":
@@ -144,16 +149,22 @@ class _Handler(BaseHTTPRequestHandler):
             words = {True: "implicitDeny", False: "allowed"}
             rows = [_ROW.format(action=one, decision=words[one in self.front.missing]) for one in actions]
             self._answer(200, _XML.format(rows="".join(rows)).encode(), "text/xml")
+        elif operation in self.front.lost:
+            self.front.lost.remove(operation)
+            self._forward(body, lost=True)
         else:
             self._forward(body)
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any  # noqa: N815 # http.server's names
 
-    def _forward(self, body: bytes) -> None:
+    def _forward(self, body: bytes, lost: bool = False) -> None:
         there = http.client.HTTPConnection(urlsplit(self.front.aws.url).netloc, timeout=60)
         there.request(self.command, self.path, body, dict(self.headers.items()))
         answer = there.getresponse()
         content = answer.read()
+        if lost:
+            self._answer(502, b"<html>a proxy's page</html>", "text/html")
+            return
         self.send_response(answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in ("content-length", "transfer-encoding", "connection", "server", "date"):

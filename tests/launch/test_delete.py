@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from kennel_launch import models
+
 from .conftest import Command
 from .deployments import JOB, NOTHING, Kennel, in_service, of, shown, trained, wait_until_gone
 from .emulated.client import Aws
@@ -183,3 +185,20 @@ def test_an_endpoint_is_deleted_without_the_right_to_look_at_schedules(kennel: K
     assert done.returncode == 0, done.stderr
     assert "not known: whether a schedule deletes pets: AWS refuses (AccessDeniedException" in done.stderr
     assert kennel.left() == NOTHING
+
+
+def test_a_model_that_lies_among_all_else_takes_nothing_else_with_it(kennel: Kennel) -> None:
+    kennel.aws.hold()
+    client = kennel.aws.client("sagemaker")
+    for key in ("kennel/output/model.tar.gz", "kennel/jobs/output/model.tar.gz"):
+        name = key.split("/")[1]
+        container = {"Image": kennel.settings["image"], "ModelDataUrl": kennel.put(key)}
+        version = models.stamped("pets", "20260101-00000" + str(len(name) % 10))
+        client.create_model(ModelName=version, ExecutionRoleArn=kennel.aws.role, PrimaryContainer=container)
+    kennel.put("kennel/data/pets/ant/0.jpg")
+    kennel.put("kennel/jobs/other/output/model.tar.gz")
+    before = kennel.keys("kennel")
+    done = kennel("delete", "pets", "--data", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("removed model pets-") == 2
+    assert kennel.keys("kennel") == before

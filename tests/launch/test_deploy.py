@@ -270,8 +270,16 @@ def test_an_update_that_sagemaker_takes_back_leaves_the_earlier_version(kennel: 
     client.create_endpoint(**requests["CreateEndpoint"])
     before = kennel.left()
     kennel.aws.change("Endpoint", "pets", EndpointStatus="InService")
+    scheduler = kennel.aws.client("scheduler")
+    scheduler.create_schedule(**ttl.schedule("pets", ttl.parse("1d"), TRUSTING))
+    deadline = scheduler.get_schedule(Name="pets")["ScheduleExpression"]
     time.sleep(1)  # versions are told apart by the second
-    update = kennel.start("deploy", "--model", model, "--name", "pets", "--yes")
+    words = ["deploy", "--model", model, "--name", "pets", "--ttl", "2h", "--scheduler-role", TRUSTING, "--yes"]
+    kennel.front.denied.add("UpdateEndpoint")
+    assert "AccessDenied" in kennel(*words).stderr
+    assert scheduler.get_schedule(Name="pets")["ScheduleExpression"] == deadline
+    kennel.front.denied.clear()
+    update = kennel.start(*words)
     while "UpdateEndpoint" not in kennel.made():
         assert update.poll() is None
     kennel.aws.change("Endpoint", "pets", EndpointStatus="InService", FailureReason="no capacity")
@@ -279,6 +287,24 @@ def test_an_update_that_sagemaker_takes_back_leaves_the_earlier_version(kennel: 
     assert update.returncode == 1
     assert f"endpoint pets is InService with its earlier model, {before['Models'][0]}: no capacity" in told
     assert kennel.left() == before
+    assert scheduler.get_schedule(Name="pets")["ScheduleExpression"] == deadline
+    assert kennel.made().count("UpdateSchedule") == 4  # each deadline was set, and taken back
+
+
+def test_an_endpoint_whose_answer_was_lost_is_said_to_be_there(kennel: Kennel, model: str) -> None:
+    kennel.aws.hold()
+    kennel.front.lost.add("CreateEndpoint")
+    done = kennel("deploy", "--model", model, "--name", "pets", "--yes")
+    assert done.returncode == 2
+    assert "whether pets was made or changed is not known: kennel status pets says it, kennel delete" in done.stderr
+    left = kennel.left()
+    assert left["Endpoints"] == ["pets"]
+    assert len(left["Models"]) == len(left["EndpointConfigs"]) == 1
+    assert kennel("delete", "pets", "--yes").returncode == 0
+    kennel.front.lost.add("CreateModel")
+    done = kennel("deploy", "--model", model, "--name", "pets", "--yes")
+    assert done.returncode == 2
+    assert kennel.left() == NOTHING
 
 
 def test_a_model_that_does_not_start_leaves_its_reason_and_nothing_else(

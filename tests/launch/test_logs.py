@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from . import front
 from .conftest import REPOSITORY, Command
 from .emulated.client import Aws
 from .test_status import train
@@ -45,6 +46,13 @@ def test_all_lines_of_a_job_and_of_no_other(aws: Aws, command: Command) -> None:
     done = command("cli", "logs", "pets", **aws.env)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == lines
+
+
+def test_an_empty_page_is_not_the_end(aws: Aws, command: Command) -> None:
+    say(aws, "pets/algo-1-17", "one", "two")
+    with front.before(aws, command) as account:
+        account.empty_pages = True
+        assert command("cli", "logs", "pets", **account.env).stdout == "one\ntwo\n"
 
 
 def test_hosts_are_told_apart(aws: Aws, command: Command) -> None:

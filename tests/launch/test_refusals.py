@@ -170,6 +170,8 @@ def test_a_search_without_a_best_job_and_a_model_without_an_image(kennel: Kennel
         ("subnets = [1]", "subnets in kennel.toml=[1]: write ID,..."),
         ("region = 5", "region in kennel.toml=5: write one word"),
         ("tags = {team = 1}", "tags in kennel.toml: write tags as NAME=VALUE"),
+        ("tags = {kennel = 'prod'}", "tags in kennel.toml: kennel=prod is the tag by which Kennel finds what it made"),
+        ("tags = 'aws:team=ears'", "tags in kennel.toml: aws:team=ears: AWS takes names to 128 letters, not aws:"),
     ],
 )
 def test_a_bad_settings_file(aws: Aws, command: Command, tmp_path: Path, line: str, said: str) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from kennel_launch import resources
+
 from .conftest import Command
 from .emulated.client import Aws
 
@@ -45,6 +47,34 @@ def test_the_table_has_what_is_ours_by_name_or_by_tag(aws: Aws, command: Command
     assert any("kennel-2026" in row and "InProgress" in row for row in rows)
     told = json.loads(command("cli", "status", "--json", **aws.env).stdout)
     assert {row["TrainingJobName"] for row in told} == {"kennel-20260101-000000-000", "pets"}
+
+
+def test_what_costs_by_the_hour_is_found_behind_all_that_is_newer(aws: Aws, command: Command) -> None:
+    client = aws.client("sagemaker")
+    tags = [{"Key": "kennel", "Value": "1"}]
+    aws.client("s3").put_object(Bucket=aws.bucket, Key="model.tar.gz", Body=b"a model")
+    container = {"Image": aws.image, "ModelDataUrl": f"s3://{aws.bucket}/model.tar.gz"}
+    client.create_model(ModelName="m", ExecutionRoleArn=aws.role, PrimaryContainer=container)
+    variant = {
+        "VariantName": "one",
+        "ModelName": "m",
+        "ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 1},
+    }
+    client.create_endpoint_config(EndpointConfigName="c", ProductionVariants=[variant])
+    client.create_endpoint(EndpointName="pets", EndpointConfigName="c", Tags=tags)
+    for name in ("pets-running", "pets-ended"):
+        train(aws, name, Tags=tags)
+    train(aws, "kennel-20250101-000000-000")
+    for name in ("pets-ended", "kennel-20250101-000000-000"):
+        aws.change("TrainingJob", name, TrainingJobStatus="Completed")
+    for number in range(resources.NEWEST + 1):
+        client.create_endpoint(EndpointName=f"other-{number}", EndpointConfigName="c")
+        train(aws, f"other-{number}")
+        aws.change("TrainingJob", f"other-{number}", TrainingJobStatus="Completed")
+    done = command("cli", "status", "--json", **aws.env)
+    assert done.returncode == 0, done.stderr
+    names = {row.get("TrainingJobName") or row["EndpointName"] for row in json.loads(done.stdout)}
+    assert names == {"pets", "pets-running", "kennel-20250101-000000-000"}
 
 
 def test_nothing_of_ours_says_so(aws: Aws, command: Command) -> None:

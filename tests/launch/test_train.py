@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from kennel import metrics
-from kennel_launch import flags
+from kennel_launch import fit, flags
+from kennel_launch.settings import Settings
 
 from . import front
 from .conftest import Command
@@ -124,6 +125,7 @@ MORE = {
         "--encrypt-traffic",
     ],
     "kms": ["--kms-key", "alias/photos", "--tags", "team=vision,owner=me", "--volume-size", "100"],
+    "ebs": ["--instance-type", "ml.p3.2xlarge"],
     "stream": ["--input-mode", "FastFile", "--val", "s3://other/val", "--test", "s3://other/test", "--env", "A_B=c=d"],
     "hyperparameters": ["--epochs", "5", "--trivial-augment", "--profile", "false", "--pretrained", "false"],
     "earlier": ["--from-model", "s3://other/model.tar.gz", "--pretrained", "s3://other/weights/"],
@@ -183,7 +185,10 @@ def test_every_other_switch_reaches_the_request(aws: Aws, env: Env, command: Com
     machines = dry(aws, env, command, *MORE["warm"])["ResourceConfig"]
     assert (machines["KeepAlivePeriodInSeconds"], machines["InstanceCount"]) == (600, 2)
     asked = dry(aws, env, command, *MORE["kms"])
-    assert asked["OutputDataConfig"]["KmsKeyId"] == asked["ResourceConfig"]["VolumeKmsKeyId"] == "alias/photos"
+    assert asked["OutputDataConfig"]["KmsKeyId"] == "alias/photos"
+    assert "VolumeKmsKeyId" not in asked["ResourceConfig"]  # its own disks take no key
+    asked = dry(aws, env, command, *MORE["kms"], *MORE["ebs"])
+    assert asked["ResourceConfig"]["VolumeKmsKeyId"] == "alias/photos"
     assert {tag["Key"]: tag["Value"] for tag in asked["Tags"]} == {"kennel": "1", "team": "vision", "owner": "me"}
     asked = dry(aws, env, command, *MORE["hyperparameters"])
     given = {"epochs": "5", "trivial_augment": "true", "profile": "false", "pretrained": "false"}
@@ -235,6 +240,75 @@ def test_the_settings_of_a_tuning_jobs_best_are_taken(aws: Aws, env: Env, comman
     assert asked["HyperParameters"] == {"learning_rate": "0.004", "batch_size": "16", "epochs": "9"}
 
 
+def manifest(aws: Aws, name: str, lines: list[dict[str, Any]]) -> str:
+    """An augmented manifest in S3; its address."""
+    body = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    aws.client("s3").put_object(Bucket=aws.bucket, Key=name, Body=body)
+    return f"s3://{aws.bucket}/{name}"
+
+
+def test_pipe_mode_streams_a_manifest(aws: Aws, env: Env, programs: Path, command: Command, tmp_path: Path) -> None:
+    data = pictures.photos(tmp_path / "colours", {"red": 8, "green": 8})
+    lines = []
+    for path in sorted(data.rglob("*.png")):
+        aws.client("s3").put_object(
+            Bucket=aws.bucket, Key=f"any/{path.parent.name}-{path.name}", Body=path.read_bytes()
+        )
+        lines.append({"source-ref": f"s3://{aws.bucket}/any/{path.parent.name}-{path.name}", "class": path.parent.name})
+    place = manifest(aws, "lists/train.manifest", lines)
+    done = command("cli", *words(aws, *TINY, "--input-mode", "Pipe", "--wait", "--yes", data=place), **env)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "16 photos from the pipe" in done.stdout
+    (asked,) = aws.asked("sagemaker", "CreateTrainingJob")
+    (channel,) = asked["InputDataConfig"]
+    assert channel["DataSource"]["S3DataSource"] == {
+        "S3DataType": "AugmentedManifestFile",
+        "S3Uri": place,
+        "S3DataDistributionType": "FullyReplicated",
+        "AttributeNames": ["source-ref", "class"],
+    }
+    assert (channel["InputMode"], channel["RecordWrapperType"]) == ("Pipe", "RecordIO")
+
+
+def test_pipe_mode_is_of_the_photos_alone_and_of_a_search_too(aws: Aws, env: Env, command: Command) -> None:
+    truth = {"source-ref": "s3://b/a.jpg", "pets": 0, "pets-metadata": {"class-name": "ant"}, "weight": 1}
+    place = manifest(aws, "train.manifest", [{key: truth[key] for key in truth if key != "weight"}])
+    more = ["--input-mode", "Pipe", "--val", place, "--pretrained", "s3://other/weights/"]
+    channels = dry(aws, env, command, *more, "--data", place)["InputDataConfig"]
+    assert [row.get("InputMode", "File") for row in channels] == ["Pipe", "Pipe", "File"]
+    assert channels[0]["DataSource"]["S3DataSource"]["AttributeNames"] == ["source-ref", "pets", "pets-metadata"]
+    search = ["tune", *words(aws, *more, "--name", "s", "--search-space", "learning_rate", "--dry-run", data=place)[1:]]
+    done = command("cli", *search, **env)
+    assert done.returncode == 0, done.stderr
+    definition = json.loads(done.stdout)["request"]["TrainingJobDefinition"]
+    assert [row.get("InputMode", "File") for row in definition["InputDataConfig"]] == ["Pipe", "Pipe", "File"]
+    odd = manifest(aws, "odd.manifest", [truth])
+    done = command("cli", *words(aws, "--input-mode", "Pipe", "--yes", data=odd), **env)
+    assert "odd.manifest: the first line has 2 labels (pets, weight): write lines as" in done.stderr.splitlines()[-1]
+    assert changes(aws) == []
+
+
+def test_photos_that_do_not_fit_are_refused_before_they_are_sent(
+    aws: Aws, env: Env, command: Command, make_photos: MakePhotos
+) -> None:
+    data = make_photos({"ant": 150, "bee": 150})
+    asked = ["--image-size", "1024", "--volume-size", "1", "--yes", "--dry-run"]
+    done = command("cli", *words(aws, *asked, *MORE["ebs"], data=str(data)), **env)
+    assert done.returncode == 2
+    said = (
+        "300 photos take about 1.2 GB decoded and their files 0.0 GB on each machine, more than the 1 GB of its volume"
+    )
+    assert f"{said}: write --volume-size 7" in done.stderr.splitlines()[-1]
+    assert changes(aws) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "machines", "volume"), [("ml.p3.2xlarge", 1, 7), ("ml.p3.2xlarge", 2, 1), ("ml.g5.xlarge", 1, 1)]
+)
+def test_photos_fit_on_more_disk_more_machines_or_disks_of_their_own(kind: str, machines: int, volume: int) -> None:
+    fit.check_volume(Settings(instance_type=kind, instance_count=machines), 300, 10**6, 1024, volume)
+
+
 def test_nothing_is_made_without_a_yes(aws: Aws, env: Env, command: Command, make_photos: MakePhotos) -> None:
     data = make_photos({"ant": 2, "bee": 2})
     done = command("cli", *words(aws, "--epochs", "5", data=str(data)), **env)
@@ -248,7 +322,9 @@ def test_nothing_is_made_without_a_yes(aws: Aws, env: Env, command: Command, mak
 
 def test_a_dry_run_uploads_nothing(aws: Aws, env: Env, command: Command, make_photos: MakePhotos) -> None:
     data = make_photos({"ant": 2, "bee": 2})
+    aws.client("s3").put_object(Bucket=aws.bucket, Key="kennel/data/photos/ant/2.jpg", Body=b"of an earlier upload")
     done = command("cli", *words(aws, "--dry-run", data=str(data)), **env)
+    assert "1 others there are not in the folder, kennel upload --delete removes them" in done.stderr
     source = json.loads(done.stdout)["request"]["InputDataConfig"][0]["DataSource"]["S3DataSource"]
     assert source["S3Uri"] == f"s3://{aws.bucket}/kennel/data/photos/"
     assert changes(aws) == []
@@ -266,6 +342,12 @@ REFUSED = [
     (["--env", "1=2"], "--env 1=: write NAME=VALUE"),
     (["--name", "a_b"], "--name a_b: letters, digits and single hyphens"),
     (["--val", "nowhere"], "--val nowhere is no folder here"),
+    (["--val", "s3://other/nothing"], "nothing lies in s3://other/nothing/: kennel upload FOLDER says where"),
+    (
+        ["--input-mode", "Pipe"],
+        "--input-mode Pipe streams the photos of an augmented manifest, and --data s3://kennel-",
+    ),
+    (["--test", "s3://b/t.manifest"], "SageMaker reads an augmented manifest in Pipe mode: add --input-mode Pipe"),
     (["--instance-type", "ml.g5.xlage"], "ml.g5.xlarge"),
     (["--role", "arn:aws:iam::123456789012:role/nobody"], "nobody"),
     (["--bucket", "kennel-none"], "kennel-none"),

@@ -2,15 +2,17 @@
 
 import csv
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from kennel.errors import UserError
-from kennel_launch import predictions
+from kennel_launch import predictions, terminal
 from kennel_launch.endpoint import Guess
 from kennel_launch.predictions import Prediction
+from kennel_launch.steps import Steps
 
 from .conftest import Command
 from .deployments import JOB, NOTHING, Kennel, images, of, shown, trained
@@ -101,6 +103,31 @@ def test_the_request_is_one_photo_a_request_and_a_key_for_all(kennel: Kennel, fo
     assert kennel.made() == []
 
 
+def test_a_dry_run_of_a_folder_shows_what_is_sent_without_it(kennel: Kennel, folder: Path) -> None:
+    kennel.aws.hold()
+    model = kennel.put(f"kennel/jobs/{JOB}/output/model.tar.gz")
+    words = ["transform", "--model", model, "--data", str(folder), "--name", "batch"]
+    plain = dict(shown(kennel(*words, "--dry-run").stdout))["CreateTransformJob"]["TransformInput"]["DataSource"]
+    assert plain["S3DataSource"] == {"S3DataType": "S3Prefix", "S3Uri": f"s3://{kennel.aws.bucket}/kennel/data/new/"}
+    (folder / "red" / "notes.txt").write_text("no photo")
+    kennel.put("kennel/data/new/red/gone.png")  # of an earlier upload: it is not asked about
+    done = kennel(*words, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert [operation for operation, _ in shown(done.stdout)] == ["PutObject", "CreateModel", "CreateTransformJob"]
+    assert "upload 4 files, " in done.stderr
+    assert " sent" not in done.stderr
+    assert kennel.made() == []
+    told = dict(shown(done.stdout))["CreateTransformJob"]
+    assert told["TransformInput"]["DataSource"]["S3DataSource"]["S3DataType"] == "ManifestFile"
+    done = kennel(*words, "--yes")
+    assert done.returncode == 0, done.stderr
+    (sent,) = kennel.aws.asked("sagemaker", "CreateTransformJob")
+    assert sent == told | {"ModelName": sent["ModelName"]}
+    body = kennel.aws.client("s3").get_object(Bucket=kennel.aws.bucket, Key="kennel/transform/batch/photos.manifest")
+    prefix = {"prefix": f"s3://{kennel.aws.bucket}/kennel/data/new/"}
+    assert json.load(body["Body"]) == [prefix, "green/0.png", "red/0.png", "red/1.png"]
+
+
 def test_without_waiting_it_says_where_the_answers_come(kennel: Kennel, folder: Path) -> None:
     kennel.aws.hold()
     model = kennel.put(f"kennel/jobs/{JOB}/output/model.tar.gz")
@@ -156,6 +183,47 @@ def test_the_table_has_a_column_for_each_place(tmp_path: Path) -> None:
     ]
 
 
+def test_a_line_that_holds_an_error_is_that_photos(tmp_path: Path) -> None:
+    good = '{"predictions": [{"label": "ant", "probability": 0.75}]}'
+    bad = '{"error": "no photo:\\n it is cut"}'
+    assert predictions.read(bad, "a.jpg", "s3://b/k") == [Prediction("a.jpg", error="no photo: it is cut")]
+    assert predictions.read(json.dumps(json.loads(good), indent=1), "a.jpg", "s3://b/k")[0].guesses == [
+        Guess("ant", 0.75)
+    ]
+    many = predictions.read(f"{good}\n{bad}\n\n{good}\n", "list.jsonl", "s3://b/k")
+    assert [(row.photo, bool(row.guesses), row.error) for row in many] == [
+        ("list.jsonl:1", True, ""),
+        ("list.jsonl:2", False, "no photo: it is cut"),
+        ("list.jsonl:3", True, ""),
+    ]
+    predictions.write(many, tmp_path / "p.csv")
+    assert (tmp_path / "p.csv").read_text() == (
+        "photo,label_1,probability_1,error\n"
+        "list.jsonl:1,ant,0.75,\nlist.jsonl:2,,,no photo: it is cut\nlist.jsonl:3,ant,0.75,\n"
+    )
+
+
+def test_answers_are_fetched_several_at_once_and_come_in_order(aws: Aws) -> None:
+    names = [f"out/{number:03}.jpg" for number in range(24)]
+    together = threading.Barrier(4, timeout=60)
+
+    class Client:
+        """S3's, that keeps each answer until four are asked for."""
+
+        def get_object(self, **asked: str) -> object:
+            together.wait()
+            return aws.client("s3").get_object(**asked)
+
+        def get_paginator(self, name: str) -> object:
+            return aws.client("s3").get_paginator(name)
+
+    for name in names:
+        body = json.dumps({"predictions": [{"label": name, "probability": 1.0}]}).encode()
+        aws.client("s3").put_object(Bucket=aws.bucket, Key=f"{name}.out", Body=body)
+    found = predictions.fetch(Client(), f"s3://{aws.bucket}/out/", Steps(terminal.err()))
+    assert [(row.photo, row.guesses[0].label) for row in found] == [(name.removeprefix("out/"), name) for name in names]
+
+
 def test_an_answer_of_somebody_elses_is_named() -> None:
     with pytest.raises(UserError, match=r"s3://b/k.out holds no predictions \('yes'\)"):
-        predictions._guesses("yes", "s3://b/k.out")
+        predictions.read("yes", "k", "s3://b/k.out")

@@ -79,7 +79,32 @@ def test_nothing_is_deleted_without_the_switch_and_a_yes(aws: Aws, command: Comm
         "kennel/data/pets/train/ant/0.jpg",
         "kennel/data/pets/train/bee/0.jpg",
         "kennel/data/pets/validation/ant/0.jpg",
+        "kennel/uploads/pets/train.json",
     }
+
+
+def test_what_was_uploaded_as_a_channel_is_not_deleted_with_the_rest(
+    aws: Aws, command: Command, make_photos: MakePhotos
+) -> None:
+    data = make_photos({"validation/ant": 1, "train/ant": 2, "train/bee": 1})
+    words = ["--bucket", aws.bucket, "--name", "pets"]
+    for channel in ("validation", "extra"):
+        folder = str(data / "validation")
+        assert command("cli", "upload", folder, *words, "--channel", channel, **aws.env).returncode == 0
+    done = command("cli", "upload", str(data / "train"), *words, **aws.env)
+    assert "not in the folder" not in done.stderr
+    (data / "train/ant/1.jpg").unlink()
+    done = command("cli", "upload", str(data / "train"), *words, "--delete", "--yes", **aws.env)
+    assert done.returncode == 0, done.stderr
+    assert "1 deleted; channel extra, validation there is left as it is" in done.stderr
+    names = ["ant/0.jpg", "bee/0.jpg", "extra/ant/0.jpg", "validation/ant/0.jpg"]
+    assert [key for key in keys(aws) if "/data/" in key] == [f"kennel/data/pets/{name}" for name in names]
+    # A folder of that name in what is uploaded takes the channel's place.
+    (data / "train/ant/0.jpg").unlink()
+    done = command("cli", "upload", str(data), *words, "--delete", "--yes", **aws.env)
+    assert "kennel/data/pets/validation/ant/0.jpg" in keys(aws)
+    assert "kennel/data/pets/extra/ant/0.jpg" in keys(aws)
+    assert "kennel/data/pets/ant/0.jpg" not in keys(aws)
 
 
 def test_what_has_no_md5_for_an_etag_is_not_sent_again_either(
@@ -141,6 +166,8 @@ def test_a_link_is_followed_and_a_circle_is_not(aws: Aws, command: Command, make
         (["nowhere", "--bucket", "kennel-test-bucket"], "nowhere is no folder: give one that holds"),
         ([".", "--bucket", "kennel-test-bucket"], ". holds no files"),
         (["."], "the bucket is missing"),
+        ([".", "--bucket", "s3://pets/"], "--bucket='s3://pets/': write the bucket's name alone"),
+        ([".", "--bucket", "b", "--prefix", "/"], "--prefix='/': write a folder's name"),
         ([".", "--bucket", "b", "--name", "a/b"], "'a/b' is no name for a data set or channel"),
         ([".", "--bucket", "b", "--chanel", "x"], "unknown argument --chanel: did you mean --channel?"),
     ],

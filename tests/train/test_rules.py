@@ -597,7 +597,12 @@ def test_all_none_and_some():
         "overfit": {"patience": 3, "ratio_threshold": 0.5},
         "dataloader": {},
     }
-    changed = names("all overfit:patience=3")
+    for text in (
+        "overfit: patience = 3, ratio_threshold=0.5, dataloader",
+        "dataloader;overfit:patience=3,ratio_threshold=.5",
+    ):
+        assert names(text) == {"overfit": {"patience": 3, "ratio_threshold": 0.5}, "dataloader": {}}
+    changed = names("all, overfit:patience=3")
     assert len(changed) == len(rules.TABLE)
     assert changed["overfit"] == {"patience": 3}
     assert not any(row for name, row in changed.items() if name != "overfit")
@@ -623,6 +628,8 @@ def test_values_have_the_defaults_type():
     ("overfit:zzz=3", "known: start_step"),
     ("overfit:patience", "write a value for 'patience'"),
     ("overfit:", "write a value"),
+    ("overfit patience=3", "'patience=3' is no rule: write its parameters after a colon, as in"),
+    ("[overfit]", "did you mean 'overfit'?"),
     ("overfit:patience=", "overfit:patience='': write a whole number"),
     ("overfit:patience=2.5", "overfit:patience='2.5': write a whole number of at least 0"),
     ("overfit:ratio_threshold=nan", "write a number of at least 0"),

@@ -4,6 +4,7 @@ AWS closed SageMaker Debugger and never showed its rules' code: these have its n
 """
 
 import difflib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -18,6 +19,8 @@ from kennel_train.series import Series
 
 _TENSORS = "https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html"
 _PROFILE = "https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-profiler-rules.html"
+_AROUND_SIGN = re.compile(r"\s*([:=,])\s*")
+_BETWEEN = re.compile(r";|,(?![\w-]+=)")  # a comma before `name=` separates two parameters of one rule
 _EXAMPLE = "all overfit:patience=3,ratio_threshold=0.5"
 
 
@@ -81,12 +84,13 @@ def chosen(text: str = "all") -> list[Chosen]:
     """The rules of a hyperparameter's text, in the table's order.
 
     `all`, `none` (or nothing), or words: `overfit dataloader:min_lost=20` are these two, `all overfit:patience=3` all,
-    one with a parameter of its own. AWS's spelling, `VanishingGradient`, is as good.
+    one with a parameter of its own. AWS's spelling, `VanishingGradient`, is as good. Blanks may stand around signs, and
+    a comma or a semicolon between two rules.
 
     Raises:
         UserError: names every word that is no rule, no parameter or no value of it, in one sentence each.
     """
-    words = text.split()
+    words = _BETWEEN.sub(" ", _AROUND_SIGN.sub(r"\1", text)).split()
     named = [word for word in words if word.lower() not in ("all", "none")]
     if len(words) - len(named) > 1 or (named and "none" in map(str.lower, words)):
         raise UserError(f"rules={text!r}: write all or none once, none by itself, as in {_EXAMPLE!r}")
@@ -140,6 +144,8 @@ def _chosen(word: str) -> Chosen:
     name, colon, rest = word.partition(":")
     known = {_key(spelling): rule for rule in _ROWS for spelling in (rule.name, rule.aws)}
     rule = known.get(_key(name))
+    if rule is None and "=" in name:
+        raise UserError(f"rules: {word!r} is no rule: write its parameters after a colon, as in {_EXAMPLE!r}")
     if rule is None:
         raise UserError(f"rules: unknown rule {name!r}: {_near(name, list(TABLE), known)}")
     declared, values = rule.declared(), dict[str, Value]()

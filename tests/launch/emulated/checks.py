@@ -9,6 +9,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from kennel_launch import models
+
 from . import limits
 from .account import REGION, Account
 from .errors import AwsError, invalid
@@ -45,6 +47,9 @@ def training(account: Account, params: dict[str, Any]) -> None:
         _training_image(account, spec["TrainingImage"], params["RoleArn"])
     _channels(account, params)
     _spot(params)
+    if "VolumeKmsKeyId" in resources and models.has_own_disk(resources.get("InstanceType", "")):
+        # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ResourceConfig.html
+        raise invalid("VolumeKmsKeyId is not supported for an instance type with local storage.")
     _bucket_of(account, params["OutputDataConfig"]["S3OutputPath"], params["RoleArn"])
     if "CheckpointConfig" in params:
         _bucket_of(account, params["CheckpointConfig"]["S3Uri"], params["RoleArn"])
@@ -146,6 +151,11 @@ def _channels(account: Account, params: dict[str, Any]) -> None:
         raise invalid("Duplicate channel names are not allowed.")
     for channel in params.get("InputDataConfig", []):
         source = channel["DataSource"].get("S3DataSource")
+        mode = channel.get("InputMode", params["AlgorithmSpecification"]["TrainingInputMode"])
+        listed = source and source["S3DataType"] == "AugmentedManifestFile"
+        # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_S3DataSource.html
+        if listed and (mode != "Pipe" or not source.get("AttributeNames")):
+            raise invalid("AugmentedManifestFile is supported in Pipe mode only, and requires AttributeNames.")
         if source:
             _objects(account, source["S3Uri"], params["RoleArn"])
 

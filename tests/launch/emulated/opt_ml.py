@@ -1,7 +1,8 @@
 """A training job's /opt/ml, as SageMaker lays it out: channels, configuration, checkpoints, environment."""
 
 import json
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kennel.layout import Layout
@@ -82,6 +83,10 @@ def _fetch(account: Account, record: Record, channel: Record, layout: Layout) ->
     source = channel["DataSource"].get("S3DataSource", {})
     kind = source.get("S3DataType", "a file system")
     mode = channel.get("InputMode", record["AlgorithmSpecification"]["TrainingInputMode"])
+    if kind == "AugmentedManifestFile" and channel.get("RecordWrapperType") == "RecordIO":
+        layout.data.mkdir(parents=True, exist_ok=True)
+        (layout.data / f"{name}_0").write_bytes(b"".join(_records(account, source)))
+        return
     if kind != "S3Prefix" or mode == "Pipe":
         raise DownloadError(f"ClientError: the emulated SageMaker has no {mode} mode of {kind} (channel {name})")
     if not objects.download(account, source["S3Uri"], layout.data / name):
@@ -89,3 +94,14 @@ def _fetch(account: Account, record: Record, channel: Record, layout: Layout) ->
             f"ClientError: Data download failed:No S3 objects found under S3 URL {source['S3Uri']} given in input data "
             f"source of channel {name}"
         )
+
+
+def _records(account: Account, source: Record) -> Iterator[bytes]:
+    """What Pipe mode streams of an augmented manifest: a record an attribute, `-ref` as the file's bytes."""
+    for line in (objects.read_url(account, source["S3Uri"]) or b"").splitlines():
+        row = json.loads(line)
+        for name in source["AttributeNames"]:
+            body = objects.read_url(account, row[name]) if name.endswith("-ref") else json.dumps(row[name]).encode()
+            if body is None:
+                raise DownloadError(f"ClientError: Data download failed: {row[name]} does not exist")
+            yield struct.pack("<II", 0xCED7230A, len(body)) + body + bytes(-len(body) % 4)
