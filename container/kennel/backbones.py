@@ -160,10 +160,10 @@ def _torchvision(name: str, weights: Any) -> tuple[nn.Module, int]:
     setattr(module.get_submodule(parent), leaf, nn.Identity())
     for auxiliary in ("AuxLogits", "aux1", "aux2"):  # Inception's second heads, which answer in training mode too
         if hasattr(module, auxiliary):
+            # transform_input is what their pretrained weights want; always, or a network that is rebuilt from trained
+            # weights would see other pixels
+            vars(module).update(aux_logits=False, transform_input=True)
             setattr(module, auxiliary, None)
-            module.aux_logits = False
-            module.transform_input = True  # as its pretrained weights want; always, or
-            # a network that is rebuilt from trained weights would see other pixels
     return module, last.in_features
 
 
