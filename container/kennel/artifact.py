@@ -5,7 +5,7 @@ The manifest is written last and names each file's hash, so a folder without one
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,8 @@ def read_manifest(folder: Path) -> Manifest:
             raise UserError(f"{path} has format {row.get('format')!r}, this version reads {FORMAT}: train again")
         row["preprocessing"] = Preprocessing.from_json(row["preprocessing"])
         row["class_names"] = tuple(map(str, row["class_names"]))
-        manifest = Manifest(**row)
+        known = {field.name for field in fields(Manifest)}  # a later version may say more
+        manifest = Manifest(**{key: value for key, value in row.items() if key in known})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}): fetch the model again or train again") from error
     if not manifest.class_names or ONNX not in manifest.files:

@@ -121,6 +121,12 @@ class Hyperparameters:
     )
     checkpoint_minutes: float = _row(5.0, "minutes between checkpoints inside a long epoch", low=0.01, high=1440.0)
     int8: bool = _row(True, "add an int8 model for CPU endpoints where it is as good as the fp32 one")
+    white_level: float = _row(
+        0.0,
+        "what white is in photos of more than 8 bits; 0: the largest value of their type, 65535 or 1.0",
+        low=0,
+        high=4294967295,
+    )
     image_size: int = _row(224, "side of the square that the model sees, pixels", low=32, high=1024)
     validation_fraction: float = _row(
         0.2, "share of each class taken from `train` where no validation channel is given", low=0.01, high=0.5

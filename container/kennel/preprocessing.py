@@ -8,23 +8,32 @@ every other format, headers, and the verdict on whatever simplejpeg refuses. Res
 import io
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from kennel import resizing
 from kennel.errors import UserError
+from kennel.photos import HEAD, suffix
 from kennel.resizing import Picture
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 MAX_PIXELS = 100_000_000
 Image.MAX_IMAGE_PIXELS = None  # the limit is ours, checked before decoding: Pillow's own would warn at another number
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of torn metadata: such a photo is either read or refused
+MAX_SCANS = 100  # of a progressive JPEG; encoders write 10 or so, and each is a pass over the whole picture
+_OTHERS = {".jp2": "JPEG 2000", ".heic": "HEIC"}  # formats that are known and not read
+_PNG, _EIGHT = b"\x89PNG\r\n\x1a\n", 8
+_PICTURE = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf")  # the chunks of a PNG that are read
+_JPEG_END = b"\xff\xd9"
+_WHITE_TAG = 281  # TIFF's MaxSampleValue
+_WHITE_16, _WHITE_FLOAT = 65535.0, 1.0
 _BAND = 64  # rows of the reduced picture at a time
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap width and height
 
@@ -57,6 +66,7 @@ class Preprocessing:
     interpolation: str = "bilinear"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    white_level: float = 0.0  # what white is in photos of more than 8 bits; 0: what the file's type says
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> "Preprocessing":
@@ -65,10 +75,18 @@ class Preprocessing:
         Raises:
             UserError: a field is missing, unknown or impossible.
         """
+        unknown = sorted(set(row) - {field.name for field in fields(cls)})
+        if unknown:  # pixels could differ
+            raise UserError(
+                f"the manifest's preprocessing: field {unknown[0]!r} is not known to this version: serve the model "
+                "with the version that trained it, or a later one"
+            )
         try:
             made = cls(**{**row, "mean": tuple(row["mean"]), "std": tuple(row["std"])})
             sizes = 0 < made.image_size <= made.resize
-            if not sizes or made.interpolation not in resizing.FILTERS or len(made.mean) != 3 or len(made.std) != 3:
+            white = isinstance(made.white_level, int | float) and 0 <= made.white_level < math.inf
+            known = made.interpolation in resizing.FILTERS
+            if not (sizes and white and known and len(made.mean) == len(made.std) == 3):
                 raise ValueError(str(row))
         except (TypeError, KeyError, ValueError) as error:
             raise UserError(f"the manifest's preprocessing is not one this version knows: {error}") from error
@@ -101,7 +119,7 @@ def read(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = MA
         UserError: not a photo, truncated, or of an unknown format.
     """
     try:
-        data = photo if isinstance(photo, bytes) else photo.read_bytes()
+        data = _picture(photo if isinstance(photo, bytes) else photo.read_bytes())
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
@@ -111,8 +129,8 @@ def read(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = MA
             wanted = math.ceil(math.sqrt(2) * preprocessing.resize)
             picture = _jpeg(data, image, wanted)
             if picture is None:
-                picture = _any(image, wanted)
-            orientation = image.getexif().get(_ORIENTATION)  # of a TIFF: none any more, Pillow has turned it
+                picture = _any(image, wanted, preprocessing.white_level)
+            orientation = _orientation(image)
             if orientation in _TURNS:
                 picture = resizing.as_pillow(picture).transpose(_TURNS[orientation])
             if orientation in _ON_ITS_SIDE:
@@ -121,7 +139,8 @@ def read(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = MA
     except (UserError, MemoryError):  # too many pixels; no fault of the photo's
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on hostile bytes
-        raise UserError(f"not a readable photo ({_short(error)}): send one of {', '.join(FORMATS)}") from error
+        cause = _OTHERS.get(suffix(data[:HEAD])) if isinstance(error, UnidentifiedImageError) else None
+        raise UserError(f"not a readable photo ({cause or _short(error)}): send one of {', '.join(FORMATS)}") from error
 
 
 def square(image: Picture, preprocessing: Preprocessing, side: int | None = None) -> NDArray[np.uint8]:
@@ -144,6 +163,34 @@ def pixels(image: Picture, preprocessing: Preprocessing, side: int | None = None
     return whole[edge : edge + side, edge : edge + side]
 
 
+def _picture(data: bytes) -> bytes:
+    """A file's bytes without what is none of the picture's and can spoil it.
+
+    Of a PNG the texts, profiles and dates, which may be damaged or unpack to gigabytes; of a JPEG line ends before it.
+    """
+    if data[:1] in (b"\r", b"\n"):
+        data = data.lstrip(b"\r\n")
+    if not data.startswith(_PNG):
+        return data
+    view, at, parts = memoryview(data), _EIGHT, [memoryview(data)[:_EIGHT]]
+    while at + _EIGHT <= len(data):
+        end = at + 12 + int.from_bytes(view[at : at + 4])
+        kind = bytes(view[at + 4 : at + _EIGHT])
+        torn = kind == b"eXIf" and bytes(view[at + _EIGHT : at + 12]) not in (b"II*\x00", b"MM\x00*")
+        if kind in _PICTURE and not torn:
+            parts.append(view[at:end])
+        at = end
+    return b"".join(parts)
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """EXIF's, None where there is none or it is damaged; of a TIFF there is none any more, Pillow has turned it."""
+    try:
+        return image.getexif().get(_ORIENTATION)
+    except Exception:  # noqa: BLE001 - the picture itself is whole
+        return None
+
+
 def _jpeg(data: bytes, image: Image.Image, wanted: int) -> Picture | None:
     """A grey or colour JPEG by simplejpeg, its short side at least `wanted` pixels where it had them.
 
@@ -155,6 +202,12 @@ def _jpeg(data: bytes, image: Image.Image, wanted: int) -> Picture | None:
     """
     if image.format not in ("JPEG", "MPO") or image.mode not in ("L", "RGB"):
         return None
+    if not image.info.get("progressive"):
+        # Some cameras put a trailer where the end marker should be. A cut in the picture is still seen: its rows end
+        # too early. Not so of a progressive one, whose later scans only refine it.
+        data = data if data.endswith(_JPEG_END) else data + _JPEG_END
+    elif (scans := data.count(b"\xff\xda")) > MAX_SCANS:
+        raise UserError(f"the photo has {scans} scans, more than {MAX_SCANS}: save it again as a usual JPEG")
     width, height = image.size
     scale = next((scale for scale in (8, 4, 2) if min(width, height) // scale >= wanted), 1)
     try:
@@ -169,7 +222,7 @@ def _jpeg(data: bytes, image: Image.Image, wanted: int) -> Picture | None:
     return array
 
 
-def _any(image: Image.Image, wanted: int) -> Image.Image:
+def _any(image: Image.Image, wanted: int, white_level: float) -> Image.Image:
     """Any photo by Pillow, reduced by a whole number while its short side stays at least twice `wanted` pixels.
 
     A large one is converted band by band: as a whole, a hostile 100-megapixel drawing takes gigabytes.
@@ -177,7 +230,7 @@ def _any(image: Image.Image, wanted: int) -> Image.Image:
     image.draft(None, (wanted, wanted))
     image.load()
     by = max(1, min(image.size) // (2 * wanted))
-    white = _white(image)
+    white = _white(image, white_level)
     if by == 1:
         return _rgb(image, white)
     width, height = image.size
@@ -189,11 +242,24 @@ def _any(image: Image.Image, wanted: int) -> Image.Image:
     return small
 
 
-def _white(image: Image.Image) -> float:
-    """What white is in a mode of more than 8 bits: Pillow's own conversion clips 16-bit grey instead of scaling it."""
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return 65535.0 if np.max(image.getextrema()) > 255.0 else 255.0
-    return 0.0
+def _white(image: Image.Image, level: float) -> float:
+    """What white is in a mode of more than 8 bits, the same for every photo of a type; 0 for modes of 8 bits.
+
+    Pillow's own conversion clips 16-bit grey instead of scaling it. 32-bit integers hold 16-bit data unless the file
+    says otherwise.
+
+    Args:
+        level: the data set's own, 0 for the type's.
+    """
+    if not (image.mode.startswith("I;16") or image.mode in ("I", "F")):
+        return 0.0
+    if level:
+        return level
+    if image.mode == "F":
+        return _WHITE_FLOAT
+    said = image.tag_v2.get(_WHITE_TAG) if isinstance(image, TiffImageFile) else None
+    said = said[0] if isinstance(said, tuple) and said else said
+    return float(said) if isinstance(said, int) and said > 0 else _WHITE_16
 
 
 def _rgb(image: Image.Image, white: float) -> Image.Image:

@@ -1,6 +1,7 @@
 """The model folder's manifest: written whole, read back, and every damage named."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -40,6 +41,11 @@ def test_a_manifest_from_before_the_calibration_is_read(folder):
     assert (manifest.temperature, manifest.evaluation, manifest.int8) == (1.0, {}, {})
 
 
+def test_fields_of_a_later_version_are_left_aside(folder):
+    edit(folder, licence="MIT", more={"a": 1})
+    assert artifact.read_manifest(folder).class_names == ("cat", "dog")
+
+
 def edit(folder, **change):
     path = folder / MANIFEST
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
@@ -56,7 +62,10 @@ def edit(folder, **change):
         (lambda f: (f / MANIFEST).write_text("[]"), "is damaged"),
         (lambda f: edit(f, format=99), "has format 99, this version reads 1: train again"),
         (lambda f: edit(f, class_names=[]), "is damaged (no class names"),
-        (lambda f: edit(f, surprise=1), "is damaged"),
+        (
+            lambda f: edit(f, preprocessing={**asdict(Preprocessing()), "crop": 1}),
+            "field 'crop' is not known to this",
+        ),
         (lambda f: edit(f, preprocessing={}), "preprocessing"),
         (lambda f: edit(f, files={ONNX: "0", "../escape": "0"}), "hash differs"),
         (lambda f: edit(f, temperature=0), "is damaged (temperature 0)"),

@@ -1,5 +1,6 @@
 """What photos of every kind become: upright RGB, one square; and what bytes that are no photo are told."""
 
+import dataclasses
 import io
 import struct
 import zlib
@@ -176,7 +177,7 @@ def test_a_large_drawing_is_reduced_in_bands_and_looks_the_same(mode):
     data = encoded(image)
     read = preprocessing.read(data, ROW)
     assert (read.width, read.height, size(read.image)) == (901, 1203, (113, 151))
-    exact = preprocessing.square(preprocessing._rgb(image, preprocessing._white(image)), ROW).astype(int)
+    exact = preprocessing.square(preprocessing._rgb(image, preprocessing._white(image, 0)), ROW).astype(int)
     assert np.abs(square(data).astype(int) - exact).mean() < 3
 
 
@@ -194,10 +195,74 @@ def test_a_jpeg_that_libjpeg_only_warns_of_is_read():
     close(whole + b"and a tail", scene())
 
 
+def test_a_whole_jpeg_without_its_end_marker_is_read():
+    whole = encoded(scene(), "JPEG", quality=95)
+    for data in (whole[:-2], whole[:-2] + b"SEFT a trailer", b"\r\n" + whole):
+        close(data, scene())
+
+
+def test_the_scans_of_a_progressive_jpeg_are_counted():
+    slow = encoded(scene(), "JPEG", quality=95, progressive=True)
+    last = slow.rindex(b"\xff\xda")
+    with pytest.raises(UserError, match=r"the photo has 5.. scans, more than 100: save it again"):
+        preprocessing.decode(slow[:-2] + slow[last:-2] * 500 + slow[-2:], ROW)
+
+
+def chunk(kind: bytes, content: bytes, crc: int | None = None) -> bytes:
+    right = zlib.crc32(kind + content) if crc is None else crc
+    return len(content).to_bytes(4) + kind + content + right.to_bytes(4)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        chunk(b"eXIf", b"no TIFF at all"),
+        chunk(b"tEXt", b"Comment\0text", crc=1),
+        chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(80_000_000))),
+        chunk(b"iCCP", b"profile\0\0" + zlib.compress(bytes(2_000_000))),
+        chunk(b"gAMA", b"\0"),
+    ],
+    ids=["exif", "sum", "text", "profile", "short"],
+)
+def test_what_is_not_the_picture_does_not_spoil_a_png(extra):
+    whole = encoded(scene(), "PNG")
+    close(whole[:33] + extra + whole[33:], scene())
+
+
+def test_a_png_that_is_cut_is_refused():
+    whole = encoded(scene(), "PNG")
+    for data in (whole[: len(whole) // 2], whole[:30], whole[:8]):
+        with pytest.raises(UserError, match="not a readable photo"):
+            preprocessing.decode(data, ROW)
+
+
+def test_avif_is_read_and_other_formats_are_named():
+    close(encoded(scene(), "AVIF", quality=95), scene())
+    with pytest.raises(UserError, match=r"not a readable photo \(JPEG 2000\): send one of JPEG"):
+        preprocessing.decode(encoded(scene(), "JPEG2000"), ROW)
+    with pytest.raises(UserError, match=r"not a readable photo \(HEIC\)"):
+        preprocessing.decode(b"\0\0\0\x18ftypheic" + bytes(100), ROW)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "format", "white"),
+    [(np.uint16, "PNG", 65535), (np.uint16, "TIFF", 65535), (np.int32, "TIFF", 65535), (np.float32, "TIFF", 1.0)],
+)
+def test_white_is_what_the_type_says_for_dark_photos_too(dtype, format, white):
+    """A photo taken in 1/100 of the light stays dark, whatever one pixel of it holds."""
+    dark = np.full((80, 80), white / 100).astype(dtype)
+    spoilt = dark.copy()
+    spoilt[0, 0] = white
+    for values in (dark, spoilt):
+        assert abs(int(square(encoded(Image.fromarray(values), format)).mean()) - 2) <= 1
+    level = dataclasses.replace(ROW, white_level=white / 100)
+    assert preprocessing.square(preprocessing.decode(encoded(Image.fromarray(dark), format), level), level).min() > 250
+
+
 def test_a_cut_jpeg_is_refused_even_where_its_end_was_mended():
     whole, end = encoded(scene(), "JPEG", quality=95), b"\xff\xd9"
     slow = encoded(scene(), "JPEG", quality=95, progressive=True)
-    for data in (whole[:-2], whole[:-40], whole[:-40] + end, whole[: len(whole) // 2] + end, slow[:-2], slow[:-40]):
+    for data in (whole[:-40], whole[:-40] + end, whole[: len(whole) // 2] + end, slow[:-2], slow[:-40]):
         with pytest.raises(UserError, match=r"not a readable photo \(.*[Pp]remature end .*send one of JPEG"):
             preprocessing.decode(data, ROW)
 

@@ -49,9 +49,16 @@ def test_a_job_by_the_sdk(config, output):
     assert read(config, output) == Asked(*expected)
 
 
-def test_defaults_and_empty_files(config, output):
+@pytest.mark.parametrize("nothing", ["", " \n", "null"])
+def test_a_file_that_holds_nothing_is_none(config, output, nothing):
     for name in ("profilerconfig.json", "tensorboardoutputconfig.json", "debughookconfig.json"):
-        (config / name).write_text("")
+        (config / name).write_text(nothing)
+    assert read(config, output) == Asked()
+
+
+def test_defaults_of_empty_objects(config, output):
+    for name in ("profilerconfig.json", "tensorboardoutputconfig.json", "debughookconfig.json"):
+        (config / name).write_text("{}")
     hook = config / "debughookconfig.json"
     assert read(config, output) == Asked(output / "profiler", None, None, output / "tensorboard", hook)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import onnxruntime
@@ -230,6 +231,19 @@ def test_nothing_but_corrupt_photos_fails_the_job(job):
     for path in (job.data / "train").rglob("*.jpg"):
         path.write_bytes(b"junk")
     assert job.fail().startswith("6 of 6 photos cannot be read, more than 1%: remove or replace them")
+
+
+def test_a_report_that_cannot_be_written_fails_no_job_that_has_its_model(job, capsys):
+    job.photos("train")
+    shutil.rmtree(job.base / "output" / "data", ignore_errors=True)
+    (job.base / "output").mkdir(exist_ok=True)
+    (job.base / "output" / "data").write_text("in the way")
+    (job.base / "input" / "config" / "inputdataconfig.json").write_text("")
+    job.main()
+    log = capsys.readouterr().out
+    assert "warning: audit.json could not be written" in log
+    assert "warning: the report could not be written" in log
+    assert artifact.read_manifest(job.base / "model").class_names == ("green", "red")
 
 
 def hooked(job, body: str) -> None:

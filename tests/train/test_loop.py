@@ -136,6 +136,39 @@ def test_a_stop_later_leaves_the_best_whole_epoch(chosen):
     assert run.best.epoch in (1, 2, 3)
 
 
+class Slow(Features):
+    """Validation in many batches; the stop comes in the second of each epoch after `whole` epochs."""
+
+    whole, asked = 1, 0
+
+    def evaluation(self):
+        for at in range(len(self.labels)):
+            self.asked += 1
+            yield self.features[at : at + 1], self.labels[at : at + 1]
+
+    def stopped(self):
+        return self.asked > self.whole * len(self.labels) + 1
+
+
+@pytest.mark.parametrize("whole", [0, 2])
+def test_a_stop_in_the_middle_of_validation_is_heard_there(chosen, whole):
+    given = blobs(64)
+    slow = Slow(given.labels, given.ids, 64, given.device, given.features)
+    slow.whole = whole
+    states, save = kept_states()
+    hp = Hyperparameters(epochs=10_000, batch_size=32)
+    run, seen = fit(
+        torch.nn.Linear(4, 2), blobs(64), slow, hp, chosen, stop=slow.stopped, hurry=slow.stopped, save=save
+    )
+    assert slow.asked == whole * 64 + 2, "no batch is judged after the stop"
+    if whole:
+        assert [epoch for epoch, _ in seen] == [1, 2], "the third epoch is not judged by a part"
+        assert states[-1]["position"] == {"epoch": 3, "step": 2, "stale": run.stale}, "a restart judges it"
+    else:
+        assert [epoch for epoch, _ in seen] == [1], "the only model that there is counts, judged by a part"
+    assert run.best.state
+
+
 def test_a_job_stopped_before_its_first_step_still_learns_while_there_is_time(chosen):
     left = iter([False] * 9 + [True] * 100)
     states, save = kept_states()

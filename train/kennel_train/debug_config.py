@@ -4,7 +4,6 @@ The files' grammar is smdebug's and the SDK's. Only what Kennel can do is read; 
 """
 
 import ast
-import json
 import logging
 import math
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from kennel import config as config_files
 from kennel.errors import UserError
 
 log = logging.getLogger("kennel")
@@ -62,16 +62,8 @@ def read(config: Path, output: Path) -> Asked:
 
 
 def _load(path: Path) -> dict[str, Any] | None:
-    try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is no UTF-8 text: give a JSON object") from None
-    try:
-        return _lowered(json.loads(text or "{}"), path)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: is no JSON ({error}): mend or remove it") from None
+    row = config_files.read(path)
+    return None if row is None else _lowered(row, path)
 
 
 def _lowered(row: Any, path: Path) -> dict[str, Any]:

@@ -21,12 +21,16 @@ class Device:
     description: str
 
 
-def choose(compat: str, local: int = 0, processes: int = 1) -> Device:
+def choose(
+    compat: str, local: int = 0, processes: int = 1, visible: str | None = None, devices: Path = Path("/dev")
+) -> Device:
     """This process's GPU when there is one, else its share of the threads that the cgroup allows.
 
     Args:
         compat: the entry point's CUDA compatibility choice in words; empty outside the image.
         local: number of this process on its host, of so many `processes`.
+        visible: CUDA_VISIBLE_DEVICES, where it is set; empty, it asks for the CPU.
+        devices: where the driver's device files are.
 
     Raises:
         UserError: a GPU is there but CUDA cannot start on its driver; training on the CPU instead would cost hours.
@@ -41,7 +45,7 @@ def choose(compat: str, local: int = 0, processes: int = 1) -> Device:
         return Device(
             torch.device("cuda", local), bf16, threads, f"device: {gpu}, {'bf16' if bf16 else 'fp32'}, {words}"
         )
-    if Path("/dev/nvidia0").exists():
+    if visible != "" and any(devices.glob("nvidia[0-9]*")):  # of several, docker's --gpus device=1 gives one
         raise UserError(
             f"the host has an NVIDIA GPU (driver {_driver()}) but CUDA {torch.version.cuda} cannot start on it "
             f"({words}): take an instance type with a newer driver"

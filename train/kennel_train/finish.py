@@ -22,6 +22,7 @@ from kennel_train.evaluation import Evaluation
 from kennel_train.inputs import Inputs, Photos
 from kennel_train.quantization import Gate
 from kennel_train.stages import Job, Trained
+from kennel_train.stop import grace
 
 log = logging.getLogger("kennel")
 MISTAKES = 24  # of the worst, in the report
@@ -67,6 +68,9 @@ def finish(job: Job, trained: Trained, ending: Ending) -> None:
     if not job.cluster.leads:
         return
     temperature = evaluation.calibrate(everyones["validation"].logits, everyones["validation"].labels)
+    for split, row in everyones.items():
+        if len(row.labels) < inputs[split].total:
+            log.warning("stopped: judged by %d of %d %s photos", len(row.labels), inputs[split].total, split)
     found = {
         split: evaluation.evaluate(row.logits, row.labels, ending.class_names, temperature)
         for split, row in everyones.items()
@@ -76,7 +80,10 @@ def finish(job: Job, trained: Trained, ending: Ending) -> None:
     log.info("model: %s (epoch %d of %d)", ending.layout.model, trained.best.epoch, len(trained.rows))
     log.info("int8: %s", manifest.int8.get("reason", "not tried"))
     with job.phases("report"):
-        _report(job, trained, ending, manifest, found, mine)
+        try:
+            _report(job, trained, ending, manifest, found, mine)
+        except Exception as error:  # noqa: BLE001 - the model is written: the job has succeeded
+            log.warning("warning: the report could not be written (%s: %s)", type(error).__name__, error)
     log.info("time: %s", ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in job.phases.seconds.items()))
 
 
@@ -94,13 +101,19 @@ def _judge(job: Job, split: Inputs) -> Judged:
     """The best epoch's logits of this rank's photos, in full precision (of features, as they were extracted)."""
     module = job.classifier if isinstance(split, Photos) else job.classifier.head
     exact = dataclasses.replace(job.device, bf16=False)
-    rows = [(logits.cpu().numpy(), labels.cpu().numpy()) for logits, labels in loop.logits_of(module, split, exact)]
+    late = grace(job.stop)  # a job that was stopped is judged by as many photos as there is time for
+    rows = []
+    for logits, labels in loop.logits_of(module, split, exact):
+        rows.append((logits.cpu().numpy(), labels.cpu().numpy()))
+        if late():
+            break
     empty = (np.empty((0, job.classifier.head.out_features), np.float32), np.empty(0, np.int64))
     return Judged(*(np.concatenate(column) for column in zip(empty, *rows, strict=True)))
 
 
 def _everyones(job: Job, split: Inputs, mine: Judged) -> Judged:
-    ids, *columns = zip(*job.cluster.gather((split.ids, mine.logits, mine.labels)), strict=True)
+    done = len(mine.labels)
+    ids, *columns = zip(*job.cluster.gather((split.ids[:done], mine.logits, mine.labels)), strict=True)
     order = np.argsort(np.concatenate(ids))
     return Judged(*(np.concatenate(column)[order] for column in columns))
 

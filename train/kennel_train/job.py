@@ -62,7 +62,8 @@ def main() -> None:
         _run(layout, stop)
     except BaseException as error:  # noqa: BLE001 - the contract's boundary: nothing may pass as "Completed"
         text = failure.describe(error)
-        files.put(layout.failure, text)
+        if not (isinstance(error, failure.ScriptError) and layout.failure.exists()):  # a script's own word stays
+            files.put(layout.failure, text)
         # What a script or another process printed is in the log already.
         raise JobFailedError(text.splitlines()[0] if isinstance(error, failure.ScriptError) else text) from None
 

@@ -76,7 +76,14 @@ def fit(
         row = {"learning_rate": rate, "seconds": seconds}
         row["photos_per_second"] = train.total * (run.step - begun) / run.steps / seconds
         row["waited"] = (train.waited - waited) / seconds
-        hooks.on_epoch_end(*close_epoch(run, plan, row, validation, device, cluster, hooks.watch))
+        # Where there is a model already, a job that is stopped while it validates leaves the epoch as it is.
+        cut = hooks.stop if run.best.state else hooks.hurry
+        closed = close_epoch(run, plan, row, validation, device, cluster, hooks.watch, cut)
+        if closed is None:
+            if not late:
+                hooks.save(run.as_dict())
+            break
+        hooks.on_epoch_end(*closed)
         if interrupted:
             break
         if not late:
@@ -85,10 +92,23 @@ def fit(
     return run
 
 
+def never() -> bool:
+    return False
+
+
 def evaluate(
-    module: nn.Module, split: Inputs, device: Device, cluster: Cluster, watch: Watch = NOBODY
+    module: nn.Module,
+    split: Inputs,
+    device: Device,
+    cluster: Cluster,
+    watch: Watch = NOBODY,
+    cut: Callable[[], bool] = never,
 ) -> tuple[float, float]:
-    """(mean cross-entropy in nats, accuracy 0–1) of a module on a split, over all ranks."""
+    """(mean cross-entropy in nats, accuracy 0–1) of a module on a split, over all ranks.
+
+    Args:
+        cut: asked after each batch; from then on this rank's photos are left out.
+    """
     sums = torch.zeros(3, dtype=torch.float64)
     with watch.evaluating():
         for logits, labels in logits_of(module, split, device):
@@ -97,6 +117,8 @@ def evaluate(
             hits = (logits.argmax(1) == labels).sum()
             count = torch.tensor(len(labels), device=losses.device)
             sums += torch.stack([losses.double().sum(), hits.double(), count]).cpu()
+            if cut():
+                break
     loss, hits, count = cluster.sum(sums).tolist()
     return loss / count, hits / count
 
@@ -219,16 +241,23 @@ def close_epoch(
     device: Device,
     cluster: Cluster,
     watch: Watch = NOBODY,
-) -> tuple[dict[str, Any], dict[Metric, float]]:
+    cut: Callable[[], bool] = never,
+) -> tuple[dict[str, Any], dict[Metric, float]] | None:
     """Judge the epoch, note it, keep it where it is the best, and stand at the start of the next one.
 
+    Args:
+        cut: whether judging is to end before its last photo; of a first epoch what was judged until then counts.
+
     Returns:
-        `row` with the stage, the epoch's number and its metrics before it, and the metrics.
+        `row` with the stage, the epoch's number and its metrics before it, and the metrics; None where it was cut short
+        and there is a best epoch already: then nothing has changed.
 
     Raises:
         DivergedError: the loss is no number any more.
     """
-    values = _epoch_values(run, validation, device, cluster, watch)
+    values = _epoch_values(run, validation, device, cluster, watch, cut)
+    if run.best.state and cluster.any(cut()):
+        return None
     row = {"stage": plan.stage, "epoch": plan.before + run.epoch, "stage_epoch": run.epoch, **row}
     row |= {metric.name: value for metric, value in values.items()}
     run.rows.append(row)
@@ -241,8 +270,10 @@ def close_epoch(
     return row, values
 
 
-def _epoch_values(run: Run, validation: Inputs, device: Device, cluster: Cluster, watch: Watch) -> dict[Metric, float]:
-    loss, accuracy = evaluate(run.judged, validation, device, cluster, watch)
+def _epoch_values(
+    run: Run, validation: Inputs, device: Device, cluster: Cluster, watch: Watch, cut: Callable[[], bool]
+) -> dict[Metric, float]:
+    loss, accuracy = evaluate(run.judged, validation, device, cluster, watch, cut)
     values = {metrics.VALIDATION_LOSS: loss, metrics.VALIDATION_ACCURACY: accuracy}
     total, weight = run.sums.tolist()
     watch.epoch(total / weight if weight else None, loss)

@@ -134,8 +134,14 @@ def _put_profile(path: Path, record: Callable[[], dict[str, Any]]) -> None:
         log.warning("warning: the profile could not be written: %s", error)
 
 
+def _shown(path: Path, base: Path) -> str:
+    """Below the base folder as seen from there; a LocalPath may lead elsewhere."""
+    return str(path.relative_to(base) if path.is_relative_to(base) else path)
+
+
 def _record(debugger: Debugger, wanted: Wanted, traced: Watch, hook: Any) -> dict[str, Any]:
     written = traced.written[:1] if isinstance(traced, trace.Trace) else []
     tensors = [hook.folder] if hook and hook.folder else []
-    places = (str(found[0].relative_to(wanted.layout.base)) if found else "" for found in (written, tensors))
+    base = wanted.layout.base
+    places = (_shown(found[0], base) if found else "" for found in (written, tensors))
     return debug_record.record(debugger, *places)

@@ -7,7 +7,6 @@ from labels by their first bytes. The stream is read once, epoch 0.
 """
 
 import itertools
-import json
 import stat
 import struct
 import time
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from kennel import config as config_files
 from kennel.errors import UserError
 from kennel.photos import HEAD, suffix
 from kennel_train import listing
@@ -40,8 +40,7 @@ def spool(config: Path, data: Path, scratch: Path, say: Callable[[str], None], p
         UserError: a stream or a manifest that is not what a photo classifier can learn from.
         OSError: the disk is full.
     """
-    path = config / "inputdataconfig.json"
-    channels = json.loads(path.read_text()) if path.is_file() else {}
+    channels = config_files.channels(config / "inputdataconfig.json")
     pipes = sorted(name for name, channel in channels.items() if channel.get("TrainingInputMode") == "Pipe")
     folders = {path.name: path for path in sorted(data.iterdir()) if path.is_dir()} if data.is_dir() else {}
     folders = {name: path for name, path in folders.items() if name not in pipes}

@@ -22,6 +22,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from kennel import config
 from kennel.errors import UserError
 from kennel.layout import Layout
 from kennel_train.failure import ScriptError
@@ -60,7 +61,7 @@ def machines(layout: Layout) -> Machines:
         UserError: the file names no such host as this.
     """
     path = layout.config / "resourceconfig.json"
-    row = json.loads(path.read_text() or "{}") if path.exists() else {}
+    row = config.read(path) or {}
     hosts = tuple(row.get("hosts") or [row.get("current_host", "localhost")])
     here = row.get("current_host", hosts[0])
     if here not in hosts:

@@ -22,6 +22,7 @@ from typing import IO, Any
 import psutil
 from sagemaker_training import entry_point, environment, errors, process, runner
 
+from kennel import config
 from kennel.errors import UserError
 from kennel.layout import Layout
 from kennel_train import failure
@@ -79,16 +80,22 @@ def _rendezvous(env: Any) -> dict[str, str]:
 
 
 def _smdebug(layout: Layout) -> dict[str, str]:
-    """What `import smdebug` in a script needs, where the job has a configuration of SageMaker Debugger's hook.
+    """What `import smdebug` in a script needs, and more where the job configures SageMaker Debugger's hook.
 
     The protobuf of today refuses smdebug's messages in its C implementation (`smdebug_messages`).
     """
+    found = {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"} if _imports_smdebug(layout.code) else {}
     hook, profiler = (layout.config / f"{name}.json" for name in ("debughookconfig", "profilerconfig"))
-    if not hook.exists():
-        return {}
-    found = {"SMDEBUG_CONFIG_FILE_PATH": str(hook), "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"}
+    if config.read(hook) is None:
+        return found
+    found |= {"SMDEBUG_CONFIG_FILE_PATH": str(hook), "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"}
     found["USE_SMDEBUG"] = "1"  # the image says 0, for jobs without one
     return found | ({"SMPROFILER_CONFIG_PATH": str(profiler)} if profiler.exists() else {})
+
+
+def _imports_smdebug(code: Path) -> bool:
+    """Whether any of a script's files names smdebug: others need not pay for a slower protobuf."""
+    return any(b"smdebug" in path.read_bytes() for path in sorted(code.rglob("*.py")) if path.is_file())
 
 
 def _kind(asked: Mapping[str, Any]) -> runner.RunnerType:

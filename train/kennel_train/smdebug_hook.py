@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from kennel import config as config_files
 from kennel.errors import UserError
 from kennel.layout import Layout
 from kennel_train.cluster import Cluster
@@ -113,7 +114,7 @@ def open(config: Path | None, layout: Layout, *, cluster: Cluster, strict: bool)
     """
     with contextlib.ExitStack() as stack:
         try:
-            asked = json.loads(config.read_text()) if config else _USUAL
+            asked = _USUAL if config is None else config_files.read(config) or {}
             everyone = (asked.get("HookParameters") or {}).get("include_workers") == "all"
             if not (cluster.leads or everyone):
                 return None
@@ -144,7 +145,7 @@ def _timeline(config: Path) -> dict[str, str]:
 
     Left out is the rest: smdebug evaluates it as Python, and its detailed profiling knows no torch 2.
     """
-    row = json.loads(config.read_text() or "{}") if config.exists() else {}
+    row = config_files.read(config) or {}
     given = row.get("ProfilingParameters") or {}
     if row.get("DisableProfiler") or not given:
         return {}

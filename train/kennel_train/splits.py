@@ -85,6 +85,11 @@ class Splits:
             total += (asked := sum(count for *_, count in theirs))
             unread += asked - sum(map(len, readable)) - sum(map(len, unreadable))
         decoding.refuse_many(bad, total)
+        if unread and any(len(part.photos) < 2 for name, part in parts.items() if name != "test"):
+            raise UserError(
+                f"the job was stopped while it decoded, {total - unread} of {total} photos were read, too few to learn "
+                "from: allow a longer run time"
+            )
         held_out = "validation" not in parts
         if held_out:
             parts = _hold_out(parts["train"], hp.validation_fraction) | {k: p for k, p in parts.items() if k == "test"}

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from kennel import backbones, hyperparameters, metrics, search_space
+from kennel import backbones, config, hyperparameters, metrics, search_space
 from kennel.backbones import Backbone, Classifier
 from kennel.errors import UserError
 from kennel.hyperparameters import Hyperparameters, Tuning
@@ -72,7 +72,7 @@ def run(
         UserError: whatever the user can mend.
     """
     phases = Phases()
-    chosen = device.choose(compat, cluster.local, cluster.local_world)
+    chosen = device.choose(compat, cluster.local, cluster.local_world, visible)
     log.info(chosen.description)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kennel-")))
@@ -90,6 +90,9 @@ def run(
             channels, sharded = _channels(root, _sharded(layout), cluster, hp.allow_missing_classes)
         torch.manual_seed(hp.seed)
         backbone = earlier.backbone(before) if before else _backbone(hp, layout, weights)
+        if hp.white_level and not before:  # an earlier model's photos were taken by its own
+            preprocessing = dataclasses.replace(backbone.preprocessing, white_level=hp.white_level)
+            backbone = dataclasses.replace(backbone, preprocessing=preprocessing)
         log.info("backbone: %s (%s), weights: %s", backbone.name, backbone.library, backbone.weights)
         classifier = Classifier(backbone, len(channels.class_names))
         learned = backbone.weights != "random"
@@ -193,8 +196,7 @@ def _channels(
 
 def _sharded(layout: Layout) -> frozenset[str]:
     """The channels of which each host has a part of its own, by inputdataconfig.json."""
-    path = layout.config / "inputdataconfig.json"
-    row = json.loads(path.read_text() or "{}") if path.exists() else {}
+    row = config.channels(layout.config / "inputdataconfig.json")
     return frozenset(name for name, channel in row.items() if channel.get("S3DistributionType") == "ShardedByS3Key")
 
 
@@ -218,8 +220,11 @@ def _audit(
     for line in found.table():
         log.info(line)
     if cluster.leads:
-        layout.output_data.mkdir(parents=True, exist_ok=True)
-        (layout.output_data / "audit.json").write_text(json.dumps(found.as_json(), indent=2))
+        try:
+            layout.output_data.mkdir(parents=True, exist_ok=True)
+            (layout.output_data / "audit.json").write_text(json.dumps(found.as_json(), indent=2))
+        except OSError as error:  # the model is what counts
+            log.warning("warning: audit.json could not be written: %s", error)
     if not splits.unread:
         found.refuse()
     return found.as_json()
