@@ -30,7 +30,7 @@ MODEL = "model"
 _LISTEN_SECONDS = 0.5
 _ANSWER_SECONDS = 2
 _SAID = "java.txt"
-_GUARD = 'read -r _; kill -KILL -- "-$1"; sleep 0.2; rm -rf -- "$2"'
+_GUARD = 'read -r _; kill -9 "-$1"; sleep 0.2; rm -rf -- "$2"'
 _log = logging.getLogger(__name__)
 
 

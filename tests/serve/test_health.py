@@ -87,3 +87,10 @@ def test_java_that_hangs_ends_the_server(base, running, until, photo):
         assert server.wait_exit() == 1
         assert "serve: the model server does not answer for" in server.log
         assert server.left_behind() == []
+
+
+def test_a_worker_that_dies_is_in_the_log(server, until):
+    dead = workers(server)[0].pid
+    workers(server)[0].kill()
+    until(lambda: f"worker {dead} died while it was idle" in server.log, server)
+    until(lambda: server.ping() == 200 and len(workers(server)) == 2, server)
