@@ -27,6 +27,7 @@ class Backend:
     def __init__(self, socket: str) -> None:
         self._socket = socket
         self._idle: list[_Connection] = []
+        self._busy: set[_Connection] = set()
 
     async def ask(
         self,
@@ -43,16 +44,35 @@ class Backend:
         """
         while self._idle and self._idle[-1].closed:
             self._idle.pop()
-        connection = self._idle.pop() if self._idle else await self._open()
+        kept = bool(self._idle)
+        connection = self._idle.pop() if kept else await self._open()
         lines = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items() if value)
         head = f"{method} {path} HTTP/1.1\r\nHost: kennel\r\nContent-Length: {len(body)}\r\n{lines}\r\n"
         try:
-            answer = await connection.ask(head.encode(), body, seconds)
+            return await self._asked(connection, head.encode(), body, seconds)
+        except ConnectionResetError:
+            if not kept or connection.heard or connection.given_up:
+                raise
+        # A kept connection may be closed just as it is used again: the request was not looked at.
+        return await self._asked(await self._open(), head.encode(), body, seconds)
+
+    async def _asked(self, connection: "_Connection", head: bytes, body: bytes | bytearray, seconds: float) -> Answer:
+        self._busy.add(connection)
+        try:
+            answer = await connection.ask(head, body, seconds)
         except BaseException:  # cancelled too: what may still arrive belongs to nobody
             connection.close()
             raise
+        finally:
+            self._busy.discard(connection)
         self._idle.append(connection)
         return answer
+
+    def give_up(self) -> None:
+        """Fail what is being asked, with OSError: the model server hangs."""
+        for connection in list(self._busy):
+            connection.give_up()
+        self.close()
 
     def close(self) -> None:
         while self._idle:
@@ -71,13 +91,14 @@ class _Connection(asyncio.Protocol):
     _deadline: asyncio.TimerHandle
 
     def __init__(self) -> None:
-        self.closed = False
+        self.closed = self.given_up = False
+        self.heard = False  # something of the answer
         self._parser = httptools.HttpResponseParser(self)
 
     def ask(self, head: bytes, body: bytes | bytearray, seconds: float) -> asyncio.Future[Answer]:
         loop = asyncio.get_running_loop()
         self._answered = loop.create_future()
-        self._answer, self._parts = Answer(), list[bytes]()
+        self._answer, self._parts, self.heard = Answer(), list[bytes](), False
         self._deadline = loop.call_later(seconds, self._fail, TimeoutError())
         if self.closed:
             self._fail(_hung_up())
@@ -89,6 +110,10 @@ class _Connection(asyncio.Protocol):
         self.closed = True
         self._transport.close()
 
+    def give_up(self) -> None:
+        self.closed = self.given_up = True
+        self._transport.abort()  # close() would first send what a stopped process never takes
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
 
@@ -98,6 +123,7 @@ class _Connection(asyncio.Protocol):
             self._fail(_hung_up())
 
     def data_received(self, data: bytes) -> None:
+        self.heard = True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:

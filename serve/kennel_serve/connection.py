@@ -5,6 +5,7 @@ Requests of a client that does not wait are answered one after another; meanwhil
 
 import asyncio
 import logging
+import socket
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 _LINGER_SECONDS = 5  # for a client to read our last word: were its bytes unread when we close, it might lose that
 _MOST_WAITING = 100
+_PROBE_SECONDS = 1  # a client that is answered sooner sees nothing of it
+_RESET_SECONDS = 0.05
+_TCP_CLOSE = 7  # Linux's number of the state
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _log = logging.getLogger(__name__)
 
@@ -63,10 +67,14 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         self._server.connections.add(self)
+        self._server.make_room()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._server.connections.discard(self)
         self._deaf = self._gone = True
+        self._waiting.clear()
+        if self._task:
+            self._task.cancel()  # its answer has no reader
         if self._body and not self._body.complete:
             self._body.fail(broken())
         del self._parser  # it refers to us
@@ -84,7 +92,23 @@ class Connection(asyncio.Protocol):
         if self._arriving and not self._deaf:
             self._refuse(broken())
         self._deaf = True
-        return bool(self._current or self._waiting) and not self._left
+        wanted = bool(self._current or self._waiting) and not self._left
+        if wanted and self._current and not self._current.old:
+            asyncio.get_running_loop().call_later(_PROBE_SECONDS, self._probe, self._current)
+        return wanted
+
+    def _probe(self, asked: _Exchange) -> None:
+        """The client has closed one direction, or both: in the latter case what we send comes back as a reset."""
+        if self._current is asked and self._task and not self._transport.is_closing():
+            self._transport.write(_CONTINUE)
+            asyncio.get_running_loop().call_later(_RESET_SECONDS, self._leave_if_reset)
+
+    def _leave_if_reset(self) -> None:
+        """After its end nothing is read from a connection, so that its reset is not heard of."""
+        if not self._transport.is_closing() and self._transport.get_extra_info("socket").getsockopt(
+            socket.IPPROTO_TCP, socket.TCP_INFO, 1
+        ) == bytes([_TCP_CLOSE]):
+            self._transport.abort()
 
     def pause_writing(self) -> None:
         self._clogged = True
@@ -97,8 +121,18 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         self._transport.close()
 
+    @property
+    def idle_since(self) -> float | None:
+        """None where something is asked or answered."""
+        return None if self._current or self._waiting else self._since
+
+    def drop(self) -> None:
+        self._transport.abort()
+
     def check(self, now: float) -> None:
-        """Hang up on a client that keeps us waiting."""
+        """Hang up on a client that keeps us waiting, or has left."""
+        if self._gone:
+            self._leave_if_reset()
         if self._task and self._current and (self._current.body.complete or self._current.body.error):
             return
         unsent = self._transport.get_write_buffer_size()
@@ -207,6 +241,8 @@ class Connection(asyncio.Protocol):
     async def _answer(self, asked: _Exchange) -> None:
         try:
             reply = await self._server.handle(asked.request)
+        except asyncio.CancelledError:  # the client has left, or the endpoint ends
+            reply = refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the endpoint stops before the answer is there: ask again")
         finally:
             self._task = None
         if not self._transport.is_closing():

@@ -13,7 +13,8 @@ from functools import partial
 from http import HTTPStatus
 
 from kennel_serve import codec
-from kennel_serve.backend import Backend
+from kennel_serve.backend import Answer, Backend
+from kennel_serve.configuration import Share
 from kennel_serve.endpoint import CUSTOM_ATTRIBUTES, TIMING
 from kennel_serve.http1 import Handle
 from kennel_serve.messages import RefusedError, Reply, Request, refusal
@@ -23,20 +24,31 @@ from kennel_serve.telemetry import Record, Telemetry
 
 _FORMS = ("multipart/", "application/x-www-form-urlencoded")
 _HEADER_LENGTH = 1024  # of the few that are passed on; Java's parser gives up at 8192 in all
+_AHEAD = 2  # requests for each place in a batch: the one worked on, and the next
+_BUSY = "no worker is free: try again, or add instances"
+_HANGS = "the model server does not answer"
 _ID = "x-amzn-sagemaker-inference-id"
 
 _log = logging.getLogger(__name__)
 
 
 class Front:
-    """Answers clients; `healthy` is what /ping says, set by whoever watches the model server."""
+    """Answers clients; `healthy` is what /ping says, set by the watch over the model server.
 
-    def __init__(self, socket: str, response_seconds: float, telemetry: Telemetry) -> None:
+    Requests wait here and not in the model server, whose queue is short and keeps those whose clients have left.
+    """
+
+    def __init__(self, socket: str, response_seconds: float, telemetry: Telemetry, waiting_bytes: int) -> None:
         """
         Args:
             socket: the model server's.
+            response_seconds: for which a request waits for its turn, and again for its answer.
+            waiting_bytes: of the bodies that wait for their turn.
         """
-        self.healthy = False
+        self.healthy = self._hanging = False
+        self._turns: dict[str, asyncio.Semaphore] = {}
+        self._waiting_bytes, self._most_waiting_bytes = 0, waiting_bytes
+        self._asking: set[asyncio.Task[Answer]] = set()  # a task is kept only as long as something refers to it
         self._telemetry = telemetry
         self._response_seconds = response_seconds
         self._backend = Backend(socket)
@@ -48,21 +60,86 @@ class Front:
     def close(self) -> None:
         self._backend.close()
 
+    def admit(self, model: str, share: Share) -> None:
+        """Hand a model's workers what they work on and the next of it, at once."""
+        self._turns[model] = asyncio.Semaphore(_AHEAD * share.workers * share.batch_size)
+
+    def dismiss(self, model: str) -> None:
+        self._turns.pop(model, None)
+
+    @property
+    def hanging(self) -> bool:
+        """Whether Java hangs: then nothing is asked of it, and what was asked is answered with 503."""
+        return self._hanging
+
+    @hanging.setter
+    def hanging(self, hangs: bool) -> None:
+        if hangs and not self._hanging:
+            self._backend.give_up()
+        self._hanging = hangs
+
+    @property
+    def trouble(self) -> str:
+        """Why it is not healthy."""
+        return _HANGS if self._hanging else "no worker is alive"
+
     async def predict(self, model: str, body: bytes | bytearray, headers: dict[str, str], record: Record) -> Reply:
         """What a model's workers answer, whatever went wrong on the way."""
         record.bytes, record.asked = len(body), time.perf_counter()
         try:
-            answer = await self._backend.ask("POST", f"/predictions/{model}", self._response_seconds, headers, body)
+            turn = await self._turn(model, len(body))
+            answer = await self._asked(turn, model, headers, body)
         except TimeoutError:
             return refusal(HTTPStatus.GATEWAY_TIMEOUT, "no worker answered in time: send less, or raise the timeout")
         except OSError:
-            return refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the model server does not answer: try again")
+            return refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"{_HANGS}: try again")
         finally:
             record.answered = time.perf_counter()
         if TIMING not in answer.headers:
             return _honest(answer.status)
         record.take(answer.headers[TIMING])
         return Reply(answer.status, answer.body, answer.headers.get("content-type", codec.JSON))
+
+    async def _turn(self, model: str, size: int) -> asyncio.Semaphore:
+        """Wait until a worker can be handed the request.
+
+        Raises:
+            RefusedError: 503 where it would wait too long, or too much waits already.
+        """
+        turn = self._turns.setdefault(model, asyncio.Semaphore(_AHEAD))
+        if not turn.locked():
+            await turn.acquire()
+            return turn
+        if self._waiting_bytes + size > self._most_waiting_bytes:
+            raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, _BUSY)
+        self._waiting_bytes += size
+        try:
+            async with asyncio.timeout(self._response_seconds):
+                await turn.acquire()
+        except TimeoutError:
+            raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, _BUSY) from None
+        finally:
+            self._waiting_bytes -= size
+        return turn
+
+    async def _asked(
+        self, turn: asyncio.Semaphore, model: str, headers: dict[str, str], body: bytes | bytearray
+    ) -> Answer:
+        """Ask the model server; where the client leaves, the turn is over only when the worker is free."""
+        if self._hanging:
+            turn.release()
+            raise ConnectionResetError(_HANGS)
+        ask = self._backend.ask("POST", f"/predictions/{model}", self._response_seconds, headers, body)
+        task = asyncio.get_running_loop().create_task(ask)
+        self._asking.add(task)
+        task.add_done_callback(partial(self._over, turn))
+        return await asyncio.shield(task)
+
+    def _over(self, turn: asyncio.Semaphore, task: asyncio.Task[Answer]) -> None:
+        self._asking.discard(task)
+        turn.release()
+        if not task.cancelled():
+            task.exception()  # its client may have left before: not to be reported as never seen
 
     async def invocations(self, request: Request, record: Record) -> Reply:
         return await self.invoke(request, record, MODEL)
@@ -86,7 +163,7 @@ class Front:
     async def _ping(self, request: Request, record: Record) -> Reply:
         if self.healthy:
             return Reply(200, b"{}")
-        return refusal(HTTPStatus.SERVICE_UNAVAILABLE, "no worker is alive")
+        return refusal(HTTPStatus.SERVICE_UNAVAILABLE, self.trouble)
 
     async def _answer(self, routes: Routes, request: Request) -> Reply:
         """Every request is noted; /ping, which comes all the time, only where it says no."""
@@ -128,7 +205,7 @@ def _plain(value: str) -> str:
 def _honest(status: int) -> Reply:
     """MMS's own errors, with Java's class names in them, as a sentence."""
     if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INSUFFICIENT_STORAGE):
-        return refusal(HTTPStatus.SERVICE_UNAVAILABLE, "no worker is free: try again, or add instances")
+        return refusal(HTTPStatus.SERVICE_UNAVAILABLE, _BUSY)
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too large: send less")
     return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the worker ended or took too long: the endpoint's log says why")

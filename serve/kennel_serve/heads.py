@@ -100,6 +100,8 @@ def written(reply: Reply, method: str, connection: str) -> bytes:
     bodiless = reply.status in _BODILESS
     if not bodiless:
         head += f"Content-Length: {len(reply.body)}\r\n"
+    if reply.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        head += "Retry-After: 1\r\n"
     if reply.allow:
         head += f"Allow: {reply.allow}\r\n"
     if connection:

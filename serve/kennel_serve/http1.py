@@ -6,6 +6,7 @@ parsing, where the dangers are, is httptools' (llhttp, the parser of Node), in i
 """
 
 import asyncio
+import resource
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -35,6 +36,7 @@ class HttpServer:
         """
         self.handle, self.max_bytes, self.stalled, self.idle = handle, max_bytes, stalled, idle
         self.closing = False
+        self.most = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 3 // 4)  # the rest: model server, files
         self.connections: set[Connection] = set()
         self.answering: set[asyncio.Task[None]] = set()  # from a request's head to its answer
         self._server: asyncio.Server | None = None
@@ -54,6 +56,14 @@ class HttpServer:
         self._server = await loop.create_server(lambda: Connection(self), sock=listener, backlog=_BACKLOG)
         self._sweep()
 
+    def make_room(self) -> None:
+        """Close the connection that has been idle for longest, where a new one leaves too few descriptors."""
+        if len(self.connections) <= self.most:
+            return
+        idle = [(since, id(each), each) for each in self.connections if (since := each.idle_since) is not None]
+        if idle:
+            min(idle)[2].drop()
+
     async def close(self, seconds: float) -> None:
         """Accept nothing more, let the requests in flight finish, also those whose bodies still arrive, hang up."""
         self.closing = True
@@ -64,6 +74,8 @@ class HttpServer:
             await asyncio.wait(self.answering, timeout=ends - time.monotonic())
         for task in self.answering:
             task.cancel()
+        if self.answering:
+            await asyncio.wait(self.answering, timeout=1)  # each says 503
         for connection in list(self.connections):
             connection.close()
         if self._sweeper:

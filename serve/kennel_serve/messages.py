@@ -15,6 +15,7 @@ from kennel_serve.answers import JSON, write_error
 _BROKEN = "the body does not arrive as its headers say: send it again"
 # Content-Encoding -> zlib's window bits. Others are left as they are: the photo's own head decides.
 _WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+_FIRST_STEP = 512  # bytes; what follows a member is copied, so that a step of all would be quadratic in members
 _RAW_DEFLATE = -15  # what some clients call deflate
 
 
@@ -135,16 +136,19 @@ def _unpacked(packed: bytes | bytearray, encoding: str, limit: int) -> bytes:
     window = _WINDOWS[encoding]
     if encoding == "deflate" and packed and packed[0] & 0xF != zlib.DEFLATED:
         window = _RAW_DEFLATE
-    body, rest = bytearray(), bytes(packed)
+    body, rest, at = bytearray(), memoryview(packed), 0
     try:
-        while rest:  # gzip may have several members
-            unpacker = zlib.decompressobj(window)
-            body += unpacker.decompress(rest, limit + 1 - len(body))
-            if len(body) > limit:
-                raise too_large(limit)
-            if not unpacker.eof:
-                raise broken()
-            rest = unpacker.unused_data
+        while at < len(rest):  # gzip may have several members
+            unpacker, step = zlib.decompressobj(window), _FIRST_STEP
+            while not unpacker.eof:
+                part = rest[at : at + step]
+                if not part:
+                    raise broken()
+                body += unpacker.decompress(part, limit + 1 - len(body))
+                if len(body) > limit:
+                    raise too_large(limit)
+                at += len(part) - len(unpacker.unused_data)
+                step *= 2
     except zlib.error as error:
         raise broken() from error
     return bytes(body)

@@ -29,6 +29,8 @@ from kennel_serve.serving import Serving
 MODEL = "model"
 _LISTEN_SECONDS = 0.5
 _ANSWER_SECONDS = 2
+_SAID = "java.txt"
+_GUARD = 'read -r _; kill -9 "-$1"; sleep 0.2; rm -rf -- "$2"'
 _log = logging.getLogger(__name__)
 
 
@@ -38,6 +40,7 @@ class ModelServer:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._process: asyncio.subprocess.Process | None = None
+        self._guardian: asyncio.subprocess.Process | None = None
         self._folder = configuration.private_folder()
         self.socket = str(self._folder / configuration.INFERENCE)  # where /predictions/<model> is answered
         self._management = Backend(str(self._folder / configuration.MANAGEMENT))
@@ -47,19 +50,24 @@ class ModelServer:
         """Start MMS and wait until its management API answers."""
         folder, java_home = self._folder, java.home(environ)
         configuration.write(folder, self._limits)
+        said = (folder / _SAID).open("wb")
         self._process = await asyncio.create_subprocess_exec(
             *java.command(folder, self._limits, java_home),
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,  # its log is on stderr
+            stdout=said,  # why it cannot start; its log is on stderr
             env=configuration.child_environment(environ, folder, Path(sys.executable).parent),
             cwd=folder,
             start_new_session=True,  # a group of its own: a worker that outlives Java still belongs to it
         )
+        said.close()
+        await self._guard(self._process.pid)
         try:
             async with asyncio.timeout(self._limits.startup_seconds):
                 while not await self._answers("/models"):
                     if self._process.returncode is not None:
-                        raise UserError("the model server ended before it answered: the lines above say why")
+                        said_last = " ".join((folder / _SAID).read_text(errors="replace").split())[-500:]
+                        reason = said_last or "the lines above say why"
+                        raise UserError(f"the model server ended before it answered: {reason}")
                     await asyncio.sleep(0.01)
             self._answered = time.monotonic()
         except TimeoutError as error:
@@ -67,6 +75,16 @@ class ModelServer:
             raise UserError(
                 f"the model server did not start in {seconds} s: raise SAGEMAKER_STARTUP_TIMEOUT"
             ) from error
+
+    async def _guard(self, group: int) -> None:
+        """Have the group and the folder removed where we are killed: the shell's input ends with our process."""
+        self._guardian = await asyncio.create_subprocess_exec(
+            *["/bin/sh", "-c", _GUARD, "kennel-guard", str(group), str(self._folder)],
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     async def load(self, serving: Serving, share: Share, name: str = MODEL) -> None:
         """Register a model and wait for its workers.
@@ -169,6 +187,10 @@ class ModelServer:
                 os.killpg(self._process.pid, signal.SIGKILL)
             await self._process.wait()
             await asyncio.to_thread(psutil.wait_procs, members, timeout=5)
+        if self._guardian:
+            with suppress(ProcessLookupError):
+                self._guardian.kill()
+            await self._guardian.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _answers(self, path: str) -> bool:

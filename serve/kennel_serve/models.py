@@ -181,6 +181,7 @@ class Models:
         """A worker that cannot what the check could lacks memory, processes or disk; a user's code was not checked."""
         try:
             await self._model_server.load(serving, share, model.id)
+            self._front.admit(model.id, share)
             headers = {"Content-Type": "image/png"}
             record = Record("first", "/models")
             first = await self._front.predict(model.id, self._sample, headers, record)
@@ -210,10 +211,12 @@ class Models:
     async def _renew(self, name: str, old: _Model) -> None:
         """A new load in place of one that lost its workers; where that fails, it is unloaded."""
         _log.warning("model %s has had no worker for %d s and is loaded anew", short(name), LOST_SECONDS)
-        await self._end(old, _lost(name))
         try:
+            await self._end(old, _lost(name))
             new = await self._load(name, old.url)
-        except RefusedError as error:
+        except Exception as error:  # noqa: BLE001 # a model that stays in the list unrenewed would answer 503 for ever
+            if not isinstance(error, RefusedError):
+                _log.exception("model %s could not be loaded anew", short(name))
             if self._loaded.get(name) is old:
                 del self._loaded[name]
             _log.warning("model %s is unloaded: %s", short(name), error)
@@ -225,6 +228,7 @@ class Models:
 
     async def _end(self, model: _Model, why: str) -> None:
         model.gone = why
+        self._front.dismiss(model.id)
         for task in model.asked:
             task.cancel()
         await self._model_server.unload(model.id)

@@ -6,6 +6,7 @@ its own and the moment since when it has been busy. Moments are CLOCK_MONOTONIC'
 """
 
 import fcntl
+import logging
 import mmap
 import os
 import struct
@@ -18,6 +19,7 @@ from pathlib import Path
 
 _MOMENTS = struct.Struct("dd")  # last beat; busy since, 0 when idle
 _SECONDS = 0.5
+_log = logging.getLogger(__name__)
 
 
 class Pulse:
@@ -68,7 +70,10 @@ def workers(folder: Path) -> list[Worker]:
     for path in folder.glob("*[0-9]"):
         with suppress(FileNotFoundError):
             if _dead(path):
+                beat, since = _MOMENTS.unpack(path.read_bytes())
                 path.unlink()
+                doing = "while it worked on a request" if since else "while it was idle"
+                _log.warning("worker %s died %s: killed%s", path.name, doing, _memory())
                 continue
             beat, since = _MOMENTS.unpack(path.read_bytes())
             found.append(Worker(int(path.name), now - beat, now - since if since else 0.0))
@@ -84,3 +89,12 @@ def _dead(path: Path) -> bool:
         return False
     finally:
         os.close(file)
+
+
+def _memory() -> str:
+    """What the kernel says of its out-of-memory killer in this container."""
+    with suppress(OSError, ValueError):
+        events = dict(line.split() for line in Path("/sys/fs/cgroup/memory.events").read_text().splitlines())
+        if kills := int(events.get("oom_kill", 0)):
+            return f" (the kernel has ended {kills} process(es) here for want of memory: fewer workers, or more memory)"
+    return ", or ended by its own code"

@@ -4,9 +4,11 @@ The only serving module that reads the environment. One sentence and exit code 1
 """
 
 import asyncio
+import errno
 import io
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -59,8 +61,10 @@ def main() -> int:
 async def _serve(chosen: Settings) -> int:
     """Live until a signal (0) or until the endpoint cannot go on (UserError); nothing stays behind."""
     stop = asyncio.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:  # as nohup has it
+            asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    _raise_descriptors()
     limits = settings.limits(chosen, cgroup.cpus(), settings.gpus(), cgroup.memory_bytes())
     live = _live_with_models if chosen.multi_model else _live
     with _bind(chosen.port) as listener:
@@ -100,7 +104,8 @@ async def _live(chosen: Settings, limits: Limits, model_server: ModelServer, lis
     lost_seconds = max(LOST_SECONDS, _LOADS * (time.monotonic() - loading))
     # The model server gives up on a worker first, so that its reason is the one that counts.
     telemetry = Telemetry(chosen.request_log)
-    front = Front(model_server.socket, 2 * chosen.response_seconds + 5, telemetry)
+    front = Front(model_server.socket, 2 * chosen.response_seconds + 5, telemetry, _waiting_bytes(chosen))
+    front.admit(MODEL, share)
     routes = [Route("POST", "/invocations", front.invocations), batch.route(share.workers, chosen.max_bytes)]
     port = HttpServer(front.answers(routes), chosen.max_bytes)
     try:
@@ -127,7 +132,7 @@ async def _live_with_models(
     began = time.monotonic()
     await model_server.start(os.environ)
     telemetry = Telemetry(chosen.request_log)
-    front = Front(model_server.socket, 2 * chosen.response_seconds + 5, telemetry)
+    front = Front(model_server.socket, 2 * chosen.response_seconds + 5, telemetry, _waiting_bytes(chosen))
     models = Models(chosen, limits, model_server, front, partial(check, chosen, limits.gpus), _sample())
     port = HttpServer(front.answers(multi_model.routes(models, front)), chosen.max_bytes)
     try:
@@ -191,37 +196,60 @@ async def _watch(
 ) -> None:
     """Keep /ping honest; returns never, raises UserError when the model server cannot be relied on any more."""
     ended, listening = asyncio.create_task(model_server.ended()), asyncio.create_task(model_server.listen())
-    last_alive = time.monotonic()
+    last_alive, able = time.monotonic(), 0
     try:
         while not ended.done():
-            able = models.tend() if models else len(model_server.end_hanging(model_server.workers()))
-            alive = bool(models or able) and model_server.silent < _SILENT_SECONDS  # an endpoint of many may have none
+            with suppress(OSError):  # without a descriptor or memory to look with, what was seen last holds
+                able = models.tend() if models else len(model_server.end_hanging(model_server.workers()))
+            front.hanging = model_server.silent >= _SILENT_SECONDS
+            alive = bool(models or able) and not front.hanging  # an endpoint of many may have none
             if alive != front.healthy:
-                _log.warning("a worker is alive again" if alive else "no worker is alive")
+                _log.warning("a worker is alive again" if alive else front.trouble)
             front.healthy = alive
             telemetry.workers.set(able)
             telemetry.healthy.set(alive)
             now = time.monotonic()
             last_alive = now if alive else last_alive
             if now - last_alive > lost_seconds:
-                raise UserError(f"no worker has been alive for {lost_seconds:.0f} s: restart the container")
+                lost = front.trouble if front.hanging else "no worker has been alive"
+                raise UserError(f"{lost} for {lost_seconds:.0f} s: restart the container")
             await asyncio.wait({ended}, timeout=_WATCH_SECONDS)
         raise UserError("the model server ended by itself, killed or out of memory: restart the container")
     finally:
+        with suppress(OSError):
+            model_server.workers()  # one that died in the last moment is in the log
         ended.cancel()
         listening.cancel()
 
 
 def _bind(port: int) -> socket.socket:
     """The public port, taken but not yet listening: a client is refused until the endpoint can answer."""
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(("0.0.0.0", port))  # noqa: S104 # the contract: the platform reaches it from outside
-    except OSError as error:
-        listener.close()
-        raise _taken(port, error) from error
-    return listener
+    for family, address in ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")):  # noqa: S104 # the contract
+        with suppress(OSError):
+            listener = socket.socket(family)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # IPv4's clients too
+            try:
+                listener.bind((address, port))
+                return listener
+            except OSError as error:
+                listener.close()
+                if family == socket.AF_INET or error.errno == errno.EADDRINUSE:
+                    raise _taken(port, error) from error
+    raise UserError("this machine has no network: give the container one")
+
+
+def _raise_descriptors() -> None:
+    """The soft limit to the hard one: each client takes a descriptor, and the usual limit is 1,024."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _waiting_bytes(chosen: Settings) -> int:
+    """Of bodies that wait for a worker: an eighth of the memory, and room for some of the largest."""
+    return max(4 * chosen.max_bytes, cgroup.memory_bytes() // 8)
 
 
 async def _listen(port: HttpServer, listener: socket.socket) -> None:

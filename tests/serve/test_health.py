@@ -75,10 +75,22 @@ def test_dead_workers_are_noticed_at_once(server, until, photo):
     assert server.invoke(photo())[0] == 200
 
 
-def test_java_that_hangs_ends_the_server(base, running):
+def test_java_that_hangs_ends_the_server(base, running, until, photo):
     with running(base) as server:
         server.wait_ready()
         next(p for p in server.family() if p.name() == "java").send_signal(signal.SIGSTOP)
+        status, answer, headers = server.request("POST", "/invocations", photo(), {"Content-Type": "image/jpeg"})
+        assert (status, headers["Retry-After"]) == (503, "1")
+        assert b"the model server does not answer" in answer
+        until(lambda: server.ping() == 503, server)
+        assert b"the model server does not answer" in server.request("GET", "/ping")[1]
         assert server.wait_exit() == 1
-        assert "no worker has been alive" in server.log
+        assert "serve: the model server does not answer for" in server.log
         assert server.left_behind() == []
+
+
+def test_a_worker_that_dies_is_in_the_log(server, until):
+    dead = workers(server)[0].pid
+    workers(server)[0].kill()
+    until(lambda: f"worker {dead} died while it was idle" in server.log, server)
+    until(lambda: server.ping() == 200 and len(workers(server)) == 2, server)

@@ -1,9 +1,11 @@
 """Starts that must fail, ends that must be clean, and parts that are killed."""
 
+import contextlib
 import json
 import os
 import signal
 import socket
+import time
 
 import numpy as np
 import pytest
@@ -85,18 +87,39 @@ def test_a_model_that_cannot_predict(tmp_path, running, write_model):
 
 
 def test_a_java_that_cannot_start(base, running):
-    with running(base, SAGEMAKER_MODEL_SERVER_VMARGS="-XX:NoSuchFlag") as server:
+    with running(base, SAGEMAKER_MODEL_SERVER_VMARGS="-Xmx1m") as server:
         assert server.wait_exit() == 1
-        assert "serve: the model server ended before it answered" in server.log
+        assert "serve: the model server ended before it answered: " in server.log
+        assert "Too small maximum heap" in server.log
         assert server.left_behind() == []
 
 
-def test_sigterm_while_starting(base, running, until):
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_a_signal_while_starting(base, running, until, signum):
     with running(base) as server:
         until(lambda: any(server.tmp.glob("kennel-*/config.properties")), server)
-        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signum)
         assert server.wait_exit() == 0
         assert server.left_behind() == []
+
+
+def test_a_kill_leaves_nothing(base, running, until):
+    with running(base) as server:
+        server.wait_ready()
+        server.process.kill()
+        until(lambda: not server.left_behind(), server)
+
+
+@pytest.mark.parametrize("limits", ["ulimit -Sn 300", "ulimit -n 300"])
+def test_more_idle_clients_than_descriptors(base, running, photo, limits):
+    with running(base, ("sh", "-c", f'{limits}; exec "$@"', "sh")) as server, contextlib.ExitStack() as held:
+        server.wait_ready()
+        for _ in range(400):
+            held.enter_context(socket.create_connection(("127.0.0.1", server.port), 60))
+        time.sleep(1)  # for the watch to look
+        assert server.ping() == 200
+        assert server.invoke(photo())[0] == 200
+        assert server.process.poll() is None
 
 
 def test_sigterm_lets_a_request_finish(base, running, until, photo):
