@@ -31,19 +31,28 @@ from kennel_serve.answers import write_error as write_error
 PHOTO_TYPES = (
     "application/x-image",
     "application/octet-stream",
+    "binary/octet-stream",  # what S3 calls whatever it was not told a type of
+    "image/*",
     "image/jpeg",
     "image/jpg",
+    "image/pjpeg",
     "image/png",
+    "image/x-png",
     "image/webp",
     "image/gif",
     "image/bmp",
     "image/tiff",
+    "image/avif",
 )
 MAX_PHOTOS = 256
 MAX_TOTAL_PIXELS = 3 * MAX_PIXELS  # of a request; each MAX_PIXELS may take seconds to decode, and a worker has 30
 _MAX_MARKS = 10_000  # in JSON: 25 MB of empty lists would become 600 MB of objects
 _HINT = 'send {"instances": ["<base64>", ...]} or {"image": "<base64>"}'
 _LINE_HINT = 'send {"image": "<base64>"}, one photo a line'
+
+_URLS = ("http://", "https://", "s3://")
+_URL_SAFE = str.maketrans("-_", "+/")
+_BASE64_HEADS = (b"/9j/", b"iVBORw0KGgo", b"R0lGOD", b"UklGR", b"data:image/")  # of JPEG, PNG, GIF, WebP
 
 # Types that other endpoints take -> why this one does not.
 _REFUSED = {
@@ -118,10 +127,12 @@ def _parse(text: bytes, what: str, hint: str) -> Any:
 
 def _entries(row: Any) -> tuple[list[Any], bool]:
     """The photos named by a JSON body, still encoded, and whether it was a list."""
-    if isinstance(row, dict) and "instances" in row:
-        row = row["instances"]
+    key = next((key for key in ("instances", "inputs") if isinstance(row, dict) and key in row), None)
+    if key:
+        row = row[key]
+        row = [row] if isinstance(row, str) else row
         if not isinstance(row, list):
-            raise _bad(f"'instances' is no list: {_HINT}")
+            raise _bad(f"'{key}' is no list: {_HINT}")
     if not isinstance(row, list):
         return [row], False
     if not row:
@@ -149,11 +160,15 @@ def _base64(entry: Any, place: str, hint: str) -> bytes:
     """The bytes of one entry: base64, or `{"b64": base64}`, or `{"image": base64}`; a data URL's head is dropped."""
     if isinstance(entry, dict):
         entry = next((entry[key] for key in ("b64", "image") if key in entry), None)
+    if isinstance(entry, list):
+        raise _bad(f"{place}pixels are not taken, the photo file's bytes are: {hint}")
     if not isinstance(entry, str):
         raise _bad(f"{place}no base64 photo there: {hint}")
+    if entry.startswith(_URLS):
+        raise _bad(f"{place}a URL is not fetched: send the photo file's bytes in base64")
     text = entry.partition(",")[2] if entry.startswith("data:") else entry
     try:
-        photo = base64.b64decode("".join(text.split()), validate=True)
+        photo = base64.b64decode("".join(text.split()).translate(_URL_SAFE), validate=True)
     except (binascii.Error, ValueError) as error:
         raise _bad(f"{place}not base64 ({error}): encode the photo file's bytes") from error
     if not photo:
@@ -190,6 +205,10 @@ def _photo(photo: bytes, preprocessing: Preprocessing, place: str) -> NDArray[np
     except TooManyPixelsError as error:
         raise _large(f"{place}{error}") from error
     except UserError as error:
+        if photo.startswith(_BASE64_HEADS):
+            raise _bad(
+                f"{place}this is base64, not a photo's bytes: send the bytes, or {JSON} with {_HINT[5:]}"
+            ) from error
         raise _bad(f"{place}{error}") from error
 
 

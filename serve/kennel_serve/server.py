@@ -50,6 +50,8 @@ def main() -> int:
     """Serve until SIGTERM or SIGINT; the exit code."""
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO, force=True)
     try:
+        for sentence in settings.unknown(os.environ):
+            _log.warning("%s", sentence)
         return uvloop.run(_serve(settings.read(os.environ, cgroup.memory_bytes(), cgroup.cpus())))
     except UserError as error:
         sys.stderr.write(f"serve: {error}\n")

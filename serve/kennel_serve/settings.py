@@ -2,6 +2,7 @@
 follows from the container's CPUs and memory where it is told nothing.
 """
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ _MAX_MB = 25  # SageMaker's own limit for real-time endpoints
 _LARGEST_MB = 1024  # ... and for asynchronous ones
 _RESPONSE_SECONDS = 30  # after so long a worker hangs; SageMaker waits for 60
 _PATIENT_SECONDS = 600  # ... in batch transform and for larger bodies, where it waits for as long as it is told
+_DAY_SECONDS = 86400
 _GPU_BATCH, _GPU_DELAY_MS = 32, 2
 _GPU_WORKERS = 2  # for each GPU: one decodes while the other predicts
 _WORKER_BYTES = 200 * _MB  # a worker before its model; a loaded model takes about three times its file
@@ -29,7 +31,8 @@ _WORKER_COPIES = 6
 _BOUNDS = {
     "SAGEMAKER_BIND_TO_PORT": (1, 65535),
     "SAGEMAKER_MODEL_SERVER_WORKERS": (1, 256),
-    "SAGEMAKER_MODEL_SERVER_TIMEOUT": (1, 1440),  # minutes, as MMS reads it
+    # Minutes, as MMS reads it. AWS's JumpStart models and samples set 3600 and mean seconds: a day is the most.
+    "SAGEMAKER_MODEL_SERVER_TIMEOUT": (1, 86400),
     "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": (1, 86400),
     "SAGEMAKER_STARTUP_TIMEOUT": (1, 86400),
     "SAGEMAKER_MAX_PAYLOAD_IN_MB": (0, _LARGEST_MB),
@@ -37,6 +40,8 @@ _BOUNDS = {
     "KENNEL_BATCH_DELAY_MS": (0, 10_000),
     "KENNEL_METRICS_PORT": (0, 65535),
 }
+_SWITCHES = ("KENNEL_ENGINE", "KENNEL_REQUEST_LOG", user_code.INSTALL)
+_OF_THE_IMAGE = ("KENNEL_CUDA_COMPAT", "KENNEL_CUDA_COMPAT_CHOICE", "KENNEL_WEIGHTS")  # which serving does not read
 _ENGINES = (engines.AUTO, *engines.FILES)
 
 
@@ -88,9 +93,9 @@ def read(environ: Mapping[str, str], memory: int = 1 << 40, cpus: int = 1) -> Se
     patient = max_bytes > _MAX_MB * _MB or _is_true(environ, "SAGEMAKER_BATCH")
     seconds = found.model_server_timeout_seconds or (_PATIENT_SECONDS if patient else _RESPONSE_SECONDS)
     if "SAGEMAKER_MODEL_SERVER_TIMEOUT" in environ and not found.model_server_timeout_seconds:
-        seconds = 60 * found.model_server_timeout
+        seconds = min(60 * int(environ["SAGEMAKER_MODEL_SERVER_TIMEOUT"]), _DAY_SECONDS)
     return Settings(
-        layout=Layout(Path(environ.get("SAGEMAKER_BASE_DIR") or Layout().base)),
+        layout=Layout(Path(environ.get("SAGEMAKER_BASE_DIR") or Layout().base).absolute()),
         port=int(found.inference_http_port),
         workers=int(found.model_server_workers) if found.model_server_workers else None,
         response_seconds=seconds,
@@ -102,7 +107,7 @@ def read(environ: Mapping[str, str], memory: int = 1 << 40, cpus: int = 1) -> Se
         batch_size=_whole(environ, "KENNEL_BATCH_SIZE"),
         batch_delay_ms=_whole(environ, "KENNEL_BATCH_DELAY_MS"),
         metrics_port=_whole(environ, "KENNEL_METRICS_PORT") or 0,
-        request_log=environ.get("KENNEL_REQUEST_LOG", "true").strip().lower() != "false",
+        request_log=_is_true(environ, "KENNEL_REQUEST_LOG", "true"),
         multi_model=_is_true(environ, "SAGEMAKER_MULTI_MODEL"),
         program=environ.get("SAGEMAKER_PROGRAM", "").strip(),
         submit_directory=environ.get("SAGEMAKER_SUBMIT_DIRECTORY", "").strip(),
@@ -122,8 +127,26 @@ def _max_bytes(given: int | None, memory: int, cpus: int) -> int:
     return min(given or largest, largest)
 
 
-def _is_true(environ: Mapping[str, str], name: str) -> bool:
-    return environ.get(name, "").strip().lower() == "true"
+def _is_true(environ: Mapping[str, str], name: str, default: str = "false") -> bool:
+    """
+    Raises:
+        UserError: neither true nor false.
+    """
+    word = environ.get(name, "").strip().lower() or default
+    if word not in ("true", "false"):
+        raise UserError(f"{name}={word[:40]!r}: write true or false, or leave it out")
+    return word == "true"
+
+
+def unknown(environ: Mapping[str, str]) -> list[str]:
+    """A sentence for each variable that is called as ours are and is none: most are misspelt."""
+    known = {name for name in (*_BOUNDS, *_SWITCHES, *_OF_THE_IMAGE) if name.startswith("KENNEL_")}
+    sentences = []
+    for name in sorted(name for name in environ if name.startswith("KENNEL_") and name not in known):
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f": did you mean {near[0]}?" if near else ""
+        sentences.append(f"warning: the variable {name} is not known and does nothing{hint}")
+    return sentences
 
 
 def _whole(environ: Mapping[str, str], name: str) -> int | None:

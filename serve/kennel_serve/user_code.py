@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from kennel.errors import UserError
+from kennel.layout import MANIFEST
 
 DEFAULT = "inference.py"
 INSTALL = "KENNEL_INSTALL_REQUIREMENTS"
@@ -59,6 +60,10 @@ def find(model: Path, program: str = "", directory: str = "") -> Path | None:
     folders = [*([sent] if directory and sent.is_dir() else []), model / "code", model]
     name = (program or DEFAULT).removesuffix(".py") + ".py"
     found = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    if found is None and name == DEFAULT and (model / MANIFEST).is_file():
+        if program:  # SDKs set it for every model; this one brings its own serving
+            _log.info("SAGEMAKER_PROGRAM=%s: the model has no such file and is served by Kennel's own code", program)
+        return None
     if found is None and program:
         mend = "pack it into the model's code folder"
         if directory.startswith("s3://"):  # what the SDK does with an entry_point alone

@@ -35,9 +35,10 @@ def large(side):
     return file.getvalue()
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 @pytest.mark.parametrize(
-    "content_type", [None, "application/x-image", "application/octet-stream", "image/png", "Image/JPEG; q=1"]
+    "content_type",
+    [None, "application/x-image", "binary/octet-stream", "image/*", "image/pjpeg", "image/x-png", "Image/JPEG; q=1"],
 )
 def test_any_photo_under_any_photo_type(photo, format, content_type):
     request = read(photo("red", format), content_type)
@@ -54,6 +55,9 @@ def test_any_photo_under_any_photo_type(photo, format, content_type):
         (lambda p: {"image": p}, 1, False),
         (lambda p: {"b64": p}, 1, False),
         (lambda p: {"instances": [p]}, 1, True),
+        (lambda p: {"instances": p}, 1, True),
+        (lambda p: {"inputs": [p, p]}, 2, True),
+        (lambda p: {"image": p.translate(str.maketrans("+/", "-_"))}, 1, False),
         (lambda p: {"instances": [{"b64": p}, p]}, 2, True),
         (lambda p: [p, {"image": p}, p], 3, True),
         (lambda p: {"image": "data:image/jpeg;base64," + p}, 1, False),
@@ -98,7 +102,10 @@ def test_one_json_line_is_a_list_of_one(photo):
         (b"\xff\xfe", JSON, 400, "not JSON"),
         (b"null", JSON, 400, "no base64"),
         (b"{}", JSON, 400, "no base64"),
-        (b'{"instances": "x"}', JSON, 400, "no list"),
+        (b'{"instances": {"a": 1}}', JSON, 400, "no list"),
+        (b'{"image": "https://example.com/a.jpg"}', JSON, 400, "a URL is not fetched"),
+        (b'{"instances": [[[0, 255]]]}', JSON, 400, "pixels are not taken"),
+        (base64.b64encode(b"\xff\xd8\xff\xe0" + bytes(40)), "application/x-image", 400, "this is base64, not a photo"),
         (b"[]", JSON, 400, "empty"),
         (b'["", ""]', JSON, 400, "instances[0]: the photo is empty"),
         (b'["%%%"]', JSON, 400, "instances[0]: not base64"),

@@ -37,7 +37,11 @@ schemathesis.openapi.media_type(
     st.sampled_from(PHOTOS),
     aliases=[
         "application/x-image",
-        *(f"image/{format}" for format in ("jpeg", "jpg", "png", "webp", "gif", "bmp", "tiff")),
+        "binary/octet-stream",
+        *(
+            f"image/{format}"
+            for format in ("jpeg", "jpg", "pjpeg", "png", "x-png", "webp", "gif", "bmp", "tiff", "avif")
+        ),
     ],
 )
 

@@ -1,9 +1,11 @@
 """What follows from CPUs and memory; the environment's own checks are seen in test_lifecycle."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
+from kennel.errors import UserError
 from kennel_serve import settings
 
 GB = 1 << 30
@@ -49,6 +51,33 @@ def test_gpus_are_counted_by_their_devices(tmp_path):
         (tmp_path / name).touch()
     assert settings.gpus(tmp_path) == 2
     assert settings.gpus(tmp_path / "absent") == 0
+
+
+@pytest.mark.parametrize(("minutes", "seconds"), [("1440", 86400), ("3600", 86400), ("86400", 86400)])
+def test_a_timeout_as_aws_sets_it_starts(monkeypatch, minutes, seconds):
+    """JumpStart's models and most samples set 3600, and mean seconds."""
+    monkeypatch.setenv("SAGEMAKER_MODEL_SERVER_TIMEOUT", minutes)
+    assert settings.read({"SAGEMAKER_MODEL_SERVER_TIMEOUT": minutes}).response_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    "name", ["KENNEL_REQUEST_LOG", "SAGEMAKER_MULTI_MODEL", "KENNEL_INSTALL_REQUIREMENTS", "SAGEMAKER_BATCH"]
+)
+def test_a_switch_that_is_neither_true_nor_false_is_named(name):
+    with pytest.raises(UserError, match=f"{name}='ja': write true or false, or leave it out"):
+        settings.read({name: "ja"})
+    settings.read({name: " False"})
+
+
+def test_variables_that_are_misspelt_are_named():
+    assert settings.unknown({"KENNEL_BATCHSIZE": "8", "KENNEL_ENGINE": "int8", "PATH": "", "KENNEL_XYZ": ""}) == [
+        "warning: the variable KENNEL_BATCHSIZE is not known and does nothing: did you mean KENNEL_BATCH_SIZE?",
+        "warning: the variable KENNEL_XYZ is not known and does nothing",
+    ]
+
+
+def test_a_relative_base_folder_is_made_absolute():
+    assert settings.read({"SAGEMAKER_BASE_DIR": "some/ml"}).layout.base == Path("some/ml").absolute()
 
 
 def test_defaults_and_units(monkeypatch):

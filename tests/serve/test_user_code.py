@@ -242,6 +242,15 @@ def test_a_file_without_functions_changes_nothing_and_is_named(worker, photo, ca
     assert "inference.py defines none of model_fn" in caplog.text
 
 
+def test_a_model_of_ours_is_served_where_an_sdk_names_a_file_that_is_not_there(tmp_path, caplog):
+    (tmp_path / "manifest.json").touch()
+    with caplog.at_level("INFO"):
+        assert user_code.find(tmp_path, "inference.py") is None
+    assert "SAGEMAKER_PROGRAM=inference.py: the model has no such file" in caplog.text
+    with pytest.raises(UserError, match=r"SAGEMAKER_PROGRAM=mine.py is in none of"):
+        user_code.find(tmp_path, "mine.py")
+
+
 def test_where_the_file_is_looked_for(tmp_path):
     model, sent = tmp_path / "model", tmp_path / "sent"
     for folder in (model / "code", sent):
