@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _LINGER_SECONDS = 5  # for a client to read our last word: were its bytes unread when we close, it might lose that
 _MOST_WAITING = 100
-_PROBE_SECONDS = 1  # a client that is answered sooner sees nothing of it
+_PROBE_SECONDS = 3  # a client that is answered sooner sees nothing of it
 _RESET_SECONDS = 0.05
 _TCP_CLOSE = 7  # Linux's number of the state
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

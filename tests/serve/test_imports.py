@@ -9,14 +9,14 @@ from pathlib import Path
 
 LOCK = Path(__file__).parents[2] / "requirements" / "serve.txt"
 HEAVY = {"torch", "torchvision", "timm", "scipy", "cv2", "onnx", "matplotlib", "pandas", "boto3"}
-# Every module but the engine that is imported only where it was chosen, and what the model server runs around them.
+# Every module but those of the engine that is imported only where it was chosen, and what the model server runs around them.
 SCRIPT = """
 import sys
 before = set(sys.modules)
 import importlib, json, pkgutil
 import kennel_serve
 for module in pkgutil.iter_modules(kennel_serve.__path__):
-    if module.name != "torch_network":
+    if module.name not in ("torch_network", "cuda_graphs"):
         importlib.import_module("kennel_serve." + module.name)
 import mms.model_server, mms.model_service_worker
 print(json.dumps(sorted({name.partition(".")[0] for name in set(sys.modules) - before})))
