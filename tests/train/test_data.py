@@ -67,6 +67,21 @@ def test_files_without_a_suffix_and_in_deeper_folders_are_photos_of_their_class(
     assert [path.name for path in found.left_out] == ["notes.txt"]
 
 
+@pytest.mark.parametrize("around", ["", "photos/"])
+@pytest.mark.parametrize("split", ["val", "test", "Validation"])
+def test_a_host_whose_part_of_a_sharded_channel_is_validation_photos_does_not_train_on_them(tmp_path, around, split):
+    lay(tmp_path, *(f"train/{around}{split}/{name}/{at}.jpg" for name in ("ants", "bees") for at in range(2)))
+    found = data.find(tmp_path, {"train"})
+    wanted = "test" if split == "test" else "validation"
+    assert {each: set(classes) for each, classes in found.folders.items()} == {wanted: {"ants", "bees"}}
+    assert found.shown == {wanted: f"train/{around}{split}"}
+
+
+def test_a_class_called_test_in_a_sharded_channel_is_one(tmp_path):
+    lay(tmp_path, "train/test/1.jpg", "train/test/2.jpg", "train/bees/1.jpg")
+    assert set(data.find(tmp_path, {"train"}).folders["train"]) == {"bees", "test"}
+
+
 @pytest.mark.parametrize("inside", ["", "train/wasps/list.txt"])
 def test_a_class_without_a_photo_is_named(tmp_path, inside):
     lay(tmp_path, "train/ants/a.jpg", "train/bees/b.jpg", "train/wasps/", *([inside] if inside else []))

@@ -11,6 +11,8 @@ import shutil
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 
@@ -186,6 +188,58 @@ def test_hosts_may_each_have_a_part_of_the_photos_only(job, pair):
     assert len({digest for *_, digest in digests(log, other_log)}) == 1
 
 
+def test_a_host_that_got_validation_photos_only_of_a_sharded_channel_does_not_train_on_them(job, pair):
+    job.photos("train/train", {"red": 10, "green": 10})
+    job.photos("train/val", {"red": 3, "green": 3})
+    job.configure(strategy="probe-then-finetune", epochs="1", probe_epochs="1", batch_size="4")
+    (job.base / "input" / "config" / "inputdataconfig.json").write_text(json.dumps(SHARDED))
+    two = pair()
+    first, second = (host.data / "train" for host in two.hosts)
+    shutil.rmtree(first / "val")
+    shutil.rmtree(second / "train")
+    (code, log), (other_code, other_log) = two.run()
+    assert (code, other_code) == (0, 0), log + other_log
+    assert artifact.read_manifest(job.base / "model").data["photos"] == {"train": 20, "validation": 6}
+    assert len({digest for *_, digest in digests(log, other_log)}) == 1
+
+
+def test_statistics_that_are_kept_stay_the_same_to_the_last_bit_whatever_the_number_of_ranks(tmp_path):
+    """Seven ranks by fork, each with the same layer kept and another one that learns."""
+    code = f"""
+import os, torch
+import torch.distributed as dist
+from torch import nn
+from kennel_train import loop
+from kennel_train.cluster import Cluster
+
+world = 7
+rank = next((at for at in range(1, world) if os.fork() == 0), 0)
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method="file://{tmp_path}/meeting", rank=rank, world_size=world)
+torch.manual_seed(0)
+kept, learning = nn.BatchNorm1d(500), nn.BatchNorm1d(500)
+for layer in (kept, learning):
+    layer.running_mean.uniform_(-3, 3)
+    layer.running_var.uniform_(0.1, 9)
+learning.running_mean.fill_(rank)
+learning.num_batches_tracked.fill_(rank + 5)
+module = nn.Sequential(kept, learning).train()
+kept.eval()
+before = {{name: buffer.clone() for name, buffer in kept.named_buffers()}}
+for _ in range(5):
+    loop.share(module, torch.zeros(2), Cluster(rank, world, rank, world), False)
+assert all(torch.equal(buffer, before[name]) for name, buffer in kept.named_buffers())
+torch.testing.assert_close(learning.running_mean, torch.full((500,), 3.0))
+assert learning.num_batches_tracked == 5, "rank 0's"
+dist.destroy_process_group()
+if rank:
+    os._exit(0)
+assert [os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(1, world)] == [0] * (world - 1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+
+
 def test_several_processes_of_one_host_read_its_pipe_once(job):
     job.photos("train")
     job.configure(epochs="1")
@@ -250,6 +304,7 @@ def test_a_host_that_dies_fails_the_job_of_the_other(job, pair, at):
         kill_all(started[at])
         ended = two.end(started)
     assert ended[1 - at][0] == 1, ended
+    assert "frame #" not in ended[1 - at][1], "a sentence, not a C++ stack"
     assert two.hosts[1 - at].failure.startswith(f"host {HOSTS[at]} was lost (")
 
 
@@ -261,6 +316,7 @@ def test_a_photo_of_one_host_that_is_corrupt_fails_both(job, pair):
         path.write_bytes(b"junk")
     ended = two.run()
     assert [code for code, _ in ended] == [1, 1], ended
+    assert "frame #" not in ended[0][1] + ended[1][1], "a sentence, not a C++ stack"
     said = two.failures[1]
     assert re.match(r"\S+jpg: not a readable photo .*on_bad_image=fail", said)
     assert two.failures[0] == f"host {HOSTS[1]} failed: {said}"

@@ -41,17 +41,20 @@ class Channels:
     left_out: list[Path]
 
 
-def find(data: Path) -> Found:
+def find(data: Path, sharded: Collection[str] = ()) -> Found:
     """The photos of every split under /opt/ml/input/data.
 
     A split is a channel of its own, or a folder inside the training channel (`train/train/...`, `train/valid/...`). A
     folder of any name around the classes, as archives have it (`train/dataset-v2/<class>`), is looked into.
 
+    Args:
+        sharded: channels of which each host has a part only; this one's may hold no photo of some splits.
+
     Raises:
         UserError: a missing channel, photos outside a class folder, or a folder that cannot be read.
     """
-    folders = _split_folders(data)
-    if "train" not in folders:
+    folders = _split_folders(data, sharded)
+    if "train" not in folders and "train" not in split_folders(data):
         found = ", ".join(sorted(printable(path.name) for path in data.iterdir())) if data.is_dir() else ""
         raise UserError(f"there is no channel 'train' (channels: {found or 'none'}): {_EXPECTED.format('train')}")
     notes = [f"photos of channel '{path.name}' are not used: {_USED}" for path in _unused(data, folders)]
@@ -61,7 +64,7 @@ def find(data: Path) -> Found:
     lists: list[Path] = []
     for split, folder in folders.items():
         inner = _unwrapped(folder)
-        if inner != folder and (split == "train" or inner.name not in classes["train"]):
+        if inner != folder and (split == "train" or inner.name not in classes.get("train", {})):
             notes.append(f"the classes of {split} are the folders in {printable(inner.relative_to(data))}")
             folders[split] = folder = inner
         shown = printable(folder.relative_to(data))
@@ -117,15 +120,19 @@ def label(found: Found, classes: Mapping[str, Collection[str]], allow_missing: b
                 f"channel '{Path(shown).name}' has the class {', '.join(map(repr, unknown))} that channel 'train' "
                 f"lacks: add photos of it to train or remove the folder (train has: {', '.join(names[:20])})"
             )
+    # In the order of `classes`, which all hosts share: the splits are decoded and gathered one after another.
     labelled = {
-        split: [Photo(path, at) for at, name in enumerate(names) for path in inner.get(name, [])]
-        for split, inner in found.folders.items()
+        split: [Photo(path, at) for at, name in enumerate(names) for path in found.folders[split].get(name, [])]
+        for split in classes
     }
     return Channels(names, labelled, found.left_out)
 
 
-def _split_folders(data: Path) -> dict[str, Path]:
-    """Split -> folder: the channels, or the splits inside a training channel that holds them all."""
+def _split_folders(data: Path, sharded: Collection[str]) -> dict[str, Path]:
+    """Split -> folder: the channels, or the splits inside a training channel that holds them all.
+
+    Of a sharded training channel a host may have validation photos alone; they must not be taken for classes.
+    """
     channels = split_folders(data)
     root = channels.get("train")
     if root is None:
@@ -134,12 +141,25 @@ def _split_folders(data: Path) -> dict[str, Path]:
         inner = split_folders(holder)
         if "train" in inner and not loose_photos(inner["train"]) and class_folders(inner["train"]):
             break
+        if root.name in sharded and inner and _nothing_but(holder, inner):
+            del channels["train"]
+            break
     else:
         return channels  # a class may well be called `train`: then it holds photos, not classes
     twice = sorted(set(inner) & set(channels) - {"train"})
     if twice:
         raise UserError(f"{twice[0]} photos are given twice, as a channel and inside channel '{root.name}': keep one")
     return {**channels, **inner}
+
+
+def _nothing_but(holder: Path, inner: Mapping[str, Path]) -> bool:
+    """Whether a folder holds these splits and no other photos, and they hold classes."""
+    there = {path for paths in class_folders(holder).values() for path in paths}
+    return (
+        there == set(inner.values())
+        and not loose_photos(holder)
+        and all(class_folders(folder) and not loose_photos(folder) for folder in inner.values())
+    )
 
 
 def _only_folder(root: Path) -> list[Path]:

@@ -77,6 +77,8 @@ def _run(layout: Layout, stop: Stop) -> None:
 
         script.run(program, layout, stop)
         return
+    # A lost connection is a page of C++ frames otherwise. Torch reads it once, when imported; the ranks inherit it.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from kennel_train import pipe, ranks
     from kennel_train.cluster import Cluster
 

@@ -205,10 +205,13 @@ def share(module: nn.Module, sums: Tensor, cluster: Cluster, stop: bool) -> bool
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             targets.append(parameter.grad)
-    statistics = [b for name, b in module.named_buffers() if name.endswith(("running_mean", "running_var"))]
+    # Of layers that keep their statistics nothing is exchanged: a third of a number, three times, is not that number.
+    learning = [inner for inner in module.modules() if inner.training]
+    buffers = [row for inner in learning for row in inner.named_buffers(recurse=False)]
+    statistics = [buffer for name, buffer in buffers if name in ("running_mean", "running_var")]
     for statistic in statistics:
         statistic /= cluster.world
-    counters = [b for name, b in module.named_buffers() if name.endswith("num_batches_tracked")]
+    counters = [buffer for name, buffer in buffers if name == "num_batches_tracked"]
     for counter in counters:  # ranks cut their share into more or fewer micro-batches: rank 0's count is everyone's
         counter *= cluster.leads
     targets += statistics + counters

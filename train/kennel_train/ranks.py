@@ -99,7 +99,6 @@ def launch(
     )
     names = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if machines.interface else ()
     os.environ.update(dict.fromkeys(names, machines.interface) | dict(variables))
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost connection is a page of C++ frames otherwise
     try:
         with logs, _passing_on(stop):
             # -P: a file of the user's in the working folder is never imported here.

@@ -163,7 +163,7 @@ def _channels(
     Raises:
         UserError: hosts that should hold the same photos do not.
     """
-    found = data.find(root)
+    found = data.find(root, sharded_channels)
     for note in found.notes:
         log.info("%s", note)
     for path in found.left_out:
@@ -171,6 +171,8 @@ def _channels(
     counts = {s: {c: len(p) for c, p in classes.items()} for s, classes in found.folders.items()}
     gathered = cluster.gather((counts, found.shown, found.empty))
     everyones = [row for row, _, _ in gathered]
+    if not any("train" in row for row in everyones):
+        raise UserError("no host of this job has training photos: expected train/<class>/*.jpg")
     splits = [split for split in SPLITS if any(split in row for row in everyones)]
     shown = {split: where for _, theirs, _ in gathered for split, where in theirs.items()}
     sharded = frozenset(split for split, where in shown.items() if Path(where).parts[0] in sharded_channels)
