@@ -1,5 +1,14 @@
 # What a person types. The work is done in scripts/kennel_launch; `make` alone lists the targets.
 
+# What people write into a variable reaches a command as it stands. make itself would expand a dollar sign, so the value
+# is taken unexpanded; the shell would run what stands in backticks, so recipes read it from the environment, "$$DATA".
+VALUES = DATA OUT HP PRETRAINED GPUS SPACE TRIALS SEARCH MINUTES FRESH MODEL PORT WEIGHTS IMAGE BASE_IMAGE \
+	SERVE_IMAGE SERVE_BASE_IMAGE TO ARGS PARTS ROUNDS PAIRS
+$(foreach name,$(VALUES),$(if $(filter command environment,$(firstword $(origin $(name)))),\
+	$(eval override $(name) := $$(value $(name)))))
+# Tests start makes of their own.
+WITHOUT_VALUES = env $(foreach name,$(VALUES) TUNE_OUT,-u $(name))
+
 VENV ?= build/venv
 VENV_LAUNCH ?= build/venv-launch
 VENV_DEMO ?= build/venv-demo
@@ -18,6 +27,7 @@ COMMANDS = upload train tune deploy invoke transform status logs report delete
 DEMO_IMAGE := $(IMAGE)
 DEMO_ENV = $(if $(DEMO_IMAGE),$(VENV_DEMO),$(VENV))
 IMAGE ?= kennel:dev
+export $(VALUES) TUNE_OUT
 
 # The first Python that runs and is of a version we know (a pyenv shim can be there and fail).
 KNOWN_PYTHON = import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
@@ -50,43 +60,43 @@ help: ## this list
 ##@ Try it (no AWS, no GPU)
 demo: .data $(DEMO_ENV)/.ready ## train and serve sample photos here [DATA=folder] [IMAGE=name: by docker run]
 	@$(OURS) $(DEMO_ENV)/bin/python -m kennel_launch.demo --started $(STARTED) \
-		$(if $(DATA),--data "$(DATA)") $(if $(DEMO_IMAGE),--image "$(DEMO_IMAGE)") $(if $(GPUS),--gpus "$(GPUS)")
+		$(if $(DATA),--data "$$DATA") $(if $(DEMO_IMAGE),--image "$$IMAGE") $(if $(GPUS),--gpus "$$GPUS")
 
 ##@ The image
 build: ## build IMAGE [BASE_IMAGE=name] [WEIGHTS=folder of <backbone>.safetensors or .pth to bake in]
 	@$(NEEDS_PYTHON)
-	@$(OURS) "$(PYTHON)" -m kennel_launch.build "$(IMAGE)" --base-image "$(BASE_IMAGE)" $(if $(WEIGHTS),--weights "$(WEIGHTS)")
+	@$(OURS) "$(PYTHON)" -m kennel_launch.build "$$IMAGE" --base-image "$$BASE_IMAGE" $(if $(WEIGHTS),--weights "$$WEIGHTS")
 
 build-serve-cpu: ## build SERVE_IMAGE, slim: it only serves, on CPUs, without torch [SERVE_BASE_IMAGE=name]
 	@$(NEEDS_PYTHON)
-	@$(OURS) "$(PYTHON)" -m kennel_launch.build "$(SERVE_IMAGE)" --target serve-cpu --base-image "$(SERVE_BASE_IMAGE)"
+	@$(OURS) "$(PYTHON)" -m kennel_launch.build "$$SERVE_IMAGE" --target serve-cpu --base-image "$$SERVE_BASE_IMAGE"
 
 train-local: .data-named .data ## train in IMAGE: DATA=folder [GPUS=all] [OUT=folder] [PRETRAINED=folder] [HP='epochs=5 ...']
 	@$(NEEDS_PYTHON)
-	@$(OURS) "$(PYTHON)" -m kennel_launch.local train --image "$(IMAGE)" --data "$(DATA)" --out "$(OUT)" \
-		--gpus "$(GPUS)" --hyperparameters "$(HP)" $(if $(PRETRAINED),--pretrained "$(PRETRAINED)")
+	@$(OURS) "$(PYTHON)" -m kennel_launch.local train --image "$$IMAGE" --data "$$DATA" --out "$$OUT" \
+		--gpus "$$GPUS" --hyperparameters "$$HP" $(if $(PRETRAINED),--pretrained "$$PRETRAINED")
 
 tune-local: .data-named .data $(DEMO_ENV)/.ready ## search hyperparameters here: DATA=folder [IMAGE=name: by docker run] [TRIALS=20] [SEARCH=tpe] [SPACE='...'] [MINUTES=60] [FRESH=1]
-	@$(OURS) $(DEMO_ENV)/bin/python -m kennel_launch.cli tune --local --data "$(DATA)" --out "$(TUNE_OUT)" \
-		--hyperparameters "$(HP)" $(if $(DEMO_IMAGE),--image "$(DEMO_IMAGE)") $(if $(GPUS),--gpus "$(GPUS)") \
-		$(if $(PRETRAINED),--pretrained "$(PRETRAINED)") $(if $(TRIALS),--trials "$(TRIALS)") \
-		$(if $(SEARCH),--search "$(SEARCH)") $(if $(SPACE),--search-space "$(SPACE)") \
-		$(if $(MINUTES),--time-budget "$(MINUTES)") $(if $(FRESH),--fresh)
+	@$(OURS) $(DEMO_ENV)/bin/python -m kennel_launch.cli tune --local --data "$$DATA" --out "$$TUNE_OUT" \
+		--hyperparameters "$$HP" $(if $(DEMO_IMAGE),--image "$$IMAGE") $(if $(GPUS),--gpus "$$GPUS") \
+		$(if $(PRETRAINED),--pretrained "$$PRETRAINED") $(if $(TRIALS),--trials "$$TRIALS") \
+		$(if $(SEARCH),--search "$$SEARCH") $(if $(SPACE),--search-space "$$SPACE") \
+		$(if $(MINUTES),--time-budget "$$MINUTES") $(if $(FRESH),--fresh)
 
 serve-local: ## serve a trained model from IMAGE [MODEL=folder] [PORT=8080] [GPUS=all]
 	@$(NEEDS_PYTHON)
-	@$(OURS) "$(PYTHON)" -m kennel_launch.local serve --image "$(IMAGE)" --model "$(MODEL)" --port "$(PORT)" --gpus "$(GPUS)"
+	@$(OURS) "$(PYTHON)" -m kennel_launch.local serve --image "$$IMAGE" --model "$$MODEL" --port "$$PORT" --gpus "$$GPUS"
 
 ##@ On SageMaker (also: make upload|train|tune|deploy|invoke|transform|status|logs|report|delete ARGS='...')
 launch: $(VENV_LAUNCH)/.ready ## the `kennel` command for AWS, in an environment without torch: build/venv-launch/bin/kennel
 	@echo "$(VENV_LAUNCH)/bin/kennel --help"
 
 push: $(VENV_LAUNCH)/.ready ## tag IMAGE and push it, to ECR or any registry: TO=host/name[:tag]
-	@[ -n "$(TO)" ] || { echo "say where to: make push TO=host/name[:tag]" >&2; exit 1; }
-	@DOCKER="$(DOCKER)" $(VENV_LAUNCH)/bin/kennel push "$(IMAGE)" --to "$(TO)"
+	@[ -n "$$TO" ] || { echo "say where to: make push TO=host/name[:tag]" >&2; exit 1; }
+	@DOCKER="$(DOCKER)" $(VENV_LAUNCH)/bin/kennel push "$$IMAGE" --to "$$TO"
 
 $(COMMANDS): $(VENV_LAUNCH)/.ready
-	@DOCKER="$(DOCKER)" $(VENV_LAUNCH)/bin/kennel $@ $(ARGS)
+	@$(OURS) "$(VENV_LAUNCH)/bin/python" -m kennel_launch.make_arguments "$(VENV_LAUNCH)/bin/kennel" $@
 
 ##@ Work on it
 venv: $(VENV)/.ready ## the environment of the image, here (3 GB)
@@ -95,18 +105,18 @@ test: ## everything that this machine can run; all parts, even when one fails
 	@$(MAKE) --no-print-directory --keep-going test-core test-launch test-other
 
 test-core: $(VENV)/.test ## ... the core, training, serving, the image's entry point
-	$(VENV)/$(PYTEST) $(wildcard tests/container tests/train tests/serve tests/docker tests/gpu) $(NO_TESTS)
+	$(WITHOUT_VALUES) $(VENV)/$(PYTEST) $(wildcard tests/container tests/train tests/serve tests/docker tests/gpu) $(NO_TESTS)
 
 test-gpu: $(VENV)/.test ## ... what only an NVIDIA GPU can show: training and serving on it, and its benchmark
 	$(VENV)/$(PYTEST) tests/gpu
 	$(VENV)/bin/python tests/bench/gpu.py
 
 test-launch: $(VENV_LAUNCH)/.test ## ... the commands and, where a docker engine answers, the image
-	$(OURS) IMAGE="$(IMAGE)" BASE_IMAGE="$(BASE_IMAGE)" SERVE_IMAGE="$(SERVE_IMAGE)" SERVE_BASE_IMAGE="$(SERVE_BASE_IMAGE)" \
+	$(WITHOUT_VALUES) $(OURS) IMAGE="$$IMAGE" BASE_IMAGE="$$BASE_IMAGE" SERVE_IMAGE="$$SERVE_IMAGE" SERVE_BASE_IMAGE="$$SERVE_BASE_IMAGE" \
 		$(VENV_LAUNCH)/$(PYTEST) $(wildcard tests/launch tests/image) $(NO_TESTS)
 
 test-unit: $(VENV)/.test ## ... the unit tests of core, training and entry point, in VENV
-	$(VENV)/$(PYTEST) -m "not slow" $(wildcard tests/container tests/train tests/docker) $(NO_TESTS)
+	$(WITHOUT_VALUES) $(VENV)/$(PYTEST) -m "not slow" $(wildcard tests/container tests/train tests/docker) $(NO_TESTS)
 
 test-other: $(VENV)/.ready ## ... the unit tests under the other Python, 3.12 or 3.11, where it is installed
 	@other=$$($(VENV)/bin/python -c 'import sys; print("3.11" if sys.version_info[1] == 12 else "3.12")'); \
@@ -116,21 +126,21 @@ test-other: $(VENV)/.ready ## ... the unit tests under the other Python, 3.12 or
 	done; echo "Python $$other: skipped, no python$$other with ensurepip runs here"
 
 soak: $(VENV)/.test ## ... what `make test` does shortly, in full: jobs killed, half an hour of load, mutated requests
-	KENNEL_KILLS=10 $(VENV)/$(PYTEST) tests/train/test_restart.py
-	KENNEL_MUTATIONS=10000 $(VENV)/$(PYTEST) -s tests/serve/test_mutations.py
-	KENNEL_SOAK_SECONDS=1800 $(VENV)/$(PYTEST) -s tests/serve/test_soak.py
+	$(WITHOUT_VALUES) KENNEL_KILLS=10 $(VENV)/$(PYTEST) tests/train/test_restart.py
+	$(WITHOUT_VALUES) KENNEL_MUTATIONS=10000 $(VENV)/$(PYTEST) -s tests/serve/test_mutations.py
+	$(WITHOUT_VALUES) KENNEL_SOAK_SECONDS=1800 $(VENV)/$(PYTEST) -s tests/serve/test_soak.py
 
 bench-train: $(VENV)/.ready ## training beside the classic torchvision loop [PARTS='input probe_epoch probe_job stop accuracy gpu']
-	$(VENV)/bin/python tests/bench/train.py $(PARTS)
+	$(VENV)/bin/python tests/bench/train.py $$PARTS
 
 bench-tune: $(VENV)/.ready ## a search of 20 trials in one job beside one trial, and beside 20 jobs [ROUNDS=3]
-	$(VENV)/bin/python tests/bench/tune.py $(if $(ROUNDS),--rounds $(ROUNDS))
+	$(VENV)/bin/python tests/bench/tune.py $(if $(ROUNDS),--rounds "$$ROUNDS")
 
 bench-debug: $(VENV)/.ready ## what rules and profiler add to a training step [PAIRS=220]
-	$(VENV)/bin/python tests/bench/debug.py $(if $(PAIRS),--pairs $(PAIRS))
+	$(VENV)/bin/python tests/bench/debug.py $(if $(PAIRS),--pairs "$$PAIRS")
 
 bench-serve: $(VENV)/.bench ## the endpoint beside the stock stack, FastAPI, LitServe [PARTS='cold resnet50 lite0 large health'] [ROUNDS=3]
-	$(VENV)/bin/python tests/bench/serve.py $(PARTS) $(if $(ROUNDS),--rounds $(ROUNDS))
+	$(VENV)/bin/python tests/bench/serve.py $$PARTS $(if $(ROUNDS),--rounds "$$ROUNDS")
 
 check: $(VENV)/.test ## lint, format, types, import order, the README's tables, no host names in the locks
 	$(VENV)/bin/ruff check
@@ -166,11 +176,11 @@ clean: ## remove everything that was made here: environments, scratch folders, m
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 
 .data-named:
-	@[ -n "$(DATA)" ] || { echo "say where the photos are: make $(firstword $(MAKECMDGOALS)) DATA=folder" >&2; exit 1; }
+	@[ -n "$$DATA" ] || { echo "say where the photos are: make $(firstword $(MAKECMDGOALS)) DATA=folder" >&2; exit 1; }
 
 .data: # before gigabytes are fetched
-	@[ -z "$(DATA)" ] || [ -d "$(DATA)" ] || { \
-		echo "DATA=$(DATA) is no folder: give one that holds <class>/*.jpg, or train/<class>/*.jpg beside val/ or test/" >&2; exit 1; }
+	@[ -z "$$DATA" ] || [ -d "$$DATA" ] || { \
+		printf '%s\n' "DATA=$$DATA is no folder: give one that holds <class>/*.jpg, or train/<class>/*.jpg beside val/ or test/" >&2; exit 1; }
 
 # The environments. A stamp says that one is whole; an interrupted installation goes on where it stopped.
 $(VENV)/.ready: requirements/image.txt requirements/demo.txt requirements/smdebug.txt pyproject.toml

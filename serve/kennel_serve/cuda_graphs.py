@@ -129,8 +129,12 @@ def captured(classifier: Classifier, side: int, half: torch.dtype, capture: Capt
         wanted = torch.cat([classifier(part) for part in parts])
         if not wanted.isfinite().all():
             raise UserError("the model's logits are not finite: train it again")
-        error = difference(torch.cat([network(part) for part in parts]), wanted, wanted)
-    if not error <= HALF_LIMIT:
+        found = torch.cat([network(part) for part in parts])
+        error = difference(found, wanted, wanted)
+        worst = max(
+            difference(*pair, wanted) for pair in zip(torch.split(found, 1), torch.split(wanted, 1), strict=True)
+        )
+    if not (error <= HALF_LIMIT and worst <= 0.8 * LIMIT):  # of one photo alone, as `_verify` may judge by one
         _log.info("served in float32: %s differs by %.0f%%", str(half).removeprefix("torch."), 100 * error)
         network = MixedPrecision(classifier, torch.float32)
     graphs = CapturedNetwork(network, SIZES, side, capture)

@@ -70,6 +70,31 @@ def test_one_sentence_says_what_is_missing(arguments: list[str], says: str) -> N
     assert not (REPOSITORY / "build" / "no-such-venv").exists()
 
 
+@pytest.mark.parametrize(
+    "value", ["a`touch RAN`b", "a$(shell touch RAN)b", "a$$(touch RAN)b", 'a"; touch RAN; echo "b', "a'b $c \\\\ #d"]
+)
+@pytest.mark.parametrize(
+    ("target", "name"), [("train-local", "HP"), ("build", "IMAGE"), ("push", "TO"), ("deploy", "ARGS")]
+)
+def test_a_value_is_passed_as_it_is_and_never_run(tmp_path: Path, target: str, name: str, value: str) -> None:
+    """By a stub that writes down what it is called with."""
+    value, heard = value.replace("RAN", str(tmp_path / "ran")), tmp_path / "heard"
+    stub = tmp_path / "bin" / "python"
+    stub.parent.mkdir()
+    # -c are the Makefile's own questions about Python; ARGS goes on to the command by the environment
+    stub.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exit 0\nprintf "%s\\n" "$@" "$ARGS" >> {heard}\n')
+    stub.chmod(0o755)
+    shutil.copy(stub, stub.with_name("kennel"))
+    (tmp_path / ".ready").touch()
+    os.utime(tmp_path / ".ready", (2**31, 2**31))
+    done = make(
+        target, f"DATA={tmp_path}", "TO=host/name", f"PYTHON={stub}", f"VENV_LAUNCH={tmp_path}", f"{name}={value}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert value in heard.read_text().splitlines()
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.fixture
 def launch() -> str:
     """What make is told, so that it takes the tests' own environment."""

@@ -9,7 +9,8 @@ from pathlib import Path
 
 LOCK = Path(__file__).parents[2] / "requirements" / "serve.txt"
 HEAVY = {"torch", "torchvision", "timm", "scipy", "cv2", "onnx", "matplotlib", "pandas", "boto3"}
-# Every module but those of the engine that is imported only where it was chosen, and what the model server runs around them.
+# Every module but those of the engine that is imported only where it was chosen, and what the model server runs around
+# them.
 SCRIPT = """
 import sys
 before = set(sys.modules)
