@@ -35,6 +35,9 @@ def main() -> int:
         command = commands.add_parser(name, help=what, description=what, allow_abbrev=False, formatter_class=_Wide)
         if name == asked:  # the others may need packages that are not here
             importlib.import_module(f"kennel_launch.{name}").add_arguments(command)
+    if len(sys.argv) == 1:
+        parser.print_help()
+        return 0
     options, unknown = parser.parse_known_args()
     if unknown:
         _refuse(commands.choices[options.command], unknown[0])

@@ -70,6 +70,9 @@ def demo(options: argparse.Namespace) -> None:
     found = ask(serving, port, plan.test, out / "serve.log", steps)
     results.write(found, steps.seconds, file)
     results.show(found, console, file)
+    page = layout.output_data / "report.html"
+    if page.is_file():
+        console.print(f"report: {page.resolve().as_uri()}", markup=False, soft_wrap=True)
     console.print(f"model: {layout.model}  figures: {file}  logs: {out}/*.log", markup=False, soft_wrap=True)
 
 

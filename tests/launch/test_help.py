@@ -37,6 +37,11 @@ def test_help_names_every_command(command: Command) -> None:
     assert imported(done).isdisjoint(SLOW)
 
 
+def test_kennel_alone_is_its_help(command: Command) -> None:
+    done = command("cli", COLUMNS="80")
+    assert (done.returncode, done.stdout) == (0, command("cli", "--help", COLUMNS="80").stdout)
+
+
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_help_fits_a_screen_and_imports_nothing_slow(command: Command, name: str) -> None:
     done = command("cli", name, "--help", COLUMNS="80", PYTHONPROFILEIMPORTTIME="1")
