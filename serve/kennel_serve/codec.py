@@ -44,7 +44,7 @@ PHOTO_TYPES = (
     "image/tiff",
     "image/avif",
 )
-MAX_PHOTOS = 256
+_MAX_DECODED = 256 << 20  # bytes of all squares of a request: 1,783 photos of 224 pixels
 MAX_TOTAL_PIXELS = 3 * MAX_PIXELS  # of a request; each MAX_PIXELS may take seconds to decode, and a worker has 30
 _MAX_MARKS = 10_000  # in JSON: 25 MB of empty lists would become 600 MB of objects
 _HINT = 'send {"instances": ["<base64>", ...]} or {"image": "<base64>"}'
@@ -101,16 +101,24 @@ def read(body: bytes, content_type: str | None, preprocessing: Preprocessing) ->
     if kind in PHOTO_TYPES:
         return Request(_photo(body, preprocessing, "")[None], is_list=False)
     if kind == JSON:
-        found, is_list = _entries(_parse(body, "the body", _HINT))
+        found, is_list = _entries(_parse(body, "the body", _HINT), most_photos(preprocessing))
         places = [f"instances[{index}]: " if is_list else "" for index in range(len(found))]
         photos = [_base64(entry, place, _HINT) for entry, place in zip(found, places, strict=True)]
     else:
-        lines, is_list = _lines(body), True
+        lines, is_list = _lines(body, most_photos(preprocessing)), True
         places = [f"line {number}: " for number in range(1, len(lines) + 1)]
         photos = [_line(line, place) for line, place in zip(lines, places, strict=True)]
     _check_pixels(photos)
-    rows = [_photo(photo, preprocessing, place) for photo, place in zip(photos, places, strict=True)]
-    return Request(np.stack(rows), is_list)
+    side = preprocessing.image_size
+    squares = np.empty((len(photos), 3, side, side), np.uint8)  # filled in place: twice as many would not fit
+    for square_, photo, place in zip(squares, photos, places, strict=True):
+        square_[:] = _photo(photo, preprocessing, place)
+    return Request(squares, is_list)
+
+
+def most_photos(preprocessing: Preprocessing) -> int:
+    """How many photos a request may have, by the memory that they take as the model's input."""
+    return _MAX_DECODED // (3 * preprocessing.image_size**2)
 
 
 def _parse(text: bytes, what: str, hint: str) -> Any:
@@ -125,7 +133,7 @@ def _parse(text: bytes, what: str, hint: str) -> Any:
         raise _bad(f"{what} is not JSON ({cause}): {hint}") from error
 
 
-def _entries(row: Any) -> tuple[list[Any], bool]:
+def _entries(row: Any, most: int) -> tuple[list[Any], bool]:
     """The photos named by a JSON body, still encoded, and whether it was a list."""
     key = next((key for key in ("instances", "inputs") if isinstance(row, dict) and key in row), None)
     if key:
@@ -137,16 +145,16 @@ def _entries(row: Any) -> tuple[list[Any], bool]:
         return [row], False
     if not row:
         raise _bad(f"the list of photos is empty: {_HINT}")
-    _check_count(len(row))
+    _check_count(len(row), most)
     return row, True
 
 
-def _lines(body: bytes) -> list[bytes]:
+def _lines(body: bytes, most: int) -> list[bytes]:
     """The lines of a JSON Lines body, blank ones at its end left out."""
     whole = body.rstrip()
     if not whole:
         raise _bad(f"there is no line with a photo: {_LINE_HINT}")
-    _check_count(1 + whole.count(b"\n"))
+    _check_count(1 + whole.count(b"\n"), most)
     return whole.split(b"\n")
 
 
@@ -176,9 +184,9 @@ def _base64(entry: Any, place: str, hint: str) -> bytes:
     return photo
 
 
-def _check_count(photos: int) -> None:
-    if photos > MAX_PHOTOS:
-        raise _large(f"the list has {photos} photos, the limit is {MAX_PHOTOS}: split the request")
+def _check_count(photos: int, most: int) -> None:
+    if photos > most:
+        raise _large(f"the list has {photos} photos, the limit is {most}: split the request")
 
 
 def _check_pixels(photos: Sequence[bytes]) -> None:

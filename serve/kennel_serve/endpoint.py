@@ -83,7 +83,8 @@ class Endpoint:
 
     def _predict(self, asked: Sequence[_Asked]) -> list[Answer]:
         started = time.perf_counter()
-        found = self.predict(np.concatenate([row.request.photos for row in asked]))
+        photos = [row.request.photos for row in asked]
+        found = self.predict(photos[0] if len(photos) == 1 else np.concatenate(photos))
         took = 1000 * (time.perf_counter() - started)
         ends = np.cumsum([len(row.request.photos) for row in asked])
         answers = []

@@ -40,6 +40,7 @@ _BOUNDS = {
     "KENNEL_BATCH_DELAY_MS": (0, 10_000),
     "KENNEL_METRICS_PORT": (0, 65535),
 }
+_OURS = "KENNEL_"
 _SWITCHES = ("KENNEL_ENGINE", "KENNEL_REQUEST_LOG", user_code.INSTALL)
 _OF_THE_IMAGE = ("KENNEL_CUDA_COMPAT", "KENNEL_CUDA_COMPAT_CHOICE", "KENNEL_WEIGHTS")  # which serving does not read
 _ENGINES = (engines.AUTO, *engines.FILES)
@@ -140,11 +141,11 @@ def _is_true(environ: Mapping[str, str], name: str, default: str = "false") -> b
 
 def unknown(environ: Mapping[str, str]) -> list[str]:
     """A sentence for each variable that is called as ours are and is none: most are misspelt."""
-    known = {name for name in (*_BOUNDS, *_SWITCHES, *_OF_THE_IMAGE) if name.startswith("KENNEL_")}
+    known = {name for name in (*_BOUNDS, *_SWITCHES, *_OF_THE_IMAGE) if name.startswith(_OURS)}
     sentences = []
-    for name in sorted(name for name in environ if name.startswith("KENNEL_") and name not in known):
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f": did you mean {near[0]}?" if near else ""
+    for name in sorted(name for name in environ if name.startswith(_OURS) and name not in known):
+        near = difflib.get_close_matches(name.removeprefix(_OURS), [other.removeprefix(_OURS) for other in known], 1)
+        hint = f": did you mean {_OURS}{near[0]}?" if near else ""
         sentences.append(f"warning: the variable {name} is not known and does nothing{hint}")
     return sentences
 

@@ -110,10 +110,10 @@ def test_one_json_line_is_a_list_of_one(photo):
         (b'["", ""]', JSON, 400, "instances[0]: the photo is empty"),
         (b'["%%%"]', JSON, 400, "instances[0]: not base64"),
         (b'{"image": "YWJj"}', JSON, 400, "not a readable photo"),
-        (json.dumps(["YQ=="] * 257).encode(), JSON, 413, "257 photos"),
+        (json.dumps(["YQ=="] * 10_002).encode(), JSON, 413, "more than 10000 values"),
         (b"[%s]" % b",".join([b"[]"] * 5_001), JSON, 413, "more than 10000 values"),
         (b" \n\r\n", LINES, 400, "no line with a photo"),
-        (b'"YQ=="\n' * 257, LINES, 413, "257 photos"),
+        (b'"YQ=="\n' * 87_382, LINES, 413, "87382 photos, the limit is 87381"),
     ],
 )
 def test_bad_bodies(body, content_type, status, words):
@@ -135,7 +135,7 @@ def test_the_bad_photo_of_a_list_is_named(photo):
     [
         ("", "it is blank"),
         ("{", "it is not JSON"),
-        ("[1]", "no base64 photo there"),
+        ("[1]", "pixels are not taken"),
         ('{"instances": []}', "no base64 photo there"),
         ('"%%%"', "not base64"),
         ('""', "the photo is empty"),
@@ -165,8 +165,14 @@ def test_the_photos_of_a_request_are_limited_together_before_one_is_decoded(cont
 
 
 def test_the_most_photos_of_a_megapixel_are_taken():
-    body = json.dumps([b64(large(1_000))] * codec.MAX_PHOTOS).encode()
-    assert len(read(body, JSON).photos) == codec.MAX_PHOTOS
+    """More than the 281 lines with which SageMaker fills a batch of 6 MB."""
+    body = json.dumps([b64(large(1_000))] * 300).encode()
+    assert len(read(body, JSON).photos) == 300
+
+
+def test_the_most_photos_follow_from_their_size():
+    assert codec.most_photos(Preprocessing(image_size=224)) == 1783
+    assert codec.most_photos(Preprocessing(image_size=1024, resize=1024)) == 85
 
 
 def outcome(body, content_type):
