@@ -158,7 +158,7 @@ def test_photos_are_found_by_their_names(tmp_path: Path) -> None:
     for name in ("b/2.JPG", "a.webp", "b/.hidden.jpg", ".cache/x.jpg", "c.txt", "d.gif"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
-    assert [photo.name for photo in asked.find(str(tmp_path), Settings())] == ["a.webp", "b/2.JPG"]
+    assert [photo.name for photo in asked.find(str(tmp_path), Settings())] == ["a.webp", "b/2.JPG", "d.gif"]
     with pytest.raises(UserError, match="is no file and no folder"):
         asked.find(str(tmp_path / "none"), Settings())
     (tmp_path / "empty").mkdir()
