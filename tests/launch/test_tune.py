@@ -214,9 +214,9 @@ def test_bad_usage_is_one_sentence_and_starts_nothing(command: Command, argument
     assert done.stdout == ""
 
 
-def test_a_search_of_another_kind_and_no_command_at_all_are_bad_usage(command: Command) -> None:
+def test_a_search_of_another_kind_and_flags_without_a_command_are_bad_usage(command: Command) -> None:
     assert command("cli", "tune", "--local", "--search", "guess").returncode == 2
-    done = command("cli")
+    done = command("cli", "--local")
     assert done.returncode == 2
     assert "COMMAND" in done.stderr
 
