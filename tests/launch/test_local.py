@@ -42,17 +42,17 @@ def env(tmp_path: Path, asked: Path) -> Env:
 
 
 @pytest.fixture
-def cwd(tmp_path: Path, command: Command) -> Path:
+def cwd(cwd: Path) -> Path:
     """The folder that commands run in, with photos and a model."""
     for name in ("photos/ant/0.jpg", "photos/bee/0.jpg", f"{OUT}/model.tar.gz"):
-        path = tmp_path / "cwd" / name
+        path = cwd / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
-    return tmp_path / "cwd"
+    return cwd
 
 
-def test_a_compose_that_cannot_start_is_no_failed_job(command: Command, env: Env, cwd: Path, asked: Path) -> None:
-    done = command("cli", "train", "--local", "--data", "photos", "--image", "here", "--epochs", "5", **env)
+def test_a_compose_that_cannot_start_is_no_failed_job(process: Command, env: Env, cwd: Path, asked: Path) -> None:
+    done = process("cli", "train", "--local", "--data", "photos", "--image", "here", "--epochs", "5", **env)
     assert done.returncode == 2
     assert done.stderr == ("kennel train: docker compose could not start the job: its last lines above say why\n"), (
         done.stderr
@@ -129,8 +129,8 @@ def test_a_folder_has_one_endpoint(command: Command, env: Env, log: Path) -> Non
     assert f"an endpoint runs from {OUT} already, on port 81: kennel delete --local ends it" in done.stderr
 
 
-def test_an_endpoint_whose_compose_cannot_start_says_so(command: Command, env: Env, cwd: Path, dead_port: int) -> None:
-    done = command("cli", "deploy", "--local", "--image", "here", "--port", str(dead_port), **env)
+def test_an_endpoint_whose_compose_cannot_start_says_so(process: Command, env: Env, cwd: Path, dead_port: int) -> None:
+    done = process("cli", "deploy", "--local", "--image", "here", "--port", str(dead_port), **env)
     assert done.returncode == 1
     assert f"see {OUT}/endpoint.log" in done.stderr
     assert len(done.stderr.splitlines()) == 1
