@@ -1,5 +1,6 @@
 """Folders of small files that stand for photos (nothing here decodes one), and commands run as a user runs them."""
 
+import functools
 import io
 import os
 import signal
@@ -61,8 +62,18 @@ def cwd(tmp_path: Path) -> Path:
     return made
 
 
+@pytest.fixture(scope="session")
+def _one_loader() -> Iterator[None]:
+    """botocore reads its descriptions of AWS's services once, not for each command: a third of a command's time."""
+    import botocore.session
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", functools.cache(botocore.session.create_loader))
+        yield
+
+
 @pytest.fixture
-def command(cwd: Path) -> Command:
+def command(cwd: Path, _one_loader: None) -> Command:
     """Runs `kennel` (by the name cli) in this process: its imports alone take seconds in one of its own."""
 
     def run(name: str, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -162,6 +173,6 @@ def programs() -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def trained(programs: Path) -> bytes:
     """A real model.tar.gz that tells red from green, trained once, without AWS: for endpoints of `aws`."""
-    return pictures.model(programs, tmp_path_factory.mktemp("trained"))
+    return pictures.model(programs)
