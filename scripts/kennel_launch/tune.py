@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LOG = "train.log"  # in OUT
 _FLAGS = {name: f"--{name.replace('_', '-')}" for name in OF_A_SEARCH}
+_LOCALLY = ("local", "out", "gpus", "fresh", *OF_A_SEARCH, "hyperparameters", "image", "wait", "yes")
 _POLL = 0.5  # seconds
 Show = Callable[[Trials | None, str], None]  # (the trials so far, the log's last line)
 
@@ -63,8 +64,13 @@ def run(options: argparse.Namespace) -> int:
     """
     if not options.local:
         return tune_aws.run(options, settings_of(options) if options.one_job else shared_of(options))
+    flags.refuse_elsewhere(options, (*inputs.CHANNELS, *_LOCALLY))
     if not options.data:
         raise UserError("say where the photos are: --data FOLDER")
+    if options.gpus and not options.image:
+        raise UserError(
+            "--gpus is docker's, a search without it takes the GPUs that are there: add --image, or leave it out"
+        )
     if not options.image and not runs.executable("train").is_file():
         raise UserError(
             f"no `train` lies beside {sys.executable}, so this is not the image's environment: "
