@@ -22,8 +22,10 @@ OUT ?= build/local
 MODEL ?= $(OUT)/model
 STARTED := $(shell date +%s)
 COMMANDS = upload train tune deploy invoke transform status logs report delete
+# `make train` with DATA alone is no command for AWS.
+HERE := $(if $(DATA),$(if $(ARGS),,train))
 
-# IMAGE has a default for what is built, but `make demo` and `make tune-local` take docker only where the user names one.
+# IMAGE has a default for what is built, but `make demo`, `train` and `tune-local` take docker only where the user names one.
 DEMO_IMAGE := $(IMAGE)
 DEMO_ENV = $(if $(DEMO_IMAGE),$(VENV_DEMO),$(VENV))
 IMAGE ?= kennel:dev
@@ -45,14 +47,17 @@ NEEDS_GCC = { command -v gcc >/dev/null || command -v cc >/dev/null; } && "$(PYT
 	"(Debian, Ubuntu: apt-get install gcc libc6-dev python3-dev)" >&2; exit 1; }
 # Run from the checkout, before or without an installation.
 OURS = PYTHONPATH="$(CURDIR)/scripts:$(CURDIR)/container" DOCKER="$(DOCKER)"
-PIP_INSTALL = bin/python -m pip install --disable-pip-version-check --require-hashes --no-deps
+# $(call INSTALL,environment,locks): pip's thousand lines go into a log, which is shown where it fails.
+INSTALL = @echo "installing $(2) into $(1)"; \
+	$(1)/bin/python -m pip install --disable-pip-version-check --require-hashes --no-deps $(addprefix -r ,$(2)) \
+		> $(1)/pip.log 2>&1 || { cat $(1)/pip.log >&2; echo "pip failed, its log is $(1)/pip.log" >&2; exit 1; }
 # As many tests at a time as JOBS says; the tests of a module stay together, with the fixtures that they share.
 JOBS ?= 2
 # Exit code 5 is pytest's word for a folder without tests.
 PYTEST = bin/python -m pytest -n $(JOBS) --dist worksteal
 NO_TESTS = || [ $$? -eq 5 ]
 
-.PHONY: help demo venv build build-serve-cpu launch push train-local tune-local serve-local test test-core test-gpu test-launch test-other \
+.PHONY: help demo venv build build-serve-cpu launch push train train-local tune-local serve-local test test-core test-gpu test-launch test-other \
 	test-unit soak bench-train bench-tune bench-debug bench-serve check check-arm lock docs clean .data .data-named $(COMMANDS)
 
 help: ## this list
@@ -78,6 +83,12 @@ train-local: .data-named .data ## train in IMAGE: DATA=folder [GPUS=all] [OUT=fo
 	@$(OURS) "$(PYTHON)" -m kennel_launch.local train --image "$$IMAGE" --data "$$DATA" --out "$$OUT" \
 		--gpus "$$GPUS" --hyperparameters "$$HP" $(if $(PRETRAINED),--pretrained "$$PRETRAINED")
 
+ifdef HERE
+train: .data $(DEMO_ENV)/.ready ## train here, without Docker: DATA=folder [HP='epochs=5 ...'] [OUT=folder] [PRETRAINED=folder] [IMAGE=name: by docker run]; with ARGS on SageMaker
+	@$(OURS) $(DEMO_ENV)/bin/python -m kennel_launch.local train --data "$$DATA" --out "$$OUT" --hyperparameters "$$HP" \
+		$(if $(DEMO_IMAGE),--image "$$IMAGE") $(if $(GPUS),--gpus "$$GPUS") $(if $(PRETRAINED),--pretrained "$$PRETRAINED")
+endif
+
 tune-local: .data-named .data $(DEMO_ENV)/.ready ## search hyperparameters here: DATA=folder [IMAGE=name: by docker run] [TRIALS=20] [SEARCH=tpe] [SPACE='...'] [MINUTES=60] [FRESH=1]
 	@$(OURS) $(DEMO_ENV)/bin/python -m kennel_launch.cli tune --local --data "$$DATA" --out "$$TUNE_OUT" \
 		--hyperparameters "$$HP" $(if $(DEMO_IMAGE),--image "$$IMAGE") $(if $(GPUS),--gpus "$$GPUS") \
@@ -97,7 +108,7 @@ push: $(VENV_LAUNCH)/.ready ## tag IMAGE and push it, to ECR or any registry: TO
 	@[ -n "$$TO" ] || { echo "say where to: make push TO=host/name[:tag]" >&2; exit 1; }
 	@DOCKER="$(DOCKER)" $(VENV_LAUNCH)/bin/kennel push "$$IMAGE" --to "$$TO"
 
-$(COMMANDS): $(VENV_LAUNCH)/.ready
+$(filter-out $(HERE),$(COMMANDS)): $(VENV_LAUNCH)/.ready
 	@$(OURS) "$(VENV_LAUNCH)/bin/python" -m kennel_launch.make_arguments "$(VENV_LAUNCH)/bin/kennel" $@
 
 ##@ Work on it
@@ -190,43 +201,43 @@ $(VENV)/.ready: requirements/image.txt requirements/demo.txt requirements/smdebu
 	@$(NEEDS_VENV)
 	@$(NEEDS_GCC)
 	@echo "making $(VENV): about 3 GB are downloaded and unpacked, once, in some minutes"
-	"$(PYTHON)" -m venv $(VENV)
+	@"$(PYTHON)" -m venv $(VENV)
 	@# CUDA's libraries are the same under every Python, and half of it all: not fetched and kept twice
 	$(if $(LIKE),[ -d $(VENV)/lib/python3.*/site-packages/nvidia ] || cp -al $(LIKE)/lib/python3.*/site-packages/nvidia \
 		$(LIKE)/lib/python3.*/site-packages/nvidia_*_cu12-*.dist-info $(VENV)/lib/python3.*/site-packages/)
-	$(VENV)/$(PIP_INSTALL) -r requirements/image.txt -r requirements/demo.txt
-	$(VENV)/$(PIP_INSTALL) -r requirements/smdebug.txt
-	$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-build-isolation --no-deps -e .
-	$(VENV)/bin/python -m kennel_serve.java_cache
+	$(call INSTALL,$(VENV),requirements/image.txt requirements/demo.txt)
+	$(call INSTALL,$(VENV),requirements/smdebug.txt)
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@$(VENV)/bin/python -m kennel_serve.java_cache
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.ready requirements/test.txt
-	$(VENV)/$(PIP_INSTALL) --quiet -r requirements/test.txt
+	$(call INSTALL,$(VENV),requirements/test.txt)
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.ready requirements/bench.txt
-	$(VENV)/$(PIP_INSTALL) --quiet -r requirements/bench.txt
+	$(call INSTALL,$(VENV),requirements/bench.txt)
 	@touch $@
 
 $(VENV_LAUNCH)/.ready: requirements/launch.txt
 	@$(NEEDS_PYTHON)
 	@$(NEEDS_VENV)
-	"$(PYTHON)" -m venv $(VENV_LAUNCH)
-	$(VENV_LAUNCH)/$(PIP_INSTALL) --quiet -r requirements/launch.txt
+	@"$(PYTHON)" -m venv $(VENV_LAUNCH)
+	$(call INSTALL,$(VENV_LAUNCH),requirements/launch.txt)
 	@printf '#!%s\nimport sys\n\nsys.path[:0] = ["%s/scripts", "%s/container"]\nfrom kennel_launch.cli import main\n\nsys.exit(main())\n' \
 		"$(abspath $(VENV_LAUNCH))/bin/python" "$(CURDIR)" "$(CURDIR)" > $(VENV_LAUNCH)/bin/kennel
 	@chmod +x $(VENV_LAUNCH)/bin/kennel
 	@touch $@
 
 $(VENV_LAUNCH)/.test: $(VENV_LAUNCH)/.ready requirements/test.txt requirements/emulated.txt requirements/walkthrough.txt
-	$(VENV_LAUNCH)/$(PIP_INSTALL) --quiet -r requirements/test.txt -r requirements/emulated.txt -r requirements/walkthrough.txt
+	$(call INSTALL,$(VENV_LAUNCH),requirements/test.txt requirements/emulated.txt requirements/walkthrough.txt)
 	@touch $@
 
 $(VENV_DEMO)/.ready: requirements/demo.txt
 	@$(NEEDS_PYTHON)
 	@$(NEEDS_VENV)
-	"$(PYTHON)" -m venv $(VENV_DEMO)
-	$(VENV_DEMO)/$(PIP_INSTALL) --quiet -r requirements/demo.txt
+	@"$(PYTHON)" -m venv $(VENV_DEMO)
+	$(call INSTALL,$(VENV_DEMO),requirements/demo.txt)
 	@touch $@
 
 build/uv/.ready:

@@ -5,6 +5,7 @@ import difflib
 import importlib
 import signal
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 from kennel.errors import UserError
@@ -25,20 +26,29 @@ COMMANDS = {
 }
 
 
-def main() -> int:
-    """0: done, 1: the job failed, 2: it can't be done as asked, 130: stopped by Ctrl-C."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """0: done, 1: the job failed, 2: it can't be done as asked, 130: stopped by Ctrl-C.
+
+    Args:
+        argv: the words after `kennel`; those of this process where none are given.
+
+    Raises:
+        SystemExit: argparse's, after --help or a flag that is wrong.
+    """
+    words = sys.argv[1:] if argv is None else list(argv)
     said = "Train and serve image classifiers on SageMaker."
     parser = argparse.ArgumentParser(prog="kennel", description=said, formatter_class=_Wide)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    asked = next((word for word in sys.argv[1:] if word in COMMANDS), "")
+    asked = next((word for word in words if word in COMMANDS), "")
     for name, what in COMMANDS.items():
         command = commands.add_parser(name, help=what, description=what, allow_abbrev=False, formatter_class=_Wide)
+        command.set_defaults(parser=command, words=words)
         if name == asked:  # the others may need packages that are not here
             importlib.import_module(f"kennel_launch.{name}").add_arguments(command)
-    if len(sys.argv) == 1:
+    if not words:
         parser.print_help()
         return 0
-    options, unknown = parser.parse_known_args()
+    options, unknown = parser.parse_known_args(words)
     if unknown:
         _refuse(commands.choices[options.command], unknown[0])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped

@@ -52,12 +52,7 @@ def demo(options: argparse.Namespace) -> None:
         plan = scratch.plan(options.data or samples.photos(out / "samples", options.npm_lock), out / "cut")
     channels = {**plan.channels, "pretrained": samples.weights()}
     hyperparameters = {"backbone": samples.BACKBONE}
-    layout = scratch.lay_out(out / "ml", channels, hyperparameters, runs.HOST if options.image else "localhost")
-    if options.image:
-        training = runs.train_in_image(options.image, layout, channels, options.gpus)
-    else:
-        scratch.link_channels(layout, channels)
-        training = runs.train_here(layout)
+    layout, training = runs.prepared(out / "ml", channels, hyperparameters, options.image, options.gpus)
     kept_back = f"{len(plan.test)} photos are kept back"
     log, epochs = out / "train.log", Hyperparameters().epochs
     with steps.phase("train", f"{len(plan.class_names)} classes, {kept_back}; log in {log}", epochs) as show:

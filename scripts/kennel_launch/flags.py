@@ -107,6 +107,26 @@ def _add_training(group: Any) -> None:
     group.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="for the container; repeat")
 
 
+def refuse_elsewhere(options: argparse.Namespace, known: Collection[str]) -> None:
+    """Refuses flags that --local would ignore: those that are set, and not to their default.
+
+    Args:
+        known: the options that --local knows, beside hyperparameters.
+
+    Raises:
+        UserError: names all the others.
+    """
+    found = [
+        action.option_strings[0]
+        for action in options.parser._actions
+        if action.option_strings and action.dest not in known and not action.dest.startswith(_DEST)
+        if getattr(options, action.dest, action.default) != action.default
+    ]
+    if found:
+        that, them = ("that", "one of them") if len(found) == 1 else ("those", "them, or --local,")
+        raise UserError(f"{', '.join(found)} and --local: only SageMaker has {that}, leave {them} out")
+
+
 def add_doing(parser: argparse.ArgumentParser, *, wait: str = "") -> None:
     """--dry-run, --yes and, where something is waited for, --wait."""
     if wait:

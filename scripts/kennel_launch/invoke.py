@@ -34,7 +34,7 @@ class Answer:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "kennel invoke {ENDPOINT | --local} PHOTO|FOLDER|s3://... [flags]"
-    if "--local" not in sys.argv:  # argparse knows no argument that another one replaces
+    if "--local" not in (parser.get_default("words") or ()):  # argparse knows no argument that another one replaces
         parser.add_argument("name", metavar="ENDPOINT")
     parser.add_argument("photos", nargs="+", metavar="PHOTO|FOLDER|s3://...")
     local_job.add_flags(parser)

@@ -1,4 +1,7 @@
-"""`make train-local` and `make serve-local`: the image by `docker run`, mounted as SageMaker mounts it."""
+"""`make train-local` and `make serve-local`: the image by `docker run`, mounted as SageMaker mounts it.
+
+And `make train`, which has no image, and trains in this environment.
+"""
 
 import argparse
 import signal
@@ -22,27 +25,35 @@ def main() -> int:
     serving.add_argument("--model", type=Path, default=Path("build/local/model"))
     serving.add_argument("--port", type=int, default=8080)
     for command in (training, serving):
-        command.add_argument("--image", required=True)
+        command.add_argument("--image", default="", required=command is serving)
         command.add_argument("--gpus", default="", help="docker's --gpus: all, 1, device=0")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         return train(options) if options.command == "train" else serve(options)
     except UserError as error:
-        print(f"{options.command}-local: {error}", file=sys.stderr)
+        print(f"{options.command}{'-local' if options.image else ''}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130 if options.command == "train" else 0  # Ctrl-C is how an endpoint ends
 
 
 def train(options: argparse.Namespace) -> int:
-    """Runs one job in the container and says where its model lies."""
+    """Runs one job, in the container or here, and says where its model lies.
+
+    Raises:
+        UserError: it failed, or can't be started as asked.
+    """
+    if not options.image:
+        runs.check_here("train", options.gpus)
     channels = scratch.channels(options.data, options.pretrained)
-    layout = scratch.lay_out(options.out, channels, settings_of(options.hyperparameters), runs.HOST)
-    with runs.started(runs.train_in_image(options.image, layout, channels, options.gpus)) as process:
-        code = process.wait()
-    if code:
-        raise UserError(runs.failure(layout, code))
+    given = settings_of(options.hyperparameters)
+    with scratch.model_kept(options.out):
+        layout, job = runs.prepared(options.out, channels, given, options.image, options.gpus)
+        with runs.started(job) as process:
+            code = process.wait()
+        if code:
+            raise UserError(runs.failure(layout, code))
     print(f"model: {layout.model}")
     return 0
 

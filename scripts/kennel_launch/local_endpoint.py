@@ -21,12 +21,12 @@ from pathlib import Path
 
 from kennel import files
 from kennel.errors import UserError
-from kennel_launch import endpoint, jobs, local_docker, local_job, models, runs
+from kennel_launch import endpoint, flags, jobs, local_docker, local_job, models, runs
 from kennel_launch.settings import Settings
 
 LOG, STATE = "endpoint.log", "endpoint.json"
 _PATIENCE = 10.0  # seconds until a killed process has let go of its log
-_ELSEWHERE = ("job", "tuning_job", "name", "memory", "max_concurrency", "ttl", "scheduler_role", "dry_run")
+_KNOWN = ("local", "out", "sdk_run", "model", "image", "port", "engine", "yes")
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,7 @@ def deploy(options: argparse.Namespace, told: Settings) -> int:
         UserError: it can't be deployed as asked.
     """
     out: Path = options.out
-    for name in (*_ELSEWHERE, *(["mode"] if options.mode != models.REAL_TIME else [])):
-        if getattr(options, name):
-            raise UserError(f"--{name.replace('_', '-')} and --local: only SageMaker has that, leave one of them out")
+    flags.refuse_elsewhere(options, _KNOWN)
     model = Path(options.model or out / local_job.MODEL)
     if not model.is_file():
         raise UserError(f"{model} is no file: kennel train --local makes one, or name another by --model FILE.tar.gz")
@@ -185,10 +183,10 @@ def _check_port(port: int) -> None:
     Raises:
         UserError: it is no port, or something listens on it.
     """
+    if not 1 <= port <= 65535:
+        raise UserError(f"--port {port}: write 1 to 65535")
     try:
         socket.create_server(("127.0.0.1", port)).close()
-    except OverflowError as error:
-        raise UserError(f"--port {port}: write 1 to 65535") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UserError(f"something listens on port {port} already: write another --port") from error

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def nowhere(told: Settings) -> Settings:
 def run(told: Settings, training: Training, out: Path) -> int:
     """0, and the model's path on stdout; 1: the job failed; 2: the SDK could not start it, and has said why.
 
-    What an earlier job left in `out` goes once this one has run.
+    Output and report in `out` are those of the last job that ran, the model is that of the last one that made one.
 
     Raises:
         UserError: it can't be started.
@@ -103,23 +104,41 @@ def local(out: Path, name: str) -> Local:
 def _ended(told: Settings, training: Training, out: Path, code: int) -> int:
     """Takes the files of a job that has run, and says how it ended."""
     made = local(out, training.name).output
-    for name in (MODEL, OUTPUT, report.REPORT):
+    why = _failure(made, training.name, code)
+    for name in (OUTPUT, report.REPORT):
         (out / name).unlink(missing_ok=True)
-    why = _text(made / OUTPUT, _FAILURE).strip() if code else ""
     page = _text(made / OUTPUT, _REPORT)
     if page:
         files.put(out / report.REPORT, page)
         print(f"report: {out / report.REPORT}", file=sys.stderr)
-    files.put(out / RECORD, json.dumps({"name": training.name, "image": told.image}))
-    for name in (OUTPUT,) if code else (OUTPUT, MODEL):
-        if (made / name).exists():
-            (made / name).replace(out / name)
-    if code:
-        reason = why.splitlines()[0] if why else local_docker.ended(training.name) or "its files could not be taken out"
-        print(f"kennel train: the job failed: {reason}", file=sys.stderr)
+    if (made / OUTPUT).exists():
+        (made / OUTPUT).replace(out / OUTPUT)
+    if why:
+        kept = f" ({out / MODEL} is an earlier job's)" if (out / MODEL).exists() else ""
+        print(f"kennel train: the job failed: {why}{kept}", file=sys.stderr)
         return 1
+    (made / MODEL).replace(out / MODEL)
+    files.put(out / RECORD, json.dumps({"name": training.name, "image": told.image}))
     print(out / MODEL)
     return 0
+
+
+def _failure(made: Path, name: str, code: int) -> str:
+    """Why the job failed; empty: it did not. docker compose may end with 0 where the container failed."""
+    if said := _text(made / OUTPUT, _FAILURE).strip():
+        return said.splitlines()[0]
+    if not code and _holds_files(made / MODEL):
+        return ""
+    return local_docker.ended(name) or ("its files could not be taken out" if code else "it made no model")
+
+
+def _holds_files(archive: Path) -> bool:
+    """The SDK packs an empty folder, too."""
+    try:
+        with tarfile.open(archive) as members:
+            return any(member.isfile() for member in members)
+    except (OSError, tarfile.TarError):
+        return False
 
 
 def _text(archive: Path, member: str) -> str:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from kennel.errors import UserError
-from kennel_launch import endpoint, local_endpoint, models, runtime
+from kennel_launch import endpoint, flags, local_endpoint, models, runtime
 from kennel_launch.runtime import Question
 from kennel_launch.served import Served
 from kennel_launch.settings import Settings
+
+_KNOWN = ("local", "out", "top_k", "json", "target_model")
 
 
 class Client:
@@ -49,6 +51,7 @@ def question(options: argparse.Namespace, note: Callable[[str], None]) -> Questi
         UserError: no endpoint runs from there, or more is asked than it has.
     """
     out = options.out
+    flags.refuse_elsewhere(options, _KNOWN)
     if options.target_model:
         raise UserError("an endpoint of --local has one model: leave --target-model out")
     if s3 := next((place for place in options.photos if place.startswith("s3://")), ""):

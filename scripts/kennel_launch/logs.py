@@ -102,7 +102,7 @@ def follow(found: Resource, told: Settings) -> int:
                 if late == _LATE:
                     return ended(now)
                 late += 1
-            time.sleep(_POLL)
+            time.sleep(settings.pause(_POLL))
     except KeyboardInterrupt:
         if found.kind is not ENDPOINT:
             stop = f"aws sagemaker stop-{found.kind.snake.replace('_', '-')} "

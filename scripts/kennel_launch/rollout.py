@@ -8,6 +8,7 @@ from typing import Any
 
 from kennel.errors import UserError
 from kennel_launch import aws, models, served
+from kennel_launch import settings as kennel_settings
 from kennel_launch.models import Plan
 from kennel_launch.settings import Settings
 from kennel_launch.steps import Show
@@ -151,5 +152,5 @@ def pauses() -> Iterator[float]:
     """Seconds to wait before each next question: short ones first."""
     pause = _FIRST_PAUSE
     while True:
-        yield pause
+        yield kennel_settings.pause(pause)
         pause = min(pause * 1.3, _LAST_PAUSE)

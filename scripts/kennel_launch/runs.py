@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kennel.errors import UserError
 from kennel.layout import Layout
-from kennel_launch import settings
+from kennel_launch import scratch, settings
 
 HOST = "algo-1"  # what SageMaker calls the first host; a container resolves it as its own name
 GRACE = 30.0  # seconds from SIGTERM to SIGKILL, as on an endpoint
@@ -43,6 +43,28 @@ def train_here(layout: Layout) -> Run:
     return Run([str(executable("train"))], env, grace=TRAINING_GRACE)
 
 
+def prepared(
+    base: Path,
+    channels: Mapping[str, Path],
+    hyperparameters: Mapping[str, str],
+    image: str,
+    gpus: str,
+    *,
+    keep_checkpoints: bool = False,
+) -> tuple[Layout, Run]:
+    """A scratch /opt/ml under `base`, and the job that runs on it: by `docker run` of the image, or here without one.
+
+    Raises:
+        UserError: as scratch.lay_out.
+    """
+    host = HOST if image else "localhost"
+    layout = scratch.lay_out(base, channels, hyperparameters, host, keep_checkpoints=keep_checkpoints)
+    if image:
+        return layout, train_in_image(image, layout, channels, gpus)
+    scratch.link_channels(layout, channels)
+    return layout, train_here(layout)
+
+
 def serve_here(layout: Layout, port: int) -> Run:
     env = settings.child(SAGEMAKER_BASE_DIR=str(layout.base.resolve()), SAGEMAKER_BIND_TO_PORT=str(port))
     return Run([str(executable("serve"))], env)
@@ -64,6 +86,27 @@ def serve_in_image(image: str, model: Path, port: int, gpus: str = "") -> Run:
     name = f"kennel-serve-{os.getpid()}"
     options = ["-p", f"127.0.0.1:{port}:8080", "-v", f"{model.resolve()}:/opt/ml/model:ro", *_gpus(gpus)]
     return _docker(name, [*options, image, "serve"], GRACE)
+
+
+def check_here(target: str, gpus: str = "") -> None:
+    """That a job can run without Docker.
+
+    Args:
+        target: of the Makefile, which makes the environment that is needed.
+        gpus: docker's --gpus, which has no meaning here.
+
+    Raises:
+        UserError: it can't, or not as asked.
+    """
+    if gpus:
+        raise UserError(
+            "--gpus is docker's, a job without it takes the GPUs that are there: add --image, or leave it out"
+        )
+    if not executable("train").is_file():
+        raise UserError(
+            f"no `train` lies beside {sys.executable}, so this is not the image's environment: "
+            f"name an image with --image, or run make {target}, which makes that environment"
+        )
 
 
 @contextmanager

@@ -6,15 +6,17 @@ Big folders are linked or mounted, never copied.
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from kennel.errors import UserError
-from kennel.layout import Layout
+from kennel.layout import MANIFEST, Layout
 from kennel.photos import class_folders, hashes, photos, split, split_folders
 
 TEST_FRACTION = 0.2
+EARLIER = "model-earlier"  # in OUT: the model that was there, until the new one is whole
 _SHAPES = "<class>/*.jpg, or train/<class>/*.jpg beside val/ or test/"
 
 
@@ -108,7 +110,8 @@ def lay_out(
             raise UserError(f"{base} holds other files, and a job starts with an empty folder: name a new one")
         try:
             # That file says that the folder is ours, and must outlive a removal that is cut short.
-            _clear(base, {resources, layout.checkpoints} if keep_checkpoints else {resources})
+            kept = {resources, base / EARLIER} | ({layout.checkpoints} if keep_checkpoints else set())
+            _clear(base, kept)
         except OSError as error:
             raise UserError(f"{base} holds an earlier job's files, which cannot be removed ({error})") from error
     for folder in (layout.config, layout.model, layout.failure.parent / "data", *(layout.data / c for c in channels)):
@@ -122,6 +125,25 @@ def lay_out(
     for path, content in files.items():
         path.write_text(json.dumps(content, indent=2))
     return layout
+
+
+@contextmanager
+def model_kept(base: Path) -> Iterator[None]:
+    """While a job runs in `base`: the model of an earlier one comes back unless the new one is whole."""
+    model, earlier = Layout(base).model, base / EARLIER
+    if _holds_files(model):
+        shutil.rmtree(earlier, ignore_errors=True)
+        model.rename(earlier)
+    ended = False
+    try:
+        yield
+        ended = True
+    finally:
+        if (model / MANIFEST).is_file() or (ended and _holds_files(model)):
+            shutil.rmtree(earlier, ignore_errors=True)
+        elif earlier.is_dir():
+            shutil.rmtree(model, ignore_errors=True)
+            earlier.rename(model)
 
 
 def link_channels(layout: Layout, channels: Mapping[str, Path]) -> None:
@@ -141,6 +163,10 @@ def _clear(folder: Path, spared: Set[Path]) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def _holds_files(path: Path) -> bool:
+    return path.is_dir() and any(path.iterdir())
 
 
 def _holds_folders(path: Path) -> bool:

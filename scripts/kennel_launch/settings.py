@@ -52,6 +52,7 @@ class Settings:
 
 ROWS: dict[str, dataclasses.Field[Any]] = {row.name: row for row in dataclasses.fields(Settings)}
 TYPES: dict[str, type] = {name: type(getattr(Settings(), name)) for name in ROWS}
+PAUSE = "KENNEL_PAUSE"  # seconds at most between two questions to AWS
 OF_ACCESS = ("region", "profile")  # what a command needs that creates nothing
 
 
@@ -118,6 +119,18 @@ def needed(settings: Settings, *names: str) -> None:
 def tags(settings: Settings) -> list[dict[str, str]]:
     """Ours and the user's, as AWS's requests have them; `load` has seen to it that none is given twice."""
     return [{"Key": key, "Value": value} for key, value in (settings.tags | TAG).items()]
+
+
+def pause(usual: float) -> float:
+    """Seconds between two questions to AWS: the usual ones, or less by `KENNEL_PAUSE`.
+
+    Raises:
+        UserError: it is set to something else than a number.
+    """
+    longest = os.environ.get(PAUSE) or str(usual)
+    if not re.fullmatch(r"\d+(\.\d+)?", longest):
+        raise UserError(f"{PAUSE}={longest!r}: write seconds, as 0.5, or leave it out")
+    return min(usual, float(longest))
 
 
 def docker() -> str:

@@ -30,6 +30,7 @@ from kennel_launch.settings import Settings
 
 OF_A_JOB = tuple(name for name in settings.ROWS if name != "endpoint_instance_type")
 _NEEDED = ("role", "bucket", "image")
+_LOCALLY = ("local", "out", "sdk_run", "name", "env", "image", "instance_count", "wait", "yes")
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")  # botocore's service model, TrainingJobName
 
 
@@ -112,6 +113,7 @@ def run_locally(options: argparse.Namespace, told: Settings, given: Mapping[str,
     """
     if options.dry_run:
         raise UserError("--dry-run prints what AWS would be sent, and --local sends nothing: leave one of them out")
+    flags.refuse_elsewhere(options, (*inputs.CHANNELS, *_LOCALLY))
     flags.changed(given)
     settings.needed(told, "image")
     channels = {}

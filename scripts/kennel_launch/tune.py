@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LOG = "train.log"  # in OUT
 _FLAGS = {name: f"--{name.replace('_', '-')}" for name in OF_A_SEARCH}
+_LOCALLY = ("local", "out", "gpus", "fresh", *OF_A_SEARCH, "hyperparameters", "image", "wait", "yes")
 _POLL = 0.5  # seconds
 Show = Callable[[Trials | None, str], None]  # (the trials so far, the log's last line)
 
@@ -63,25 +64,24 @@ def run(options: argparse.Namespace) -> int:
     """
     if not options.local:
         return tune_aws.run(options, settings_of(options) if options.one_job else shared_of(options))
+    flags.refuse_elsewhere(options, (*inputs.CHANNELS, *_LOCALLY))
     if not options.data:
         raise UserError("say where the photos are: --data FOLDER")
-    if not options.image and not runs.executable("train").is_file():
-        raise UserError(
-            f"no `train` lies beside {sys.executable}, so this is not the image's environment: "
-            "name an image with --image, or run make tune-local, which makes that environment"
-        )
+    if not options.image:
+        runs.check_here("tune-local", options.gpus)
     given = settings_of(options)
     if options.val or options.test:
         raise UserError("--local takes the splits inside the data, train/ beside val/ and test/: put them there")
     weights = inputs.places(options).get("pretrained")
     channels = scratch.channels(Path(options.data), Path(weights) if weights else None)
-    host = runs.HOST if options.image else "localhost"
-    layout = scratch.lay_out(options.out, channels, given, host, keep_checkpoints=not options.fresh)
-    if options.image:
-        job = runs.train_in_image(options.image, layout, channels, options.gpus)
-    else:
-        scratch.link_channels(layout, channels)
-        job = runs.train_here(layout)
+    with scratch.model_kept(options.out):
+        return _search(options, channels, given)
+
+
+def _search(options: argparse.Namespace, channels: Mapping[str, Path], given: Mapping[str, str]) -> int:
+    layout, job = runs.prepared(
+        options.out, channels, given, options.image, options.gpus, keep_checkpoints=not options.fresh
+    )
     console = terminal.out()
     log, stopped = options.out / LOG, False
     try:
@@ -205,4 +205,4 @@ def command(best: Mapping[str, Any], settings: Mapping[str, str], options: argpa
         "PRETRAINED": inputs.places(options).get("pretrained"),
     }
     given = [f"{name}={value}" for name, value in variables.items() if value]
-    return shlex.join(["make", "train-local", *given, f"HP={words}"])
+    return shlex.join(["make", "train-local" if options.image else "train", *given, f"HP={words}"])

@@ -114,7 +114,7 @@ def follow(name: str, told: Settings) -> int:
                 said = line
             if now.ended:
                 return _ended(now)
-            time.sleep(_POLL)
+            time.sleep(settings.pause(_POLL))
     except KeyboardInterrupt:
         stop = f"aws sagemaker stop-hyper-parameter-tuning-job --hyper-parameter-tuning-job-name {name}"
         print(f"{name} goes on: kennel status {name}, or end it: {stop}", file=sys.stderr)

@@ -162,6 +162,7 @@ def test_a_commit_s_image_goes_to_ecr_once_and_a_job_takes_the_address_that_is_p
     assert other.stderr.count("\n") == 1
     assert arrived(registry, "team/kennel", tag)[0] == digest
 
+    front.aws.client("s3").put_object(Bucket=front.aws.bucket, Key="photos/ant/0.jpg", Body=b"a photo")
     words = ("--data", f"s3://{front.aws.bucket}/photos", "--role", front.aws.role, "--bucket", front.aws.bucket)
     shown = kennel("train", "--dry-run", *words, "--image", address, cwd=checkout, **front.env)
     assert shown.returncode == 0, shown.stderr

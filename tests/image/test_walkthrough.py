@@ -34,4 +34,4 @@ def test_the_notebook_names_the_breed_of_a_photo_and_leaves_nothing_running(
     assert f" batch_size={size} learning_rate={rate} " in shown["train"]
     assert f"backbone: {samples.BACKBONE} (timm), weights: " in shown["train"]
     assert "Kennel training report" in shown["report"]
-    assert shown["ask"].endswith("001.Affenpinscher: Affenpinscher\n")
+    assert shown["ask"].endswith("001.Affenpinscher: 001.Affenpinscher\n")

@@ -1,16 +1,22 @@
 """Folders of small files that stand for photos (nothing here decodes one), and commands run as a user runs them."""
 
+import functools
+import io
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from kennel_launch import cli, settings
 
 from .emulated import pictures
 from .emulated.client import VARIABLE, Aws, executables, server
@@ -42,11 +48,68 @@ def hymenoptera() -> Path:
     return HYMENOPTERA
 
 
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two questions to an AWS that is on this machine."""
+    monkeypatch.setenv(settings.PAUSE, "0.1")
+
+
 @pytest.fixture
-def command(tmp_path: Path) -> Command:
-    """Runs `python -m kennel_launch.<name>` in an empty folder, as the Makefile does."""
-    cwd = tmp_path / "cwd"
-    cwd.mkdir()
+def cwd(tmp_path: Path) -> Path:
+    """The folder that commands run in, empty."""
+    made = tmp_path / "cwd"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture(scope="session")
+def _one_loader() -> Iterator[None]:
+    """botocore reads its descriptions of AWS's services once, not for each command: a third of a command's time."""
+    import botocore.session
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", functools.cache(botocore.session.create_loader))
+        yield
+
+
+@pytest.fixture
+def command(cwd: Path, _one_loader: None) -> Command:
+    """Runs `kennel` (by the name cli) in this process: its imports alone take seconds in one of its own."""
+
+    def run(name: str, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+        assert name == "cli"
+        out, err = io.StringIO(), io.StringIO()
+        with _as_a_process(cwd, env), redirect_stdout(out), redirect_stderr(err):
+            try:
+                code = cli.main(words)
+            except SystemExit as ended:  # argparse's, whose code is a number
+                code = int(ended.code or 0)
+        return subprocess.CompletedProcess([name, *words], code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@contextmanager
+def _as_a_process(cwd: Path, env: dict[str, str]) -> Iterator[None]:
+    """As in a fresh process: its own folder, environment, warnings, signals and AWS session."""
+    before, on_signal = dict(os.environ), signal.getsignal(signal.SIGTERM)
+    modules = [module for name, module in sys.modules.items() if name.startswith("kennel_launch.")]
+    for cached in (one for module in modules for one in vars(module).values() if hasattr(one, "cache_clear")):
+        cached.cache_clear()
+    try:
+        os.environ.update(env)
+        with chdir(cwd), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        signal.signal(signal.SIGTERM, on_signal)
+
+
+@pytest.fixture
+def process(cwd: Path) -> Command:
+    """Runs `python -m kennel_launch.<name>` in a process of its own, as the Makefile does."""
 
     def run(name: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         sources = os.pathsep.join(str(REPOSITORY / folder) for folder in ("scripts", "container"))
@@ -110,6 +173,6 @@ def programs() -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def trained(programs: Path) -> bytes:
     """A real model.tar.gz that tells red from green, trained once, without AWS: for endpoints of `aws`."""
-    return pictures.model(programs, tmp_path_factory.mktemp("trained"))
+    return pictures.model(programs)

@@ -1,23 +1,18 @@
 """What the tests of endpoints share: a command with an account's settings, a model's file in S3, photos."""
 
-import io
 import json
 import os
 import struct
 import subprocess
 import sys
 import tarfile
-import tempfile
 import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-from kennel_launch import scratch
 
 from .conftest import REPOSITORY, Command
 from .emulated import pictures
@@ -119,25 +114,9 @@ def images(front: Front) -> tuple[str, str]:
     return front.put_image("full", FULL), front.put_image("slim", SLIM)
 
 
-@cache
 def trained() -> bytes:
-    """The model.tar.gz of a real, tiny network, trained once for all tests by the image's own `train`."""
-    with tempfile.TemporaryDirectory(prefix="kennel-trained-") as folder:
-        data = pictures.photos(Path(folder, "photos"), {"red": 8, "green": 8})
-        layout = scratch.lay_out(Path(folder, "ml"), {"train": data}, pictures.TINY, "localhost")
-        scratch.link_channels(layout, {"train": data})
-        sources = os.pathsep.join(str(REPOSITORY / source) for source in ("container", "train"))
-        env = {"SAGEMAKER_BASE_DIR": str(layout.base), "SAGEMAKER_TRAINING_MODULE": "kennel_train.job:main"}
-        env |= {"USE_SMDEBUG": "0", "TRAINING_JOB_NAME": JOB, "PYTHONPATH": sources}
-        done = subprocess.run(
-            [executables() / "train"], env=os.environ | env, capture_output=True, text=True, check=False, timeout=300
-        )
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-        with io.BytesIO() as file:
-            with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as archive:
-                for path in sorted(layout.model.iterdir()):
-                    archive.add(path, arcname=path.name)
-            return file.getvalue()
+    """The model.tar.gz of a real, tiny network."""
+    return pictures.model(executables())
 
 
 def noise(side: int) -> bytes:

@@ -35,11 +35,11 @@ def test_a_page_without_markers_is_refused() -> None:
         docs.fill("# Kennel\n")
 
 
-def test_check_fails_until_the_tables_are_written(command: Command, tmp_path: Path) -> None:
+def test_check_fails_until_the_tables_are_written(process: Command, tmp_path: Path) -> None:
     page = tmp_path / "README.md"
     page.write_text(PAGE)
-    assert command("docs", "--check", str(page)).returncode == 1
+    assert process("docs", "--check", str(page)).returncode == 1
     assert page.read_text() == PAGE
-    assert command("docs", str(page)).returncode == 0
-    assert command("docs", "--check", str(page)).returncode == 0
+    assert process("docs", str(page)).returncode == 0
+    assert process("docs", "--check", str(page)).returncode == 0
     assert hyperparameters.markdown() in page.read_text()

@@ -28,8 +28,8 @@ def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
     return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
 
 
-def test_help_names_every_command(command: Command) -> None:
-    done = command("cli", "--help", COLUMNS="80", PYTHONPROFILEIMPORTTIME="1")
+def test_help_names_every_command(process: Command) -> None:
+    done = process("cli", "--help", COLUMNS="80", PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 0
     assert all(f"\n    {name} " in done.stdout for name in cli.COMMANDS)
     assert len(done.stdout.splitlines()) <= SCREEN
@@ -37,14 +37,14 @@ def test_help_names_every_command(command: Command) -> None:
     assert imported(done).isdisjoint(SLOW)
 
 
-def test_kennel_alone_is_its_help(command: Command) -> None:
-    done = command("cli", COLUMNS="80")
-    assert (done.returncode, done.stdout) == (0, command("cli", "--help", COLUMNS="80").stdout)
+def test_kennel_alone_is_its_help(process: Command) -> None:
+    done = process("cli", COLUMNS="80")
+    assert (done.returncode, done.stdout) == (0, process("cli", "--help", COLUMNS="80").stdout)
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
-def test_help_fits_a_screen_and_imports_nothing_slow(command: Command, name: str) -> None:
-    done = command("cli", name, "--help", COLUMNS="80", PYTHONPROFILEIMPORTTIME="1")
+def test_help_fits_a_screen_and_imports_nothing_slow(process: Command, name: str) -> None:
+    done = process("cli", name, "--help", COLUMNS="80", PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 0
     lines = done.stdout.splitlines()
     assert cli.COMMANDS[name] in lines
@@ -55,8 +55,8 @@ def test_help_fits_a_screen_and_imports_nothing_slow(command: Command, name: str
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
-def test_a_flag_is_refused_before_anything_slow_is_imported(command: Command, name: str) -> None:
-    done = command("cli", name, *NEEDED.get(name, []), "--regoin", "eu-west-1", PYTHONPROFILEIMPORTTIME="1")
+def test_a_flag_is_refused_before_anything_slow_is_imported(process: Command, name: str) -> None:
+    done = process("cli", name, *NEEDED.get(name, []), "--regoin", "eu-west-1", PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 2
     assert done.stdout == ""
     assert "unknown argument --regoin" in done.stderr.splitlines()[-1]

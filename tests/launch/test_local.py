@@ -17,7 +17,7 @@ case "$*" in
     "compose version") echo "Docker Compose version v2.30.0";;
     "image inspect"*" here") echo "{{}}";;
     "image inspect"*) echo "Error: No such image" >&2; exit 1;;
-    *" up "*) env | grep ^AWS_ | sort; exit 3;;
+    *" up "*) env | grep ^AWS_ | sort; exit ${{UP:-3}};;
 esac
 """
 Env = dict[str, str]
@@ -42,17 +42,17 @@ def env(tmp_path: Path, asked: Path) -> Env:
 
 
 @pytest.fixture
-def cwd(tmp_path: Path, command: Command) -> Path:
+def cwd(cwd: Path) -> Path:
     """The folder that commands run in, with photos and a model."""
     for name in ("photos/ant/0.jpg", "photos/bee/0.jpg", f"{OUT}/model.tar.gz"):
-        path = tmp_path / "cwd" / name
+        path = cwd / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
-    return tmp_path / "cwd"
+    return cwd
 
 
-def test_a_compose_that_cannot_start_is_no_failed_job(command: Command, env: Env, cwd: Path, asked: Path) -> None:
-    done = command("cli", "train", "--local", "--data", "photos", "--image", "here", "--epochs", "5", **env)
+def test_a_compose_that_cannot_start_is_no_failed_job(process: Command, env: Env, cwd: Path, asked: Path) -> None:
+    done = process("cli", "train", "--local", "--data", "photos", "--image", "here", "--epochs", "5", **env)
     assert done.returncode == 2
     assert done.stderr == ("kennel train: docker compose could not start the job: its last lines above say why\n"), (
         done.stderr
@@ -65,6 +65,17 @@ def test_a_compose_that_cannot_start_is_no_failed_job(command: Command, env: Env
     assert [path.name for path in (cwd / OUT).iterdir()] == ["model.tar.gz"], "an earlier job's"
 
 
+def test_a_compose_that_calls_a_failed_job_a_success_is_not_believed(process: Command, env: Env, cwd: Path) -> None:
+    (cwd / OUT / "job.json").write_text('{"image": "earlier"}')
+    done = process("cli", "train", "--local", "--data", "photos", "--image", "here", "--epochs", "5", **env, UP="0")
+    assert done.returncode == 1, done.stdout + done.stderr
+    earlier = f"{OUT}/model.tar.gz"
+    assert done.stderr == f"kennel train: the job failed: it made no model ({earlier} is an earlier job's)\n"
+    assert (cwd / earlier).read_text() == earlier
+    assert json.loads((cwd / OUT / "job.json").read_text()) == {"image": "earlier"}
+    assert (cwd / OUT / "output.tar.gz").is_file()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -75,11 +86,26 @@ def test_a_compose_that_cannot_start_is_no_failed_job(command: Command, env: Env
         ("train --data photos --image here --dry-run", "--dry-run prints what AWS would be sent, and --local sends"),
         ("train --data photos --image here --out photos/ant/0.jpg", "cannot be made (Not a directory): name another"),
         ("train --data photos --image here --epochs 0", "epochs='0'"),
+        ("train --data photos --image here --spot", "--spot and --local: only SageMaker has that, leave one of them"),
+        (
+            "train --data photos --image here --spot --max-wait 9 --input-mode FastFile --role me",
+            "--spot, --max-wait, --input-mode, --role and --local: only SageMaker has those, leave them, or --local,",
+        ),
+        ("train --data photos --image here --from-tuning-job dogs", "--from-tuning-job and --local: only SageMaker"),
+        ("tune --data photos --image here --jobs 3", "--jobs and --local: only SageMaker has that"),
+        (
+            "tune --data photos --image here --one-job --env A=B",
+            "--one-job, --env and --local: only SageMaker has those",
+        ),
+        ("tune --data photos --gpus all", "--gpus is docker's"),
+        ("invoke photos --region eu-west-1", "--region and --local: only SageMaker has that"),
         ("deploy --image gone", "image gone cannot be used here"),
         ("deploy", "the image is missing"),
         ("deploy --image here --out none", "none/model.tar.gz is no file: kennel train --local makes one"),
         ("deploy --image here --model mine.tar.gz", "mine.tar.gz is no file"),
         ("deploy --image here --port 70000", "--port 70000: write 1 to 65535"),
+        ("deploy --image here --port 0", "--port 0: write 1 to 65535"),
+        ("deploy --image here --instance-type ml.c5.large", "--instance-type and --local: only SageMaker has that"),
         ("deploy --image here --ttl 2h", "--ttl and --local: only SageMaker has that"),
         ("deploy --image here --mode serverless", "--mode and --local: only SageMaker has that"),
         ("deploy --image here --job pets-1", "--job and --local: only SageMaker has that"),
@@ -129,8 +155,8 @@ def test_a_folder_has_one_endpoint(command: Command, env: Env, log: Path) -> Non
     assert f"an endpoint runs from {OUT} already, on port 81: kennel delete --local ends it" in done.stderr
 
 
-def test_an_endpoint_whose_compose_cannot_start_says_so(command: Command, env: Env, cwd: Path, dead_port: int) -> None:
-    done = command("cli", "deploy", "--local", "--image", "here", "--port", str(dead_port), **env)
+def test_an_endpoint_whose_compose_cannot_start_says_so(process: Command, env: Env, cwd: Path, dead_port: int) -> None:
+    done = process("cli", "deploy", "--local", "--image", "here", "--port", str(dead_port), **env)
     assert done.returncode == 1
     assert f"see {OUT}/endpoint.log" in done.stderr
     assert len(done.stderr.splitlines()) == 1

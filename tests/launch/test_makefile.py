@@ -70,29 +70,67 @@ def test_one_sentence_says_what_is_missing(arguments: list[str], says: str) -> N
     assert not (REPOSITORY / "build" / "no-such-venv").exists()
 
 
+@pytest.fixture
+def stub(tmp_path: Path) -> Path:
+    """An environment's Python that writes down what it is called with, in `heard` beside the environment's folders."""
+    path = tmp_path / "bin" / "python"
+    path.parent.mkdir()
+    # -c are the Makefile's own questions about Python; ARGS goes on to the command by the environment
+    path.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exit 0\nprintf "%s\\n" "$@" "$ARGS" >> {tmp_path}/heard\n')
+    path.chmod(0o755)
+    shutil.copy(path, path.with_name("kennel"))
+    (tmp_path / ".ready").touch()
+    os.utime(tmp_path / ".ready", (2**31, 2**31))
+    return path
+
+
 @pytest.mark.parametrize(
     "value", ["a`touch RAN`b", "a$(shell touch RAN)b", "a$$(touch RAN)b", 'a"; touch RAN; echo "b', "a'b $c \\\\ #d"]
 )
 @pytest.mark.parametrize(
-    ("target", "name"), [("train-local", "HP"), ("build", "IMAGE"), ("push", "TO"), ("deploy", "ARGS")]
+    ("target", "name"), [("train-local", "HP"), ("train", "HP"), ("build", "IMAGE"), ("push", "TO"), ("deploy", "ARGS")]
 )
-def test_a_value_is_passed_as_it_is_and_never_run(tmp_path: Path, target: str, name: str, value: str) -> None:
-    """By a stub that writes down what it is called with."""
-    value, heard = value.replace("RAN", str(tmp_path / "ran")), tmp_path / "heard"
-    stub = tmp_path / "bin" / "python"
-    stub.parent.mkdir()
-    # -c are the Makefile's own questions about Python; ARGS goes on to the command by the environment
-    stub.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exit 0\nprintf "%s\\n" "$@" "$ARGS" >> {heard}\n')
-    stub.chmod(0o755)
-    shutil.copy(stub, stub.with_name("kennel"))
-    (tmp_path / ".ready").touch()
-    os.utime(tmp_path / ".ready", (2**31, 2**31))
-    done = make(
-        target, f"DATA={tmp_path}", "TO=host/name", f"PYTHON={stub}", f"VENV_LAUNCH={tmp_path}", f"{name}={value}"
-    )
+def test_a_value_is_passed_as_it_is_and_never_run(
+    tmp_path: Path, stub: Path, target: str, name: str, value: str
+) -> None:
+    value = value.replace("RAN", str(tmp_path / "ran"))
+    environments = (f"PYTHON={stub}", f"VENV={tmp_path}", f"VENV_LAUNCH={tmp_path}")
+    done = make(target, f"DATA={tmp_path}", "TO=host/name", *environments, f"{name}={value}")
     assert done.returncode == 0, done.stderr
-    assert value in heard.read_text().splitlines()
+    assert value in (tmp_path / "heard").read_text().splitlines()
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "module"),
+    [
+        (["DATA=."], "kennel_launch.local"),
+        (["DATA=.", "ARGS=--wait"], "kennel_launch.make_arguments"),
+        (["ARGS=--wait"], "kennel_launch.make_arguments"),
+        ([], "kennel_launch.make_arguments"),
+    ],
+)
+def test_train_with_photos_alone_is_done_here(tmp_path: Path, stub: Path, words: list[str], module: str) -> None:
+    done = make("train", f"PYTHON={stub}", f"VENV={tmp_path}", f"VENV_LAUNCH={tmp_path}", *words)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "heard").read_text().splitlines()[1] == module
+
+
+@pytest.mark.skipif(not (shutil.which("gcc") or shutil.which("cc")), reason="make venv needs a C compiler")
+@pytest.mark.parametrize("code", [0, 1])
+def test_what_pip_says_is_a_line_unless_it_fails(tmp_path: Path, code: int) -> None:
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    flood = 'for i in 1 2 3; do echo "Collecting $i"; done'
+    python.write_text(f'#!/bin/sh\ncase "$*" in *--require-hashes*) {flood}; exit {code};; esac\n')
+    python.chmod(0o755)
+    done = make("venv", f"PYTHON={python}", f"VENV={tmp_path}")
+    assert "Collecting" not in done.stdout
+    assert f"installing requirements/image.txt requirements/demo.txt into {tmp_path}\n" in done.stdout
+    assert len(done.stdout.splitlines()) <= 3
+    assert done.returncode == (2 if code else 0)
+    assert ("Collecting 3\n" in done.stderr) is (code == 1)
+    assert (tmp_path / ".ready").exists() is (code == 0)
 
 
 @pytest.fixture

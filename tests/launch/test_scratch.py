@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,30 @@ def test_a_scratch_folder_is_made_anew_and_the_photos_stay(make_photos: MakePhot
     (layout.model / "model.onnx").write_text("old")
     assert list(scratch.lay_out(tmp_path / "ml", channels, {}, "algo-1").model.iterdir()) == []
     assert len(photos(channels["train"] / "ant")) == 2
+
+
+@pytest.mark.parametrize(
+    ("made", "ends", "left"),
+    [
+        ([], "well", "earlier"),
+        ([], "badly", "earlier"),
+        (["model.onnx"], "badly", "earlier"),
+        (["model.onnx"], "well", "new"),
+        (["model.onnx", "manifest.json"], "badly", "new"),
+    ],
+)
+def test_a_model_stays_until_a_new_one_is_whole(tmp_path: Path, made: list[str], ends: str, left: str) -> None:
+    layout = scratch.lay_out(tmp_path / "ml", {}, {}, "algo-1")
+    (layout.model / "model.onnx").write_text("earlier")
+    for _ in range(2):
+        with suppress(UserError), scratch.model_kept(layout.base):
+            assert list(scratch.lay_out(layout.base, {}, {}, "algo-1").model.iterdir()) == []
+            for name in made:
+                (layout.model / name).write_text("new")
+            if ends == "badly":
+                raise UserError("the job failed")
+        assert (layout.model / "model.onnx").read_text() == left
+        assert not (layout.base / scratch.EARLIER).exists()
 
 
 def test_checkpoints_are_kept_where_a_job_goes_on(make_photos: MakePhotos, tmp_path: Path) -> None:

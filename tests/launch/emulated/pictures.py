@@ -6,8 +6,10 @@ import random
 import struct
 import subprocess
 import tarfile
+import tempfile
 import zlib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from kennel_launch.scratch import lay_out, link_channels
@@ -49,12 +51,21 @@ def photos(root: Path, counts: Mapping[str, int]) -> Path:
     return root
 
 
-def model(programs: Path, scratch: Path) -> bytes:
-    """The model.tar.gz of a real training on photos in two colours.
+@cache
+def model(programs: Path) -> bytes:
+    """The model.tar.gz of a real training on photos in two colours, which runs once for all tests.
+
+    Args:
+        programs: the folder of `train`.
 
     Raises:
         AssertionError: the training failed.
     """
+    with tempfile.TemporaryDirectory(prefix="kennel-trained-") as scratch:
+        return _model(programs, Path(scratch))
+
+
+def _model(programs: Path, scratch: Path) -> bytes:
     base, root = scratch / "ml", photos(scratch / "photos", {"red": 8, "green": 8})
     layout = lay_out(base, {"train": root}, TINY, "localhost")
     link_channels(layout, {"train": root})
@@ -65,7 +76,7 @@ def model(programs: Path, scratch: Path) -> bytes:
     done = subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     with io.BytesIO() as file:
-        with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as archive:
             for path in layout.model.iterdir():
                 archive.add(path, arcname=path.name)
         return file.getvalue()
