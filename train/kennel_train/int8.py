@@ -80,10 +80,8 @@ class _Calibrator(ort.MinMaxCalibrater):  # type: ignore[misc]  # untyped base
 def _sensitive(model: Path) -> list[str]:
     """The nodes that stay in float32."""
     graph = onnx.load(model).graph
-    last = max(
-        (at for at, node in enumerate(graph.node) if node.op_type in ("Gemm", "MatMul")), default=len(graph.node)
-    )
-    ends = [node.name for node in graph.node[last:]]
+    products = [at for at, node in enumerate(graph.node) if node.op_type in ("Gemm", "MatMul")]
+    ends = [node.name for node in graph.node[products[-1] :]] if products else []
     channels = {tensor.name: tensor.dims[0] for tensor in graph.initializer if tensor.dims}
     first = [node for node in graph.node if node.op_type == "Conv"][:_SENSITIVE]
     groups = [{a.name: a.i for a in node.attribute}.get("group", 1) for node in first]
