@@ -380,6 +380,7 @@ def test_a_scripts_own_failure_file_is_kept(job):
     assert (code, job.failure) == (1, "the photos are of cats"), log
 
 
+@pytest.mark.slow
 def test_smdebug_is_imported_without_a_hook_configuration(job):
     send(job, "mine.py", "import os, smdebug.pytorch\nopen(os.environ['SM_MODEL_DIR'] + '/made', 'w').close()\n")
     code, log = job.run()
