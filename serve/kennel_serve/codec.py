@@ -5,7 +5,6 @@
 
 import base64
 import binascii
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +13,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from kennel.errors import UserError
-from kennel.preprocessing import FORMATS, MAX_PIXELS, Preprocessing, TooManyPixelsError, decode, square
+from kennel.preprocessing import MAX_PIXELS, Preprocessing, TooManyPixelsError, decode, opened, square
 from kennel_serve.answers import JSON as JSON
 from kennel_serve.answers import JSON_LINES as JSON_LINES
 from kennel_serve.answers import Options as Options
@@ -43,6 +41,8 @@ PHOTO_TYPES = (
     "image/bmp",
     "image/tiff",
     "image/avif",
+    "image/heic",
+    "image/heif",
 )
 _MAX_DECODED = 256 << 20  # bytes of all squares of a request: 1,783 photos of 224 pixels
 MAX_TOTAL_PIXELS = 3 * MAX_PIXELS  # of a request; each MAX_PIXELS may take seconds to decode, and a worker has 30
@@ -201,7 +201,7 @@ def _check_pixels(photos: Sequence[bytes]) -> None:
 
 def _pixels(photo: bytes) -> int:
     try:
-        with Image.open(io.BytesIO(photo), formats=FORMATS) as image:
+        with opened(photo) as image:
             return image.width * image.height
     except Exception:  # noqa: BLE001 # Pillow raises nearly anything on hostile bytes; decoding says what is wrong
         return 0

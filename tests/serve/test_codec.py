@@ -35,7 +35,7 @@ def large(side):
     return file.getvalue()
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF"])
 @pytest.mark.parametrize(
     "content_type",
     [None, "application/x-image", "binary/octet-stream", "image/*", "image/pjpeg", "image/x-png", "Image/JPEG; q=1"],

@@ -40,7 +40,7 @@ schemathesis.openapi.media_type(
         "binary/octet-stream",
         *(
             f"image/{format}"
-            for format in ("jpeg", "jpg", "pjpeg", "png", "x-png", "webp", "gif", "bmp", "tiff", "avif")
+            for format in ("jpeg", "jpg", "pjpeg", "png", "x-png", "webp", "gif", "bmp", "tiff", "avif", "heic", "heif")
         ),
     ],
 )
