@@ -126,7 +126,7 @@ def read(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = MA
                 raise TooManyPixelsError(
                     f"the photo has {width}x{height} pixels, more than {max_pixels}: make it smaller"
                 )
-            wanted = math.ceil(math.sqrt(2) * preprocessing.resize)
+            wanted = _wanted(preprocessing)
             picture = _jpeg(data, image, wanted)
             if picture is None:
                 picture = _any(image, wanted, preprocessing.white_level)
@@ -141,6 +141,11 @@ def read(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = MA
     except Exception as error:  # Pillow's decoders raise nearly anything on hostile bytes
         cause = _OTHERS.get(suffix(data[:HEAD])) if isinstance(error, UnidentifiedImageError) else None
         raise UserError(f"not a readable photo ({cause or _short(error)}): send one of {', '.join(FORMATS)}") from error
+
+
+def of_pixels(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> Picture:
+    """What `decode` gives for a PNG of these pixels: uint8, (H, W, 3), RGB and upright."""
+    return _any(Image.fromarray(np.ascontiguousarray(pixels)), _wanted(preprocessing), 0.0)
 
 
 def square(image: Picture, preprocessing: Preprocessing, side: int | None = None) -> NDArray[np.uint8]:
@@ -161,6 +166,11 @@ def pixels(image: Picture, preprocessing: Preprocessing, side: int | None = None
     side = side or preprocessing.image_size
     edge = (preprocessing.resize - side) // 2
     return whole[edge : edge + side, edge : edge + side]
+
+
+def _wanted(preprocessing: Preprocessing) -> int:
+    """Pixels of the short side that a reduced picture keeps at least."""
+    return math.ceil(math.sqrt(2) * preprocessing.resize)
 
 
 def _picture(data: bytes) -> bytes:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kennel.errors import UserError
-from kennel.preprocessing import FORMATS, MAX_PIXELS, Preprocessing, TooManyPixelsError, decode, square
+from kennel.preprocessing import FORMATS, MAX_PIXELS, Preprocessing, TooManyPixelsError, decode, of_pixels, square
+from kennel_serve import npy
 from kennel_serve.answers import JSON as JSON
 from kennel_serve.answers import JSON_LINES as JSON_LINES
 from kennel_serve.answers import Options as Options
@@ -53,13 +54,16 @@ _LINE_HINT = 'send {"image": "<base64>"}, one photo a line'
 _URLS = ("http://", "https://", "s3://")
 _URL_SAFE = str.maketrans("-_", "+/")
 _BASE64_HEADS = (b"/9j/", b"iVBORw0KGgo", b"R0lGOD", b"UklGR", b"data:image/")  # of JPEG, PNG, GIF, WebP
+# A body's first bytes -> the Content-Encoding that it should have come with; SageMaker passes none on.
+_PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_ENCODINGS = ("br", "compress", "dcb", "dcz", "x-compress", "zstd")  # those that exist and are not unpacked
+_PIXELS = "uint8 (H, W, 3) or (N, H, W, 3), RGB"
 
 # Types that other endpoints take -> why this one does not.
 _REFUSED = {
     "multipart/form-data": "a form is not taken",
     "application/x-www-form-urlencoded": "a form is not taken",
-    "application/x-npy": "a numpy array is not taken, because a pickle, so a program, could be in it",
-    "application/x-npz": "a numpy array is not taken, because a pickle, so a program, could be in it",
+    "application/x-npz": f"an archive of arrays is not taken: send one array as {npy.KIND}",
     "text/csv": "numbers are not taken, because only the photo's file says how it is to be decoded",
 }
 
@@ -79,14 +83,31 @@ def media_type(content_type: str | None) -> str:
         RequestError: 415, the type is none of ours.
     """
     kind = (content_type or PHOTO_TYPES[0]).partition(";")[0].strip().lower()
-    known = (JSON, *JSON_LINES, *PHOTO_TYPES)
+    known = (JSON, *JSON_LINES, npy.KIND, *PHOTO_TYPES)
     if kind in known:
         return kind
     if kind in _REFUSED:
-        sentence = f"{_REFUSED[kind]}: send the photo file's bytes as application/x-image, or {JSON} with base64"
+        way = f"send the photo file's bytes as application/x-image, or {JSON} with base64"
+        sentence = f"{_REFUSED[kind]}{', or' if ':' in _REFUSED[kind] else ':'} {way}"
     else:
         sentence = f"content type {kind[:80]!r} is not supported: send one of {', '.join(known)}"
     raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, sentence)
+
+
+def check_encoding(encoding: str | None) -> None:
+    """
+    Args:
+        encoding: the Content-Encoding that a body still has; what is no name of a packing is passed over.
+
+    Raises:
+        RequestError: 415, the body is packed in a way that is not unpacked here.
+    """
+    names = [name.strip() for name in (encoding or "").lower().split(",")]
+    if len(names) > 1 or names[0] in _ENCODINGS:
+        sentence = (
+            f"content encoding {(encoding or '')[:80]!r} is not supported: send gzip, deflate, or the body as it is"
+        )
+        raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, sentence)
 
 
 def read(body: bytes, content_type: str | None, preprocessing: Preprocessing) -> Request:
@@ -100,6 +121,8 @@ def read(body: bytes, content_type: str | None, preprocessing: Preprocessing) ->
         raise _bad("the body is empty: send a photo's bytes, or JSON")
     if kind in PHOTO_TYPES:
         return Request(_photo(body, preprocessing, "")[None], is_list=False)
+    if kind == npy.KIND:
+        return _arrays(body, preprocessing)
     if kind == JSON:
         found, is_list = _entries(_parse(body, "the body", _HINT), most_photos(preprocessing))
         places = [f"instances[{index}]: " if is_list else "" for index in range(len(found))]
@@ -191,7 +214,10 @@ def _check_count(photos: int, most: int) -> None:
 
 def _check_pixels(photos: Sequence[bytes]) -> None:
     """All photos of a request together, by what their heads say, before one of them is decoded."""
-    total = sum(_pixels(photo) for photo in photos) if len(photos) > 1 else 0  # one alone has its own limit
+    _check_total(sum(_pixels(photo) for photo in photos) if len(photos) > 1 else 0)  # one alone has its own limit
+
+
+def _check_total(total: int) -> None:
     if total > MAX_TOTAL_PIXELS:
         raise _large(
             f"the photos have {total} pixels together, the limit is {MAX_TOTAL_PIXELS}: split the request, "
@@ -207,12 +233,34 @@ def _pixels(photo: bytes) -> int:
         return 0
 
 
+def _arrays(body: bytes, preprocessing: Preprocessing) -> Request:
+    """The pixels of one photo, or of a list of them, as numpy writes an array."""
+    try:
+        found = npy.read(body)
+    except ValueError as error:
+        raise _bad(f"not what numpy.save writes ({error}): send such a file, {_PIXELS}") from error
+    if found.dtype != np.uint8 or found.ndim not in (3, 4) or found.shape[-1] != 3 or not found.size:
+        shape = ", ".join(map(str, found.shape[:9]))
+        raise _bad(f"an array of {found.dtype} ({shape}) is not taken: send {_PIXELS}, or photo files")
+    photos: NDArray[np.uint8] = found.reshape(-1, *found.shape[-3:]).view(np.uint8)
+    _check_count(len(photos), most_photos(preprocessing))
+    height, width = photos.shape[1:3]
+    if height * width > MAX_PIXELS:
+        raise _large(f"a photo has {width}x{height} pixels, more than {MAX_PIXELS}: make it smaller")
+    _check_total(len(photos) * height * width)
+    return Request(
+        np.stack([square(of_pixels(photo, preprocessing), preprocessing) for photo in photos]), found.ndim == 4
+    )
+
+
 def _photo(photo: bytes, preprocessing: Preprocessing, place: str) -> NDArray[np.uint8]:
     try:
         return square(decode(photo, preprocessing), preprocessing)
     except TooManyPixelsError as error:
         raise _large(f"{place}{error}") from error
     except UserError as error:
+        if packed := next((name for head, name in _PACKED.items() if photo.startswith(head)), None):
+            raise _bad(f"{place}this is packed by {packed}, not a photo's bytes: send them unpacked") from error
         if photo.startswith(_BASE64_HEADS):
             raise _bad(
                 f"{place}this is base64, not a photo's bytes: send the bytes, or {JSON} with {_HINT[5:]}"

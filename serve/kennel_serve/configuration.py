@@ -58,6 +58,7 @@ class Share:
     workers: int
     batch_size: int  # requests a worker is handed at once, at most
     batch_delay_ms: int  # how long the first of them waits for others
+    own_code: bool = False  # a user's inference.py answers
 
 
 def write(folder: Path, limits: Limits) -> None:

@@ -62,7 +62,7 @@ def _load(folder: Path, gpu: int | None) -> tuple[_Answers, Pulse]:
     if serving.program:
         from kennel_serve.user_endpoint import UserEndpoint  # here: it costs others memory and time for nothing
 
-        return UserEndpoint(serving, gpu), Pulse(folder / PULSES)
+        return UserEndpoint(serving, folder, gpu), Pulse(folder / PULSES)
     return Endpoint(serving, gpu), Pulse(folder / PULSES)
 
 
@@ -73,6 +73,8 @@ def _answers(endpoint: _Answers, data: Sequence[Mapping[str, Any]], context: Any
         requests.append((bytes(row.get("body", b"")), headers))
     answers = endpoint.answer(requests)
     for index, answer in enumerate(answers):
+        for name, value in answer.headers.items():
+            context.set_response_header(index, name, value)
         context.set_response_content_type(index, answer.content_type)
         context.set_response_header(index, TIMING, answer.timing())
         context.set_response_status(int(answer.status), answer.status.phrase, index)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sagemaker_inference import content_types, encoder
 from sagemaker_inference.utils import parse_accept, remove_crlf
 
-from kennel_serve import codec
+from kennel_serve import codec, npy
 from kennel_serve.codec import RequestError
 
 
@@ -28,7 +28,13 @@ def text(body: bytes, content_type: str) -> str | bytes:
 
 def array(prediction: Any) -> Any:
     """A tensor of torch's as numpy's array, anything else as it is."""
-    return prediction.detach().cpu().numpy() if hasattr(prediction, "detach") else prediction
+    if not hasattr(prediction, "detach"):
+        return prediction
+    tensor = prediction.detach().cpu()
+    try:
+        return tensor.numpy()
+    except TypeError:  # numpy has no bfloat16
+        return tensor.float().numpy()
 
 
 def are_probabilities(found: NDArray[Any], classes: int) -> bool:
@@ -46,6 +52,9 @@ def encoded(found: NDArray[Any], accept: str) -> tuple[Any, str]:
         name = part.partition(";")[0].lower()
         kind = codec.JSON if name.endswith("/*") else name
         if kind in encoder.SUPPORTED_CONTENT_TYPES:
+            if kind == content_types.CSV and found.ndim > 2:
+                sentence = f"an answer of {found.ndim} dimensions is no CSV: ask for {codec.JSON} or {npy.KIND}"
+                raise RequestError(HTTPStatus.NOT_ACCEPTABLE, sentence)
             return encoder.encode(found, kind), kind
     known = ", ".join(sorted(encoder.SUPPORTED_CONTENT_TYPES))
     raise RequestError(HTTPStatus.NOT_ACCEPTABLE, f"accept {accept[:80]!r} cannot be served: ask for one of {known}")
@@ -63,9 +72,14 @@ def serialised(result: Any, accept: str) -> tuple[bytes, str]:
     if isinstance(body, str):
         body = body.encode()
     elif not isinstance(body, bytes | bytearray | memoryview):
-        return json.dumps(body, default=_plain).encode(), kind or codec.JSON
+        return json.dumps(body, default=_plain).encode(), header(kind) or codec.JSON
     first = parse_accept(accept)[0].partition(";")[0]
-    return bytes(body), str(remove_crlf(kind)) or (codec.JSON if "*" in first else first)
+    return bytes(body), header(kind) or (codec.JSON if "*" in first else first)
+
+
+def header(value: Any) -> str:
+    """A header's value that the model server can send: one line of ASCII. Others cost it the worker."""
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in remove_crlf(str(value)))
 
 
 def _plain(value: Any) -> Any:
