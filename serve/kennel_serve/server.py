@@ -200,6 +200,7 @@ async def _watch(
     """Keep /ping honest; returns never, raises UserError when the model server cannot be relied on any more."""
     ended, listening = asyncio.create_task(model_server.ended()), asyncio.create_task(model_server.listen())
     last_alive, able = time.monotonic(), 0
+    model_server.heard()  # the first prediction; nothing has asked it while a slow model was loaded
     try:
         while not ended.done():
             with suppress(OSError):  # without a descriptor or memory to look with, what was seen last holds

@@ -283,6 +283,7 @@ time.sleep(0.2)
 (place / "installing").rmdir()
 async def model_fn(model_dir):
     print("printed while loading")
+    time.sleep(4.5)  # Java is not asked for 5 s, and does not hang
     return tiny.FACTOR
 async def input_fn(body, content_type):
     if content_type != "text/csv":
@@ -327,7 +328,7 @@ def test_a_users_own_model_without_a_manifest(tmp_path, running):
         workers = server.scripts()
         assert server.log.count("inference.py changes the installed packages while it is imported: list in") == 2
         refused = (
-            r"inference.py answers a sample photo .* 500: .*input_fn failed: inference.py:14: ValueError: only CSV"
+            r"inference.py answers a sample photo .* 500: .*input_fn failed: inference.py:15: ValueError: only CSV"
         )
         assert re.search(refused, server.log)
         before = server.log.count("Traceback")  # of the fixture's own photo
@@ -349,6 +350,7 @@ def test_a_users_own_model_without_a_manifest(tmp_path, running):
             assert words in server.log
         assert (before, server.log.count("Traceback")) == (1, 2)
         assert server.scripts() == workers
+        assert "the model server does not answer" not in server.log
     assert not list(code.glob("__pycache__"))
 
 
