@@ -18,7 +18,6 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from sagemaker_inference import content_types
 from sagemaker_inference.errors import BaseInferenceToolkitError
 from sagemaker_inference.utils import remove_crlf
@@ -109,8 +108,6 @@ class UserEndpoint:
     def _write(self, request: UserRequest, prediction: Any) -> Any:
         """Arrays as our own endpoint would, where they are a share for each class, else as the toolkit's encoders."""
         found = user_formats.array(prediction)
-        if not isinstance(found, np.ndarray):
-            return found
         if not user_formats.are_probabilities(found, len(self._serving.class_names)):
             return user_formats.encoded(found, request.accept)
         asked = request.headers.get("accept"), request.headers.get(CUSTOM_ATTRIBUTES), request.content_type
@@ -120,15 +117,26 @@ class UserEndpoint:
 
     def _load(self) -> Any:
         """What model_fn gives, else our own model, whose `predict` takes uint8 photos and gives probabilities."""
-        if not self._defines("model_fn"):
-            if self._is_ours:
-                return Endpoint(self._serving, self._gpu)
-            return self._defaults("model_fn").load(Path(self._serving.folder))
+        folder = self._serving.folder
+        self._once("pre_model_fn", folder)
+        if self._defines("model_fn"):
+            model = self._once("model_fn", folder)
+        elif self._is_ours:
+            model = Endpoint(self._serving, self._gpu)
+        else:
+            model = self._defaults("model_fn").load(Path(folder))
+        self._once("model_warmup_fn", folder, model)
+        return model
+
+    def _once(self, name: str, *arguments: Any) -> Any:
+        """A function of the user's at the start, if there is one."""
+        if not self._defines(name):
+            return None
         try:
-            return self._run("model_fn", self._context({}), self._serving.folder)
+            return self._run(name, self._context({}), *arguments)
         except (Exception, SystemExit) as error:  # whatever the user's function raises
             reason = user_code.why(error, self._program)
-            raise UserError(f"{self._program.name}'s model_fn failed: {reason}") from error
+            raise UserError(f"{self._program.name}'s {name} failed: {reason}") from error
 
     def _chosen(self) -> Callable[[UserRequest, Any], Any]:
         """What predicts: predict_fn, else a torch module itself, else the model's own method."""

@@ -74,6 +74,20 @@ def test_transform_fn_gets_our_model(worker, ask):
     assert second == (200, b"green", "application/json")
 
 
+def test_hooks_round_the_loading(worker, base, ask):
+    context = worker(
+        "calls = []\n"
+        "def pre_model_fn(model_dir):\n    calls.append(('before', model_dir))\n"
+        "async def model_fn(model_dir):\n    return 'model'\n"
+        "def model_warmup_fn(model_dir, model, context):\n    calls.append((model, model_dir))\n"
+        "def transform_fn(model, body, content_type, accept):\n    return calls\n",
+        own_model=True,
+    )
+    folder = str(base / "model")
+    [(_, body, _)] = ask(context, (b"", {}))
+    assert json.loads(body) == [["before", folder], ["model", folder]]
+
+
 @pytest.mark.parametrize(("kind", "expected"), [("application/json", str), ("text/csv", str), ("image/png", bytes)])
 def test_json_and_csv_are_text(worker, kind, expected, ask):
     code = OWN_MODEL + OWN_PREDICT + "def input_fn(body, content_type):\n    return type(body).__name__\n"
@@ -95,6 +109,10 @@ def test_text_that_is_none(worker, ask):
         ("(bytearray(b'both'), 'a/b')", "text/csv", b"both", "a/b"),
         ("{'a': numpy.float32(0.5), 'b': numpy.arange(2)}", "text/csv", b'{"a": 0.5, "b": [0, 1]}', "application/json"),
         ("[1, None]", "*/*", b"[1, null]", "application/json"),
+        ("[[1, 2], [3, 4]]", "text/csv", b"1,2\n3,4\n", "text/csv"),
+        ("['cat', 'dog']", "text/csv", b"cat\ndog\n", "text/csv"),
+        ("[[1], [2, 3]]", "text/csv", b"[[1], [2, 3]]", "application/json"),
+        ("[1, None]", "application/x-npy", b"[1, null]", "application/json"),  # no pickle
         ("numpy.arange(4).reshape(2, 2)", "application/json", b"[[0, 1], [2, 3]]", "application/json"),
         ("numpy.arange(4).reshape(2, 2)", "image/png, text/csv;q=0.5", b"0,1\n2,3\n", "text/csv"),
         ("numpy.array([[5.0, -1.0, 0.5]])", "*/*", b"[[5.0, -1.0, 0.5]]", "application/json"),  # no probabilities
@@ -178,6 +196,16 @@ def test_an_answer_that_cannot_be_written(worker, photo, monkeypatch, caplog, as
             "def model_fn(model_dir):\n    open('/no/such')\n",
             False,
             "model_fn failed: inference.py:2: FileNotFoundError",
+        ),
+        (
+            "def pre_model_fn(model_dir):\n    {}[0]\n",
+            False,
+            "pre_model_fn failed: inference.py:2: KeyError: 0: mend it",
+        ),
+        (
+            "def model_warmup_fn(model):\n    pass\n",
+            False,
+            "model_warmup_fn takes (model): define model_warmup_fn(model_dir",
         ),
         (
             OWN_MODEL + "async def output_fn(prediction, accept):\n    yield b''\n",
