@@ -18,7 +18,7 @@ from PIL import Image
 
 from kennel.errors import UserError
 from kennel.preprocessing import FORMATS, MAX_PIXELS, Preprocessing, TooManyPixelsError, decode, of_pixels, square
-from kennel_serve import npy
+from kennel_serve import mistaken, npy
 from kennel_serve.answers import JSON as JSON
 from kennel_serve.answers import JSON_LINES as JSON_LINES
 from kennel_serve.answers import Options as Options
@@ -51,11 +51,7 @@ _MAX_MARKS = 10_000  # in JSON: 25 MB of empty lists would become 600 MB of obje
 _HINT = 'send {"instances": ["<base64>", ...]} or {"image": "<base64>"}'
 _LINE_HINT = 'send {"image": "<base64>"}, one photo a line'
 
-_URLS = ("http://", "https://", "s3://")
 _URL_SAFE = str.maketrans("-_", "+/")
-_BASE64_HEADS = (b"/9j/", b"iVBORw0KGgo", b"R0lGOD", b"UklGR", b"data:image/")  # of JPEG, PNG, GIF, WebP
-# A body's first bytes -> the Content-Encoding that it should have come with; SageMaker passes none on.
-_PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _ENCODINGS = ("br", "compress", "dcb", "dcz", "x-compress", "zstd")  # those that exist and are not unpacked
 _PIXELS = "uint8 (H, W, 3) or (N, H, W, 3), RGB"
 
@@ -124,7 +120,7 @@ def read(body: bytes, content_type: str | None, preprocessing: Preprocessing) ->
     if kind == npy.KIND:
         return _arrays(body, preprocessing)
     if kind == JSON:
-        found, is_list = _entries(_parse(body, "the body", _HINT), most_photos(preprocessing))
+        found, is_list = _entries(_parse(body, "", "the body", _HINT), most_photos(preprocessing))
         places = [f"instances[{index}]: " if is_list else "" for index in range(len(found))]
         photos = [_base64(entry, place, _HINT) for entry, place in zip(found, places, strict=True)]
     else:
@@ -144,16 +140,18 @@ def most_photos(preprocessing: Preprocessing) -> int:
     return _MAX_DECODED // (3 * preprocessing.image_size**2)
 
 
-def _parse(text: bytes, what: str, hint: str) -> Any:
+def _parse(text: bytes, place: str, what: str, hint: str) -> Any:
     if sum(map(text.count, (b"[", b"{", b","))) > _MAX_MARKS:
-        raise RequestError(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{what} holds more than {_MAX_MARKS} values of JSON: {hint}"
-        )
+        if pixels := mistaken.many_pixels(text, hint):
+            raise _bad(f"{place}{pixels}")
+        raise _large(f"{place}{what} holds more than {_MAX_MARKS} values of JSON: {hint}")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
+        if photo := mistaken.as_json(text):
+            raise _bad(f"{place}{photo}") from error
         cause = "nested too deep" if isinstance(error, RecursionError) else str(error)[:120]
-        raise _bad(f"{what} is not JSON ({cause}): {hint}") from error
+        raise _bad(f"{place}{what} is not JSON ({cause}): {hint}") from error
 
 
 def _entries(row: Any, most: int) -> tuple[list[Any], bool]:
@@ -184,22 +182,25 @@ def _lines(body: bytes, most: int) -> list[bytes]:
 def _line(line: bytes, place: str) -> bytes:
     if not line.strip():
         raise _bad(f"{place}it is blank: {_LINE_HINT}")
-    return _base64(_parse(line, f"{place}it", _LINE_HINT), place, _LINE_HINT)
+    return _base64(_parse(line, place, "it", _LINE_HINT), place, _LINE_HINT)
 
 
 def _base64(entry: Any, place: str, hint: str) -> bytes:
     """The bytes of one entry: base64, or `{"b64": base64}`, or `{"image": base64}`; a data URL's head is dropped."""
+    found = entry
     if isinstance(entry, dict):
-        entry = next((entry[key] for key in ("b64", "image") if key in entry), None)
-    if isinstance(entry, list):
-        raise _bad(f"{place}pixels are not taken, the photo file's bytes are: {hint}")
-    if not isinstance(entry, str):
+        found = next((entry[key] for key in ("b64", "image") if key in entry), None)
+    if url := mistaken.url(entry if found is None else found):
+        raise _bad(f"{place}{url} in base64")
+    if pixels := mistaken.pixels(found, hint):
+        raise _bad(f"{place}{pixels}")
+    if not isinstance(found, str):
         raise _bad(f"{place}no base64 photo there: {hint}")
-    if entry.startswith(_URLS):
-        raise _bad(f"{place}a URL is not fetched: send the photo file's bytes in base64")
-    text = entry.partition(",")[2] if entry.startswith("data:") else entry
+    text = found.partition(",")[2] if found.startswith("data:") else found
+    text = "".join(text.split()).translate(_URL_SAFE)
+    text += "=" * (-len(text) % 4 if len(text) % 4 > 1 else 0)  # which some clients leave out, most often URL-safe ones
     try:
-        photo = base64.b64decode("".join(text.split()).translate(_URL_SAFE), validate=True)
+        photo = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise _bad(f"{place}not base64 ({error}): encode the photo file's bytes") from error
     if not photo:
@@ -259,12 +260,8 @@ def _photo(photo: bytes, preprocessing: Preprocessing, place: str) -> NDArray[np
     except TooManyPixelsError as error:
         raise _large(f"{place}{error}") from error
     except UserError as error:
-        if packed := next((name for head, name in _PACKED.items() if photo.startswith(head)), None):
-            raise _bad(f"{place}this is packed by {packed}, not a photo's bytes: send them unpacked") from error
-        if photo.startswith(_BASE64_HEADS):
-            raise _bad(
-                f"{place}this is base64, not a photo's bytes: send the bytes, or {JSON} with {_HINT[5:]}"
-            ) from error
+        if other := mistaken.as_photo(photo):
+            raise _bad(f"{place}{other}") from error
         raise _bad(f"{place}{error}") from error
 
 

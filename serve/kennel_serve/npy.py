@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sagemaker_inference import content_types
 
 KIND: str = content_types.NPY
+MAGIC = npy_format.MAGIC_PREFIX
 _HEADS = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
 
 
