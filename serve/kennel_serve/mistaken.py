@@ -10,7 +10,8 @@ from kennel.photos import HEAD, suffix
 from kennel_serve import npy
 from kennel_serve.answers import JSON
 
-_URL = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_URL = re.compile(r"\s*[a-z][a-z0-9+.-]{0,20}://", re.IGNORECASE)
+_DEPTH = 3  # of objects in which a URL is looked for
 _URL_SENTENCE = "a URL is not fetched: send the photo file's bytes"
 _NUMBERS = re.compile(rb"\d\s*,\s*-?\d")
 _MANY_QUOTES = 100  # more are strings, and so no pixels
@@ -62,10 +63,10 @@ def _pixels(hint: str) -> str:
     return f"pixels are not taken in JSON: {hint}, or an array as {npy.KIND}"
 
 
-def _strings(entry: Any) -> Iterator[str]:
-    if isinstance(entry, dict):
+def _strings(entry: Any, depth: int = _DEPTH) -> Iterator[str]:
+    if isinstance(entry, dict) and depth:
         for value in entry.values():
-            yield from _strings(value)
+            yield from _strings(value, depth - 1)
     elif isinstance(entry, str):
         yield entry
 

@@ -12,6 +12,8 @@ from sagemaker_inference.utils import parse_accept, remove_crlf
 from kennel_serve import codec, npy
 from kennel_serve.codec import RequestError
 
+_HEADER_LENGTH = 1024  # as SageMaker takes them
+
 
 def text(body: bytes, content_type: str) -> str | bytes:
     """A request's body: JSON and CSV as text.
@@ -96,8 +98,9 @@ def serialised(result: Any, accept: str) -> tuple[bytes, str]:
 
 
 def header(value: Any) -> str:
-    """A header's value that the model server can send: one line of ASCII. Others cost it the worker."""
-    return "".join(letter if " " <= letter <= "~" else "?" for letter in remove_crlf(str(value)))
+    """A header's value that the model server can send: one short line of ASCII. Others cost it the worker."""
+    line = remove_crlf(str(value))[:_HEADER_LENGTH]
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in line)
 
 
 def _plain(value: Any) -> Any:

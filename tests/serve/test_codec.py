@@ -143,6 +143,7 @@ def test_one_json_line_is_a_list_of_one(photo):
         (b"{}", JSON, 400, "no base64"),
         (b'{"instances": {"a": 1}}', JSON, 400, "no list"),
         (b'{"image": "https://example.com/a.jpg"}', JSON, 400, "a URL is not fetched"),
+        (b'{"image":' * 900 + b"1" + b"}" * 900, JSON, 400, "no base64"),
         (b'["gs://bucket/a.jpg"]', JSON, 400, "instances[0]: a URL is not fetched"),
         (b'{"image": {"url": " FILE:///a.jpg"}}', JSON, 400, "a URL is not fetched"),
         (b"https://example.com/a.jpg", "image/jpeg", 400, "a URL is not fetched"),

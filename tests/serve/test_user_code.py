@@ -166,6 +166,24 @@ def test_errors_hurt_their_request_only(worker, monkeypatch, caplog, ask):
     assert "ValueError: secret" in caplog.text
 
 
+def test_what_would_cost_the_model_server_the_worker(worker, ask):
+    """Lengths over HTTP: 65,536 of a header, 100 MB of an answer."""
+    code = "def transform_fn(model, body, content_type, accept, context):\n    return eval(body)\n"
+    name = "X-Amzn-SageMaker-Custom-Attributes"
+    bodies = [
+        f"(context.set_response_header(0, '{name}', 'x' * 70_000), (b'y', 'é' * 70_000))[1]",
+        "bytes((100 << 20) + 1)",
+        "bytes(100 << 20)",
+    ]
+    context = worker(OWN_MODEL + code, own_model=True)
+    first, second, third = ask(context, *((body.encode(), {"Content-Type": "text/x"}) for body in bodies))
+    assert first == (200, b"y", "?" * 1024)
+    assert context.get_response_headers(0)[name.lower()] == "x" * 1024
+    sentence = "the answer is larger than 100 MB: split the request, or ask for less"
+    assert (second[0], json.loads(second[1])) == (413, {"error": sentence})
+    assert (third[0], len(third[1])) == (200, 100 << 20)
+
+
 def test_an_answer_that_cannot_be_written(worker, photo, monkeypatch, caplog, ask):
     monkeypatch.setattr(handler._log, "propagate", True)
     [(status, body, _)] = ask(worker("def output_fn(prediction, accept):\n    return object()\n"), (photo(), PNG))
