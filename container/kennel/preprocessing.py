@@ -129,7 +129,7 @@ def read(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = MA
                 raise TooManyPixelsError(
                     f"the photo has {width}x{height} pixels, more than {max_pixels}: make it smaller"
                 )
-            wanted = math.ceil(math.sqrt(2) * preprocessing.resize)
+            wanted = _wanted(preprocessing)
             picture = _jpeg(data, image, wanted)
             if picture is None:
                 picture = _any(image, wanted, preprocessing.white_level)
@@ -169,6 +169,11 @@ def _register_heif() -> None:
     pillow_heif.register_heif_opener(thumbnails=False, decode_threads=1)  # photos are decoded side by side
 
 
+def of_pixels(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> Picture:
+    """What `decode` gives for a PNG of these pixels: uint8, (H, W, 3), RGB and upright."""
+    return _any(Image.fromarray(np.ascontiguousarray(pixels)), _wanted(preprocessing), 0.0)
+
+
 def square(image: Picture, preprocessing: Preprocessing, side: int | None = None) -> NDArray[np.uint8]:
     """The middle square of an RGB image after its short side became `resize` pixels, as models take it.
 
@@ -187,6 +192,11 @@ def pixels(image: Picture, preprocessing: Preprocessing, side: int | None = None
     side = side or preprocessing.image_size
     edge = (preprocessing.resize - side) // 2
     return whole[edge : edge + side, edge : edge + side]
+
+
+def _wanted(preprocessing: Preprocessing) -> int:
+    """Pixels of the short side that a reduced picture keeps at least."""
+    return math.ceil(math.sqrt(2) * preprocessing.resize)
 
 
 def _picture(data: bytes) -> bytes:
