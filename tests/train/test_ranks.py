@@ -23,7 +23,7 @@ from kennel import artifact, metrics
 
 pytestmark = pytest.mark.slow
 HOSTS = ("127.0.0.1", "localhost")
-PATIENCE = 90  # seconds after which a job hangs
+PATIENCE = 180  # seconds after which a job hangs
 SHARDED = {"train": {"TrainingInputMode": "File", "S3DistributionType": "ShardedByS3Key"}}
 LONG = {"strategy": "finetune", "epochs": "10000", "batch_size": "16"}
 
