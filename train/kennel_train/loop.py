@@ -22,7 +22,7 @@ from kennel_train import recipe
 from kennel_train.cluster import Cluster
 from kennel_train.device import Device
 from kennel_train.inputs import Index, Inputs
-from kennel_train.progress import Best, Hooks, Plan, Run
+from kennel_train.progress import Best, Hooks, Plan, Run, even_batches
 from kennel_train.watch import NOBODY, Watch
 
 
@@ -233,7 +233,7 @@ def train_mode(module: nn.Module, keep_statistics: bool) -> None:
 
 def _cut(part: Index, size: int) -> list[Index]:
     """An optimizer's batch as micro-batches of nearly equal length; none where this rank has no photo in it."""
-    return np.array_split(part, math.ceil(len(part) / size)) if len(part) else []
+    return np.array_split(part, even_batches(len(part), size)) if len(part) else []
 
 
 def close_epoch(

@@ -166,7 +166,7 @@ def _channels(
     Raises:
         UserError: hosts that should hold the same photos do not.
     """
-    found = data.find(root, sharded_channels)
+    found = data.find(root, sharded_channels, cluster.gather)
     for note in found.notes:
         log.info("%s", note)
     for path in found.left_out:
