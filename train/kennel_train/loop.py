@@ -25,6 +25,8 @@ from kennel_train.inputs import Index, Inputs
 from kennel_train.progress import Best, Hooks, Plan, Run, even_batches
 from kennel_train.watch import NOBODY, Watch
 
+_NO_PHOTO = 1e-12  # less than any weight of photos
+
 
 class DivergedError(UserError):
     """The loss is no number any more."""
@@ -178,9 +180,13 @@ def steps(
 
 
 def update(run: Run, hp: Hyperparameters, sums: Tensor) -> None:
-    """One optimizer step, by gradients of a sum over photos; `sums` is (2,): that sum, and the photos' weights."""
+    """One optimizer step, by gradients of a sum over photos; `sums` is (2,): that sum, and the photos' weights.
+
+    A job that was stopped while it extracted features has steps without a photo: they change nothing.
+    """
     gradients = [p.grad for p in run.module.parameters() if p.grad is not None]
-    torch._foreach_div_(gradients, sums[1])
+    if gradients:
+        torch._foreach_div_(gradients, sums[1].clamp(min=_NO_PHOTO))  # of several ranks all may be without one
     if hp.gradient_clip:
         nn.utils.clip_grad_norm_(run.module.parameters(), hp.gradient_clip)
     run.optimizer.step()
