@@ -103,6 +103,7 @@ def extract(job: Job) -> dict[str, Features]:
         with job.phases("features"):
             parts = {name: part for name, part in job.splits.parts.items() if name != "test"}
             job.extracted.update({name: _features(job, name, part) for name, part in parts.items()})
+            job.cluster.gather(None)  # hosts of a sharded channel may differ by more than a step's patience
     return job.extracted
 
 
