@@ -157,6 +157,16 @@ def test_a_rule_that_raises_is_dropped_and_a_watch_that_cannot_close_is_a_warnin
     assert debugger.rules == [finding.rule for finding in debugger.findings.values()] == ["dataloader"]
 
 
+def test_steps_without_a_photo_are_no_finding():
+    """Of a job that was stopped before it had seen most of its photos."""
+    train = painted(6)
+    train.ids, train.total = train.ids * 100, 600
+    debugger = Debugger(rules.chosen("exploding_tensor"), "warn", None, False, lambda _: NOBODY, print)
+    trained(debugger, train)
+    assert debugger.findings == {}
+    assert len(debugger.series[0].loss.steps) == 2 * 6
+
+
 @pytest.mark.slow
 def test_a_training_that_stands_still_is_told_of_while_it_does(job, capsys):
     (job.base / "code").mkdir()
