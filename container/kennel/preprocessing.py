@@ -28,6 +28,7 @@ from kennel.resizing import Picture
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIC")
 _PILLOWS = FORMATS[:-1]
 MAX_PIXELS = 100_000_000
+MAX_BYTES = 1 << 30  # of a file: a photo of so many pixels, 16 bits a channel and not compressed, has 800 MB
 Image.MAX_IMAGE_PIXELS = None  # the limit is ours, checked before decoding: Pillow's own would warn at another number
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of torn metadata: such a photo is either read or refused
 MAX_SCANS = 100  # of a progressive JPEG; encoders write 10 or so, and each is a pass over the whole picture
@@ -122,7 +123,7 @@ def read(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = MA
         UserError: not a photo, truncated, or of an unknown format.
     """
     try:
-        data = _picture(photo if isinstance(photo, bytes) else photo.read_bytes())
+        data = _picture(photo if isinstance(photo, bytes) else contents(photo))
         with opened(data) as image:
             width, height = image.size
             if width * height > max_pixels:
@@ -144,6 +145,19 @@ def read(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = MA
     except Exception as error:  # Pillow's decoders raise nearly anything on hostile bytes
         cause = _OTHERS.get(suffix(data[:HEAD])) if isinstance(error, UnidentifiedImageError) else None
         raise UserError(f"not a readable photo ({cause or _short(error)}): send one of {', '.join(FORMATS)}") from error
+
+
+def contents(path: Path) -> bytes:
+    """A photo's file.
+
+    Raises:
+        UserError: it is larger than a photo can be; nothing of it is read then.
+        OSError: it cannot be read.
+    """
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise UserError(f"the file has {size:,} bytes, more than {MAX_BYTES:,}: no photo that is read here is so large")
+    return path.read_bytes()
 
 
 def opened(data: bytes) -> Image.Image:

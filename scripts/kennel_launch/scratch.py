@@ -13,7 +13,17 @@ from pathlib import Path
 
 from kennel.errors import UserError
 from kennel.layout import MANIFEST, Layout
-from kennel.photos import class_folders, hashes, photos, split, split_folders
+from kennel.photos import (
+    class_folders,
+    files,
+    hashes,
+    is_photo,
+    loose_photos,
+    photos,
+    printable,
+    split,
+    split_folders,
+)
 
 TEST_FRACTION = 0.2
 EARLIER = "model-earlier"  # in OUT: the model that was there, until the new one is whole
@@ -35,6 +45,7 @@ class Plan:
     channels: dict[str, Path]
     test: list[Photo]
     class_names: list[str]
+    left_out: list[str]  # in words: what of the folder is used nowhere
 
 
 def splits(data: Path) -> dict[str, Path]:
@@ -70,7 +81,8 @@ def plan(data: Path, cut: Path, fraction: float = TEST_FRACTION) -> Plan:
     if "test" in found and "validation" in found:
         channels["validation"] = found["validation"]
     classes = _classes(train)
-    return Plan(channels, _labelled(found.get("test") or found["validation"], classes), list(classes))
+    test = found.get("test") or found["validation"]
+    return Plan(channels, _labelled(test, classes), list(classes), _left_out({train, test, *channels.values()}))
 
 
 def channels(data: Path, pretrained: Path | None) -> dict[str, Path]:
@@ -213,7 +225,24 @@ def _cut(root: Path, cut: Path, fraction: float) -> Plan:
             _hard_link(path, cut / name / own)
     if not test:
         raise UserError(f"{root} has one photo a class, nothing can be kept back to test with: add photos")
-    return Plan({"train": cut}, test, list(classes))
+    copies = sum(map(len, classes.values())) - len(hashed)
+    left_out = _left_out({root}) + ([f"{copies} copies of other photos"] if copies else [])
+    return Plan({"train": cut}, test, list(classes), left_out)
+
+
+def _left_out(roots: Set[Path]) -> list[str]:
+    """What lies in folders of classes and is no photo, photos that are in no class, and classes without one."""
+    said: list[str] = []
+    for root in sorted(roots):
+        others = [path for path in files(root) if not is_photo(path)]
+        if others:
+            said.append(f"{len(others)} files of {root.name} that are no photos ({printable(others[0].name)})")
+        if loose := loose_photos(root):
+            said.append(f"{len(loose)} photos of {root.name} outside its classes ({printable(loose[0].name)})")
+        hollow = [name for name, folders in class_folders(root).items() if not photos(*folders)]
+        if hollow:
+            said.append(f"classes of {root.name} without photos ({', '.join(hollow)})")
+    return said
 
 
 def _hard_link(source: Path, target: Path) -> None:

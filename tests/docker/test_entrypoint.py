@@ -167,10 +167,13 @@ def test_a_job_that_ends_in_silence_has_failed(base: Path) -> None:
     assert "without a word of success" in (base / "output/failure").read_text()
 
 
-def test_what_a_hand_written_mount_leaves_out_is_filled_in(base: Path) -> None:
+@pytest.mark.parametrize("empty", [None, "", "null"])
+def test_what_a_hand_written_mount_leaves_out_is_filled_in(base: Path, empty: str | None) -> None:
     given = base / "input/config/hyperparameters.json"
     given.parent.mkdir()
     given.write_text('{"epochs": "3"}')
+    for name in ("inputdataconfig", "resourceconfig") if empty is not None else ():
+        given.with_name(f"{name}.json").write_text(empty)
     train_is(base, "cat input/config/*.json; touch output/success")
     assert run(base, "train").stdout == '{"epochs": "3"}{}{"current_host": "localhost", "hosts": ["localhost"]}'
 

@@ -58,6 +58,24 @@ def test_a_cut_drops_duplicates_across_all_classes(make_photos: MakePhotos, tmp_
     assert len({file_hash(path) for path in found}) == 20
 
 
+@pytest.mark.parametrize("prefix", ["", "train/"])
+def test_what_is_used_nowhere_is_said(make_photos: MakePhotos, tmp_path: Path, prefix: str) -> None:
+    data = make_photos({f"{prefix}ant": 5, f"{prefix}bee": 5})
+    root = data / prefix
+    assert scratch.plan(data, tmp_path / "cut").left_out == []
+    (root / "ant" / "notes.txt").write_text("none")
+    (root / "wasp").mkdir()
+    photo = next((root / "ant").glob("*.jpg"))
+    (root / "bee" / "again.jpg").write_bytes(photo.read_bytes())
+    (root / "loose.jpg").write_bytes(photo.read_bytes())
+    assert scratch.plan(data, tmp_path / "cut").left_out == [
+        f"1 files of {root.name} that are no photos (notes.txt)",
+        f"1 photos of {root.name} outside its classes (loose.jpg)",
+        f"classes of {root.name} without photos (wasp)",
+        "1 copies of other photos",
+    ]
+
+
 def test_a_class_may_be_called_train(make_photos: MakePhotos, tmp_path: Path) -> None:
     plan = scratch.plan(make_photos({"train": 5, "plane": 5}), tmp_path / "cut")
     assert plan.class_names == ["plane", "train"]

@@ -82,6 +82,23 @@ def test_a_class_called_test_in_a_sharded_channel_is_one(tmp_path):
     assert set(data.find(tmp_path, {"train"}).folders["train"]) == {"bees", "test"}
 
 
+@pytest.mark.parametrize(
+    ("shards", "classes"),
+    [
+        (["train/v2/ants/1.jpg"], {"ants"}),  # alone it would be one class, v2
+        (["train/v2/ants/1.jpg", "train/v2/bees/1.jpg"], {"ants", "bees"}),
+        (["train/v2/2023/1.jpg", "train/v2/2024/1.jpg", "train/bees/1.jpg"], {"v2", "bees"}),
+        (["train/v2/2023/1.jpg", "train/v2/2024/1.jpg"], {"v2"}),  # alone they would be two classes
+    ],
+)
+def test_what_is_around_the_classes_of_a_sharded_channel_is_for_all_hosts_to_say(tmp_path, shards, classes):
+    other = "train/bees/9.jpg" if "v2" in classes else "train/v2/bees/9.jpg"
+    parts = [lay(tmp_path / "one", *shards), lay(tmp_path / "other", other)]
+    everyones = [data.holders(part, {"train"}) for part in parts]
+    assert set(data.find(parts[0], {"train"}, lambda _: everyones).folders["train"]) == classes
+    assert set(data.find(parts[1], {"train"}, lambda _: everyones).folders["train"]) == {"bees"}
+
+
 @pytest.mark.parametrize("inside", ["", "train/wasps/list.txt"])
 def test_a_class_without_a_photo_is_named(tmp_path, inside):
     lay(tmp_path, "train/ants/a.jpg", "train/bees/b.jpg", "train/wasps/", *([inside] if inside else []))

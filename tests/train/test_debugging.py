@@ -1,6 +1,7 @@
 """Real trainings made to go wrong, and what the job says of it: in its log at once, in its report, by ending."""
 
 import json
+import logging
 import shutil
 import time
 
@@ -138,7 +139,9 @@ def test_a_sleepy_loader_is_named_with_the_share_of_time_that_it_cost():
     assert f"the device waited {percent(debugger.series[0].lost())} of the time for batches" in finding.fired.what
 
 
-def test_a_rule_that_raises_is_dropped_and_a_watch_that_cannot_close_is_a_warning(caplog):
+def test_a_rule_that_raises_is_dropped_and_a_watch_that_cannot_close_is_a_warning(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("kennel"), "propagate", True)  # where caplog listens
+
     class Full(Watch):
         def close(self):
             raise OSError("no space")
@@ -152,6 +155,16 @@ def test_a_rule_that_raises_is_dropped_and_a_watch_that_cannot_close_is_a_warnin
     assert caplog.text.count("warning: rule broken failed and is left out from now on: ZeroDivisionError") == 1
     assert "what a watch of stage finetune still had to write is lost: OSError('no space')" in caplog.text
     assert debugger.rules == [finding.rule for finding in debugger.findings.values()] == ["dataloader"]
+
+
+def test_steps_without_a_photo_are_no_finding():
+    """Of a job that was stopped before it had seen most of its photos."""
+    train = painted(6)
+    train.ids, train.total = train.ids * 100, 600
+    debugger = Debugger(rules.chosen("exploding_tensor"), "warn", None, False, lambda _: NOBODY, print)
+    trained(debugger, train)
+    assert debugger.findings == {}
+    assert len(debugger.series[0].loss.steps) == 2 * 6
 
 
 @pytest.mark.slow

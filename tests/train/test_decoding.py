@@ -69,6 +69,14 @@ def test_the_same_picture_is_known_under_any_name_and_header(folder):
     assert known["0.jpg"].digest == known["copy.jpg"].digest != known["retold.jpg"].digest
 
 
+def test_a_file_that_no_photo_can_be_as_large_as_is_not_read(folder):
+    with (folder / "1.jpg").open("ab") as file:
+        file.truncate(3 << 30)  # it takes no room on the disk
+    decoded, (bad,), _ = decode(folder)
+    assert (bad.path.name, bad.reason[:31]) == ("1.jpg", "the file has 3,221,225,472 byte")
+    assert len(decoded.photos) == 5
+
+
 def test_unreadable_photos_are_named_and_the_rows_of_the_others_stay_right(folder):
     whole = (folder / "1.jpg").read_bytes()
     (folder / "1.jpg").write_bytes(whole[: len(whole) // 2])

@@ -264,6 +264,30 @@ def test_an_epoch_deals_every_photo_once_and_evenly(chosen):
     assert seen == [[9, 8, 8, 8, 8]] * 2
 
 
+@pytest.mark.parametrize("count", [3, 5, 7])
+def test_with_batches_of_two_an_odd_photo_joins_another_batch(chosen, count):
+    """Batch normalization of features takes no batch of one."""
+    seen = []
+
+    class Counted(torch.nn.Sequential):
+        def forward(self, features):
+            seen.append(len(features)) if self.training else None
+            return super().forward(features)
+
+    module = Counted(torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2))
+    fit(module, blobs(count), blobs(10), Hyperparameters(epochs=1, batch_size=2), chosen, micro_batch=2)
+    assert (sorted(seen), sum(seen)) == ([*[2] * (count // 2 - 1), 3], count)
+
+
+def test_steps_without_a_photo_change_nothing(chosen):
+    """Of a job that was stopped while it extracted features, most photos are missing."""
+    few = blobs(6)
+    part = Features(few.labels, few.ids * 100, 600, few.device, few.features)
+    run, _ = fit(torch.nn.Linear(4, 2), part, blobs(10), Hyperparameters(epochs=2, batch_size=4), chosen)
+    assert [row["epoch"] for row in run.rows] == [1, 2]
+    assert all(torch.isfinite(value).all() for value in run.best.state.values())
+
+
 def test_a_loss_that_is_no_number_is_said(chosen):
     hp = Hyperparameters(epochs=5, batch_size=8, learning_rate=10.0)
     features = blobs(16)

@@ -2,13 +2,20 @@
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from kennel import artifact
+from kennel.hyperparameters import Hyperparameters
+from kennel.layout import Layout
 from kennel_launch import samples
-from kennel_train import rules, smdebug_folder
+from kennel_train import observers, rules, smdebug_folder
+from kennel_train.cluster import Cluster
+from kennel_train.phases import Phases
+
+from .small import Net, painted
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "hymenoptera"
 
@@ -131,3 +138,18 @@ def test_no_rule_fires_on_a_healthy_training(job, strategy):
     assert debug["findings"] == []
     assert debug["rules"] == list(rules.TABLE)
     assert artifact.read_manifest(job.base / "model").metrics["validation:accuracy"] > 0.92
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of smdebug's file that was never open
+def test_tensors_that_cannot_be_closed_are_a_warning_even_where_the_job_is_strict(job, caplog, monkeypatch):
+    """By then the model is written."""
+    monkeypatch.setattr(observers.log, "propagate", True)  # where caplog listens
+    layout = Layout(job.base)
+    wanted = observers.wanted(Hyperparameters(debug=True, debug_strict=True, rules="none", profile=False), layout)
+    with observers.observing(wanted, Cluster(), Phases(), print, None) as seen:
+        with seen.debugger.stage("finetune", Net(), painted(8), 1, pretrained=False, loaders=1):
+            pass
+        shutil.rmtree(job.base / "output" / "tensors", ignore_errors=True)
+        (job.base / "output" / "tensors").write_text("no folder any more")
+    assert "warning: smdebug's hook could not be closed: smdebug's hook failed (" in caplog.text

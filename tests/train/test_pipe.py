@@ -217,6 +217,20 @@ def test_a_manifest_line_that_cannot_be_used_is_refused(given, row, sentence):
     given.refuse(sentence)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("photos.json", lines(*ROWS), r"photos\.json holds an augmented manifest's lines: call it photos\.manifest or"),
+        ("list.txt", lines(*ROWS), r"list\.txt holds an augmented manifest's lines: call it list\.manifest or"),
+        ("train.manifest", str(ROWS[0]) + "\n", r"train\.manifest is written with single quotes, which is not JSON"),
+        ("train.json", str(ROWS[0]) + "\n", r"train\.json is written with single quotes, which is not JSON"),
+    ],
+)
+def test_a_manifest_of_another_name_or_with_other_quotes_is_named(given, name, content, sentence):
+    given.files("train", **{name: content, "a.jpg": JPEG})
+    given.refuse(sentence)
+
+
 @pytest.mark.parametrize("content", ["no json", '{"accuracy": 0.9}', "[1]"])
 def test_other_files_of_that_suffix_are_no_manifest(given, content):
     given.files("train", **{"log.jsonl": content, "cat/1.jpg": JPEG})

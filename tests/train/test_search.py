@@ -291,7 +291,7 @@ def test_a_trial_that_runs_out_of_memory_is_marked_and_the_search_goes_on(job, t
     channels = data.label(found, {split: set(classes) for split, classes in found.folders.items()})
     row = Preprocessing(image_size=32, resize=36)
     hp = Hyperparameters(strategy="finetune", trials=2, search="grid", epochs=2, batch_size=4, image_size=32)
-    splits = Splits.decode(channels, job.data, frozenset(), row, hp, Cluster(), 1, lambda: False, print)
+    splits = Splits.decode(channels, job.data, frozenset(), row, hp, Cluster(), 1, lambda: lambda: False, print)
     classifier = Classifier(Backbone("hungry", "test", Hungry(), 3, row, "random"), 2)
     rest = (device.choose(""), Cluster(), Checkpoints(tmp_path / "checkpoints", {}), "key", False)
 

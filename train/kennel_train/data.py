@@ -1,6 +1,6 @@
 """From channels to labelled photos: which folder is which split, which folder is which class. Opens no photo."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from kennel.photos import class_folders, files, is_photo, loose_photos, photos, 
 
 _EXPECTED = "expected {0}/<class>/*.jpg (or .png, .webp, ...)"
 _OTHER_CHANNELS = frozenset({"pretrained", "model", "code", "sm_drivers"})  # which hold no photos
+Folder = tuple[str, ...]  # a path's parts
 _LISTS = (".csv", ".json", ".tsv", ".txt", ".xlsx", ".parquet")
 
 
@@ -41,7 +42,22 @@ class Channels:
     left_out: list[Path]
 
 
-def find(data: Path, sharded: Collection[str] = ()) -> Found:
+def holders(data: Path, sharded: Collection[str]) -> set[Folder]:
+    """The folders of sharded channels in which photos lie, on this host, below `data`."""
+    return {
+        file.parent.relative_to(data).parts
+        for name in sharded
+        if (data / name).is_dir()
+        for file in files(data / name)
+        if is_photo(file)
+    }
+
+
+def find(
+    data: Path,
+    sharded: Collection[str] = (),
+    gather: Callable[[set[Folder]], list[set[Folder]]] = lambda mine: [mine],
+) -> Found:
     """The photos of every split under /opt/ml/input/data.
 
     A split is a channel of its own, or a folder inside the training channel (`train/train/...`, `train/valid/...`). A
@@ -49,10 +65,12 @@ def find(data: Path, sharded: Collection[str] = ()) -> Found:
 
     Args:
         sharded: channels of which each host has a part only; this one's may hold no photo of some splits.
+        gather: gives every host's `holders`: what a folder of a sharded channel is, one host's part cannot say.
 
     Raises:
         UserError: a missing channel, photos outside a class folder, or a folder that cannot be read.
     """
+    everyones = set[Folder]().union(*gather(holders(data, sharded)))
     folders = _split_folders(data, sharded)
     if "train" not in folders and "train" not in split_folders(data):
         found = ", ".join(sorted(printable(path.name) for path in data.iterdir())) if data.is_dir() else ""
@@ -63,7 +81,8 @@ def find(data: Path, sharded: Collection[str] = ()) -> Found:
     left_out: list[Path] = []
     lists: list[Path] = []
     for split, folder in folders.items():
-        inner = _unwrapped(folder)
+        place = folder.relative_to(data).parts
+        inner = _unwrapped_everywhere(folder, place, everyones) if place[0] in sharded else _unwrapped(folder)
         if inner != folder and (split == "train" or inner.name not in classes.get("train", {})):
             notes.append(f"the classes of {split} are the folders in {printable(inner.relative_to(data))}")
             folders[split] = folder = inner
@@ -181,6 +200,19 @@ def _unwrapped(folder: Path) -> Path:
         return folder
     inner = [path for paths in class_folders(holding[0]).values() for path in paths]
     return holding[0] if sum(any(is_photo(file) for file in files(path)) for path in inner) > 1 else folder
+
+
+def _unwrapped_everywhere(folder: Path, place: Folder, everyones: set[Folder]) -> Path:
+    """`_unwrapped` of a sharded channel's folder, by what all hosts have in it.
+
+    Args:
+        place: the folder's below the channels' root.
+    """
+    here = {one[len(place) :] for one in everyones if one[: len(place)] == place}
+    outer, deeper = {one[:1] for one in here}, {one[1:2] for one in here if len(one) > 1}
+    if len(outer) != 1 or outer & (here | {()}) or len(deeper) < 2:
+        return folder
+    return folder / outer.pop()[0]
 
 
 def _unused(data: Path, folders: Mapping[str, Path]) -> list[Path]:

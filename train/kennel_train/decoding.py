@@ -127,7 +127,7 @@ def refuse_many(bad: list[Bad], total: int) -> None:
 
 def _one(photo: Photo, row: Preprocessing, to: NDArray[np.uint8]) -> Readable | Bad:
     try:
-        data = photo.path.read_bytes()
+        data = preprocessing.contents(photo.path)
         upright = preprocessing.read(data, row)
     except (UserError, OSError) as error:
         return Bad(photo.path, str(error))

@@ -22,8 +22,10 @@ from kennel_train import recipe
 from kennel_train.cluster import Cluster
 from kennel_train.device import Device
 from kennel_train.inputs import Index, Inputs
-from kennel_train.progress import Best, Hooks, Plan, Run
+from kennel_train.progress import Best, Hooks, Plan, Run, even_batches
 from kennel_train.watch import NOBODY, Watch
+
+_NO_PHOTO = 1e-12  # less than any weight of photos
 
 
 class DivergedError(UserError):
@@ -178,9 +180,13 @@ def steps(
 
 
 def update(run: Run, hp: Hyperparameters, sums: Tensor) -> None:
-    """One optimizer step, by gradients of a sum over photos; `sums` is (2,): that sum, and the photos' weights."""
+    """One optimizer step, by gradients of a sum over photos; `sums` is (2,): that sum, and the photos' weights.
+
+    A job that was stopped while it extracted features has steps without a photo: they change nothing.
+    """
     gradients = [p.grad for p in run.module.parameters() if p.grad is not None]
-    torch._foreach_div_(gradients, sums[1])
+    if gradients:
+        torch._foreach_div_(gradients, sums[1].clamp(min=_NO_PHOTO))  # of several ranks all may be without one
     if hp.gradient_clip:
         nn.utils.clip_grad_norm_(run.module.parameters(), hp.gradient_clip)
     run.optimizer.step()
@@ -233,7 +239,7 @@ def train_mode(module: nn.Module, keep_statistics: bool) -> None:
 
 def _cut(part: Index, size: int) -> list[Index]:
     """An optimizer's batch as micro-batches of nearly equal length; none where this rank has no photo in it."""
-    return np.array_split(part, math.ceil(len(part) / size)) if len(part) else []
+    return np.array_split(part, even_batches(len(part), size)) if len(part) else []
 
 
 def close_epoch(

@@ -68,13 +68,22 @@ class Hooks:
     watch: Watch = NOBODY
 
 
+def even_batches(photos: int, batch_size: int) -> int:
+    """How many batches photos are dealt to evenly.
+
+    None has a single photo, which batch normalization may not take, unless `batch_size` is one: with batches of two an
+    odd photo joins another batch.
+    """
+    return max(1, min(math.ceil(photos / batch_size), photos // 2)) if batch_size > 1 else photos
+
+
 class Run:
     """The state of one stage: module, optimizer, schedule, moving average, position, best epoch."""
 
     def __init__(
         self, module: nn.Module, train: Inputs, hp: Hyperparameters, device: Device, plan: Plan, best: Best
     ) -> None:
-        self.steps = math.ceil(train.total / hp.batch_size)
+        self.steps = even_batches(train.total, hp.batch_size)
         self.module = module
         self.optimizer = recipe.optimizer(module, hp, device.torch)
         self.schedule = recipe.schedule(self.optimizer, hp, plan.epochs, self.steps)

@@ -100,7 +100,7 @@ def _smdebug(layout: Layout) -> dict[str, str]:
         return found
     found |= {"SMDEBUG_CONFIG_FILE_PATH": str(hook), "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"}
     found["USE_SMDEBUG"] = "1"  # the image says 0, for jobs without one
-    return found | ({"SMPROFILER_CONFIG_PATH": str(profiler)} if profiler.exists() else {})
+    return found | ({"SMPROFILER_CONFIG_PATH": str(profiler)} if config.read(profiler) is not None else {})
 
 
 def _imports_smdebug(code: Path) -> bool:

@@ -62,7 +62,8 @@ class TensorHook(Watch):
                 for name, parameter in self._module.named_parameters():
                     if parameter.grad is not None:
                         writer.save(f"gradient/{self._root}_{name}", parameter.grad)
-                writer.save(LOSS, sums[0] / sums[1])
+                if sums[1] > 0:  # else no rank had a photo, of a job that was stopped
+                    writer.save(LOSS, sums[0] / sums[1])
                 writer.finish()
         self._saving = False
 

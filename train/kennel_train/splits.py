@@ -55,7 +55,7 @@ class Splits:
         hp: Hyperparameters,
         cluster: Cluster,
         threads: int,
-        stop: Callable[[], bool],
+        begin: Callable[[], Callable[[], bool]],
         say: Callable[[str], None],
     ) -> "Splits":
         """Decode this rank's share of every channel; validation is taken out of train where no channel gave it.
@@ -64,6 +64,8 @@ class Splits:
             root: the folder of the channels' folders on this host; it lies elsewhere on others where they stream.
             sharded: splits whose photos differ from host to host.
             threads: that may decode in this process.
+            begin: called as each split begins; what it gives is asked after every photo whether to leave the rest of
+                that split. One that a stop finds in an earlier split still needs photos.
 
         Raises:
             UserError: too many unreadable photos, or none that could be left for validation.
@@ -73,7 +75,7 @@ class Splits:
         total = unread = 0
         for name, photos in channels.splits.items():
             share = _share(photos, name in sharded, cluster, hp.seed)
-            given = (share, row, hp.on_bad_image, say, stop, threads)
+            given = (share, row, hp.on_bad_image, say, begin(), threads)
             mine, wrong = decoding.decode(*given) if share else (_nothing(row), [])
             theirs = cluster.gather((root, mine.photos, wrong, len(share)))
             readable = _named([(base, photos) for base, photos, _, _ in theirs], root)

@@ -137,7 +137,8 @@ class StageWatch(Watch):
         while self._losses and self._losses[0][0] <= done:
             step, sums = self._losses.popleft()
             total, weight = sums.tolist()
-            series.loss.add(step, total / weight if weight else float("nan"))
+            if weight:  # a step without a photo, of a job that was stopped, has no loss
+                series.loss.add(step, total / weight)
         while self._norms and self._norms[0][0] <= done:
             step, names, gradients, weights = self._norms.popleft()
             for into, found in ((series.gradients, gradients), (series.weights, weights)):

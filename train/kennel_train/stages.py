@@ -1,7 +1,6 @@
 """The strategies: a probe on features, a fine-tune on crops, one after the other, from wherever a checkpoint stands."""
 
 import logging
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ import torch
 from kennel.backbones import Classifier
 from kennel.hyperparameters import Hyperparameters
 from kennel.metrics import Metric
-from kennel_train import features, loop, memory, recipe
+from kennel_train import features, loop, memory, progress, recipe
 from kennel_train.checkpoint import Checkpoints
 from kennel_train.cluster import Cluster
 from kennel_train.debugging import Debugger
@@ -104,6 +103,7 @@ def extract(job: Job) -> dict[str, Features]:
         with job.phases("features"):
             parts = {name: part for name, part in job.splits.parts.items() if name != "test"}
             job.extracted.update({name: _features(job, name, part) for name, part in parts.items()})
+            job.cluster.gather(None)  # hosts of a sharded channel may differ by more than a step's patience
     return job.extracted
 
 
@@ -173,7 +173,10 @@ def _watched(job: Job, stage: str, module: torch.nn.Module, train: Inputs) -> It
     if not job.debugger:
         yield NOBODY
         return
-    steps, loaders = math.ceil(train.total / job.hp.batch_size), train.threads if isinstance(train, Photos) else 0
+    steps, loaders = (
+        progress.even_batches(train.total, job.hp.batch_size),
+        train.threads if isinstance(train, Photos) else 0,
+    )
     try:
         with job.debugger.stage(stage, module, train, steps, pretrained=job.pretrained, loaders=loaders) as watch:
             yield watch

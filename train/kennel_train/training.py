@@ -1,6 +1,7 @@
 """One training job from top to bottom: channels and hyperparameters in, the best epoch's model folder out."""
 
 import dataclasses
+import functools
 import json
 import logging
 import tempfile
@@ -101,7 +102,7 @@ def run(
         sanity_check.check(classifier, backbone.name, hp.image_size, smallest, learned)
         with phases("decode"):
             seen = (channels, root, sharded, backbone.preprocessing, hp, cluster, chosen.threads)
-            splits = Splits.decode(*seen, grace(stop), log.info)
+            splits = Splits.decode(*seen, functools.partial(grace, stop), log.info)
         audited = _audit(splits, channels, root, layout, hp, cluster)
         hp = _clamped(hp, len(splits.parts["train"].photos))
         if before:
@@ -166,7 +167,7 @@ def _channels(
     Raises:
         UserError: hosts that should hold the same photos do not.
     """
-    found = data.find(root, sharded_channels)
+    found = data.find(root, sharded_channels, cluster.gather)
     for note in found.notes:
         log.info("%s", note)
     for path in found.left_out:
