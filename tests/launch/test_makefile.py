@@ -148,8 +148,16 @@ def test_push_is_the_command_s(launch: str) -> None:
     assert "say where to: make push TO=host/name[:tag]" in make("push", launch).stderr
 
 
-def test_every_other_command_but_check_is_a_target(launch: str) -> None:
+def test_every_other_command_but_check_is_a_target(tmp_path: Path, stub: Path) -> None:
     names = cli.COMMANDS.keys() - {"push", "check"}
-    done = make("--keep-going", *names, "ARGS=--no-such-flag 'two words'", launch)
+    done = make(*names, f"VENV_LAUNCH={tmp_path}", "ARGS=--words")
+    assert done.returncode == 0, done.stderr
+    heard = (tmp_path / "heard").read_text().splitlines()
+    assert set(heard[3::5]) == names
+    assert heard[:3] == ["-m", "kennel_launch.make_arguments", str(stub.with_name("kennel"))]
+
+
+def test_the_words_of_a_target_are_the_command_s(launch: str) -> None:
+    done = make("upload", "ARGS=--no-such-flag 'two words'", launch)
     assert done.returncode == 2
-    assert set(re.findall(r"^kennel (\w+): error: ", done.stderr, re.MULTILINE)) == names
+    assert "kennel upload: error: " in done.stderr
