@@ -51,8 +51,10 @@ OURS = PYTHONPATH="$(CURDIR)/scripts:$(CURDIR)/container" DOCKER="$(DOCKER)"
 INSTALL = @echo "installing $(2) into $(1)"; \
 	$(1)/bin/python -m pip install --disable-pip-version-check --require-hashes --no-deps $(addprefix -r ,$(2)) \
 		> $(1)/pip.log 2>&1 || { cat $(1)/pip.log >&2; echo "pip failed, its log is $(1)/pip.log" >&2; exit 1; }
+# As many tests at a time as JOBS says; the tests of a module stay together, with the fixtures that they share.
+JOBS ?= 2
 # Exit code 5 is pytest's word for a folder without tests.
-PYTEST = bin/python -m pytest
+PYTEST = bin/python -m pytest -n $(JOBS) --dist worksteal
 NO_TESTS = || [ $$? -eq 5 ]
 
 .PHONY: help demo venv build build-serve-cpu launch push train train-local tune-local serve-local test test-core test-gpu test-launch test-other \
@@ -119,7 +121,7 @@ test-core: $(VENV)/.test ## ... the core, training, serving, the image's entry p
 	$(WITHOUT_VALUES) $(VENV)/$(PYTEST) $(wildcard tests/container tests/train tests/serve tests/docker tests/gpu) $(NO_TESTS)
 
 test-gpu: $(VENV)/.test ## ... what only an NVIDIA GPU can show: training and serving on it, and its benchmark
-	$(VENV)/$(PYTEST) tests/gpu
+	$(VENV)/bin/python -m pytest tests/gpu
 	$(VENV)/bin/python tests/bench/gpu.py
 
 test-launch: $(VENV_LAUNCH)/.test ## ... the commands and, where a docker engine answers, the image
@@ -137,9 +139,9 @@ test-other: $(VENV)/.ready ## ... the unit tests under the other Python, 3.12 or
 	done; echo "Python $$other: skipped, no python$$other with ensurepip runs here"
 
 soak: $(VENV)/.test ## ... what `make test` does shortly, in full: jobs killed, half an hour of load, mutated requests
-	$(WITHOUT_VALUES) KENNEL_KILLS=10 $(VENV)/$(PYTEST) tests/train/test_restart.py
-	$(WITHOUT_VALUES) KENNEL_MUTATIONS=10000 $(VENV)/$(PYTEST) -s tests/serve/test_mutations.py
-	$(WITHOUT_VALUES) KENNEL_SOAK_SECONDS=1800 $(VENV)/$(PYTEST) -s tests/serve/test_soak.py
+	$(WITHOUT_VALUES) KENNEL_KILLS=10 $(VENV)/bin/python -m pytest tests/train/test_restart.py
+	$(WITHOUT_VALUES) KENNEL_MUTATIONS=10000 $(VENV)/bin/python -m pytest -s tests/serve/test_mutations.py
+	$(WITHOUT_VALUES) KENNEL_SOAK_SECONDS=1800 $(VENV)/bin/python -m pytest -s tests/serve/test_soak.py
 
 bench-train: $(VENV)/.ready ## training beside the classic torchvision loop [PARTS='input probe_epoch probe_job stop accuracy gpu']
 	$(VENV)/bin/python tests/bench/train.py $$PARTS

@@ -2,9 +2,11 @@
 
 Normalization is not here: it is the first layer of the exported model, so that it cannot be applied twice or
 forgotten. simplejpeg decodes JPEG (libjpeg-turbo at its best, and it reduces while it decodes); Pillow does the rest:
-every other format, headers, and the verdict on whatever simplejpeg refuses. Resizing is `kennel.resizing`'s.
+every other format (HEIC by pillow-heif), headers, and the verdict on whatever simplejpeg refuses. Resizing is
+`kennel.resizing`'s.
 """
 
+import functools
 import io
 import math
 import warnings
@@ -23,12 +25,13 @@ from kennel.errors import UserError
 from kennel.photos import HEAD, suffix
 from kennel.resizing import Picture
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIC")
+_PILLOWS = FORMATS[:-1]
 MAX_PIXELS = 100_000_000
 Image.MAX_IMAGE_PIXELS = None  # the limit is ours, checked before decoding: Pillow's own would warn at another number
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of torn metadata: such a photo is either read or refused
 MAX_SCANS = 100  # of a progressive JPEG; encoders write 10 or so, and each is a pass over the whole picture
-_OTHERS = {".jp2": "JPEG 2000", ".heic": "HEIC"}  # formats that are known and not read
+_OTHERS = {".jp2": "JPEG 2000"}  # formats that are known and not read
 _PNG, _EIGHT = b"\x89PNG\r\n\x1a\n", 8
 _PICTURE = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf")  # the chunks of a PNG that are read
 _JPEG_END = b"\xff\xd9"
@@ -120,13 +123,13 @@ def read(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = MA
     """
     try:
         data = _picture(photo if isinstance(photo, bytes) else photo.read_bytes())
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with opened(data) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise TooManyPixelsError(
                     f"the photo has {width}x{height} pixels, more than {max_pixels}: make it smaller"
                 )
-            wanted = math.ceil(math.sqrt(2) * preprocessing.resize)
+            wanted = _wanted(preprocessing)
             picture = _jpeg(data, image, wanted)
             if picture is None:
                 picture = _any(image, wanted, preprocessing.white_level)
@@ -141,6 +144,34 @@ def read(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = MA
     except Exception as error:  # Pillow's decoders raise nearly anything on hostile bytes
         cause = _OTHERS.get(suffix(data[:HEAD])) if isinstance(error, UnidentifiedImageError) else None
         raise UserError(f"not a readable photo ({cause or _short(error)}): send one of {', '.join(FORMATS)}") from error
+
+
+def opened(data: bytes) -> Image.Image:
+    """A photo of one of `FORMATS` of which only the head is read so far.
+
+    Raises:
+        Exception: nearly any, by Pillow, on bytes that are no photo.
+    """
+    if suffix(data[:HEAD]) != ".heic":
+        return Image.open(io.BytesIO(data), formats=_PILLOWS)
+    _register_heif()
+    return Image.open(io.BytesIO(data), formats=(*_PILLOWS, "HEIF"))  # some AVIF have HEIF's general brand
+
+
+@functools.cache
+def _register_heif() -> None:
+    """Once, and only where such a photo comes: the import loads 26 MB of libraries.
+
+    HEIC says itself how it is turned: libheif applies that, and pillow-heif takes EXIF's orientation away.
+    """
+    import pillow_heif
+
+    pillow_heif.register_heif_opener(thumbnails=False, decode_threads=1)  # photos are decoded side by side
+
+
+def of_pixels(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> Picture:
+    """What `decode` gives for a PNG of these pixels: uint8, (H, W, 3), RGB and upright."""
+    return _any(Image.fromarray(np.ascontiguousarray(pixels)), _wanted(preprocessing), 0.0)
 
 
 def square(image: Picture, preprocessing: Preprocessing, side: int | None = None) -> NDArray[np.uint8]:
@@ -161,6 +192,11 @@ def pixels(image: Picture, preprocessing: Preprocessing, side: int | None = None
     side = side or preprocessing.image_size
     edge = (preprocessing.resize - side) // 2
     return whole[edge : edge + side, edge : edge + side]
+
+
+def _wanted(preprocessing: Preprocessing) -> int:
+    """Pixels of the short side that a reduced picture keeps at least."""
+    return math.ceil(math.sqrt(2) * preprocessing.resize)
 
 
 def _picture(data: bytes) -> bytes:

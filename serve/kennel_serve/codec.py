@@ -5,7 +5,6 @@
 
 import base64
 import binascii
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from kennel.errors import UserError
-from kennel.preprocessing import FORMATS, MAX_PIXELS, Preprocessing, TooManyPixelsError, decode, square
+from kennel.preprocessing import MAX_PIXELS, Preprocessing, TooManyPixelsError, decode, of_pixels, opened, square
+from kennel_serve import mistaken, npy
 from kennel_serve.answers import JSON as JSON
 from kennel_serve.answers import JSON_LINES as JSON_LINES
 from kennel_serve.answers import Options as Options
@@ -43,6 +42,8 @@ PHOTO_TYPES = (
     "image/bmp",
     "image/tiff",
     "image/avif",
+    "image/heic",
+    "image/heif",
 )
 _MAX_DECODED = 256 << 20  # bytes of all squares of a request: 1,783 photos of 224 pixels
 MAX_TOTAL_PIXELS = 3 * MAX_PIXELS  # of a request; each MAX_PIXELS may take seconds to decode, and a worker has 30
@@ -50,16 +51,15 @@ _MAX_MARKS = 10_000  # in JSON: 25 MB of empty lists would become 600 MB of obje
 _HINT = 'send {"instances": ["<base64>", ...]} or {"image": "<base64>"}'
 _LINE_HINT = 'send {"image": "<base64>"}, one photo a line'
 
-_URLS = ("http://", "https://", "s3://")
 _URL_SAFE = str.maketrans("-_", "+/")
-_BASE64_HEADS = (b"/9j/", b"iVBORw0KGgo", b"R0lGOD", b"UklGR", b"data:image/")  # of JPEG, PNG, GIF, WebP
+_ENCODINGS = ("br", "compress", "dcb", "dcz", "x-compress", "zstd")  # those that exist and are not unpacked
+_PIXELS = "uint8 (H, W, 3) or (N, H, W, 3), RGB"
 
 # Types that other endpoints take -> why this one does not.
 _REFUSED = {
     "multipart/form-data": "a form is not taken",
     "application/x-www-form-urlencoded": "a form is not taken",
-    "application/x-npy": "a numpy array is not taken, because a pickle, so a program, could be in it",
-    "application/x-npz": "a numpy array is not taken, because a pickle, so a program, could be in it",
+    "application/x-npz": f"an archive of arrays is not taken: send one array as {npy.KIND}",
     "text/csv": "numbers are not taken, because only the photo's file says how it is to be decoded",
 }
 
@@ -79,14 +79,31 @@ def media_type(content_type: str | None) -> str:
         RequestError: 415, the type is none of ours.
     """
     kind = (content_type or PHOTO_TYPES[0]).partition(";")[0].strip().lower()
-    known = (JSON, *JSON_LINES, *PHOTO_TYPES)
+    known = (JSON, *JSON_LINES, npy.KIND, *PHOTO_TYPES)
     if kind in known:
         return kind
     if kind in _REFUSED:
-        sentence = f"{_REFUSED[kind]}: send the photo file's bytes as application/x-image, or {JSON} with base64"
+        way = f"send the photo file's bytes as application/x-image, or {JSON} with base64"
+        sentence = f"{_REFUSED[kind]}{', or' if ':' in _REFUSED[kind] else ':'} {way}"
     else:
         sentence = f"content type {kind[:80]!r} is not supported: send one of {', '.join(known)}"
     raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, sentence)
+
+
+def check_encoding(encoding: str | None) -> None:
+    """
+    Args:
+        encoding: the Content-Encoding that a body still has; what is no name of a packing is passed over.
+
+    Raises:
+        RequestError: 415, the body is packed in a way that is not unpacked here.
+    """
+    names = [name.strip() for name in (encoding or "").lower().split(",")]
+    if len(names) > 1 or names[0] in _ENCODINGS:
+        sentence = (
+            f"content encoding {(encoding or '')[:80]!r} is not supported: send gzip, deflate, or the body as it is"
+        )
+        raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, sentence)
 
 
 def read(body: bytes, content_type: str | None, preprocessing: Preprocessing) -> Request:
@@ -100,8 +117,10 @@ def read(body: bytes, content_type: str | None, preprocessing: Preprocessing) ->
         raise _bad("the body is empty: send a photo's bytes, or JSON")
     if kind in PHOTO_TYPES:
         return Request(_photo(body, preprocessing, "")[None], is_list=False)
+    if kind == npy.KIND:
+        return _arrays(body, preprocessing)
     if kind == JSON:
-        found, is_list = _entries(_parse(body, "the body", _HINT), most_photos(preprocessing))
+        found, is_list = _entries(_parse(body, "", "the body", _HINT), most_photos(preprocessing))
         places = [f"instances[{index}]: " if is_list else "" for index in range(len(found))]
         photos = [_base64(entry, place, _HINT) for entry, place in zip(found, places, strict=True)]
     else:
@@ -121,16 +140,18 @@ def most_photos(preprocessing: Preprocessing) -> int:
     return _MAX_DECODED // (3 * preprocessing.image_size**2)
 
 
-def _parse(text: bytes, what: str, hint: str) -> Any:
+def _parse(text: bytes, place: str, what: str, hint: str) -> Any:
     if sum(map(text.count, (b"[", b"{", b","))) > _MAX_MARKS:
-        raise RequestError(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{what} holds more than {_MAX_MARKS} values of JSON: {hint}"
-        )
+        if pixels := mistaken.many_pixels(text, hint):
+            raise _bad(f"{place}{pixels}")
+        raise _large(f"{place}{what} holds more than {_MAX_MARKS} values of JSON: {hint}")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
+        if photo := mistaken.as_json(text):
+            raise _bad(f"{place}{photo}") from error
         cause = "nested too deep" if isinstance(error, RecursionError) else str(error)[:120]
-        raise _bad(f"{what} is not JSON ({cause}): {hint}") from error
+        raise _bad(f"{place}{what} is not JSON ({cause}): {hint}") from error
 
 
 def _entries(row: Any, most: int) -> tuple[list[Any], bool]:
@@ -161,22 +182,25 @@ def _lines(body: bytes, most: int) -> list[bytes]:
 def _line(line: bytes, place: str) -> bytes:
     if not line.strip():
         raise _bad(f"{place}it is blank: {_LINE_HINT}")
-    return _base64(_parse(line, f"{place}it", _LINE_HINT), place, _LINE_HINT)
+    return _base64(_parse(line, place, "it", _LINE_HINT), place, _LINE_HINT)
 
 
 def _base64(entry: Any, place: str, hint: str) -> bytes:
     """The bytes of one entry: base64, or `{"b64": base64}`, or `{"image": base64}`; a data URL's head is dropped."""
+    found = entry
     if isinstance(entry, dict):
-        entry = next((entry[key] for key in ("b64", "image") if key in entry), None)
-    if isinstance(entry, list):
-        raise _bad(f"{place}pixels are not taken, the photo file's bytes are: {hint}")
-    if not isinstance(entry, str):
+        found = next((entry[key] for key in ("b64", "image") if key in entry), None)
+    if url := mistaken.url(entry if found is None else found):
+        raise _bad(f"{place}{url} in base64")
+    if pixels := mistaken.pixels(found, hint):
+        raise _bad(f"{place}{pixels}")
+    if not isinstance(found, str):
         raise _bad(f"{place}no base64 photo there: {hint}")
-    if entry.startswith(_URLS):
-        raise _bad(f"{place}a URL is not fetched: send the photo file's bytes in base64")
-    text = entry.partition(",")[2] if entry.startswith("data:") else entry
+    text = found.partition(",")[2] if found.startswith("data:") else found
+    text = "".join(text.split()).translate(_URL_SAFE)
+    text += "=" * (-len(text) % 4 if len(text) % 4 > 1 else 0)  # which some clients leave out, most often URL-safe ones
     try:
-        photo = base64.b64decode("".join(text.split()).translate(_URL_SAFE), validate=True)
+        photo = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise _bad(f"{place}not base64 ({error}): encode the photo file's bytes") from error
     if not photo:
@@ -191,7 +215,10 @@ def _check_count(photos: int, most: int) -> None:
 
 def _check_pixels(photos: Sequence[bytes]) -> None:
     """All photos of a request together, by what their heads say, before one of them is decoded."""
-    total = sum(_pixels(photo) for photo in photos) if len(photos) > 1 else 0  # one alone has its own limit
+    _check_total(sum(_pixels(photo) for photo in photos) if len(photos) > 1 else 0)  # one alone has its own limit
+
+
+def _check_total(total: int) -> None:
     if total > MAX_TOTAL_PIXELS:
         raise _large(
             f"the photos have {total} pixels together, the limit is {MAX_TOTAL_PIXELS}: split the request, "
@@ -201,10 +228,30 @@ def _check_pixels(photos: Sequence[bytes]) -> None:
 
 def _pixels(photo: bytes) -> int:
     try:
-        with Image.open(io.BytesIO(photo), formats=FORMATS) as image:
+        with opened(photo) as image:
             return image.width * image.height
     except Exception:  # noqa: BLE001 # Pillow raises nearly anything on hostile bytes; decoding says what is wrong
         return 0
+
+
+def _arrays(body: bytes, preprocessing: Preprocessing) -> Request:
+    """The pixels of one photo, or of a list of them, as numpy writes an array."""
+    try:
+        found = npy.read(body)
+    except ValueError as error:
+        raise _bad(f"not what numpy.save writes ({error}): send such a file, {_PIXELS}") from error
+    if found.dtype != np.uint8 or found.ndim not in (3, 4) or found.shape[-1] != 3 or not found.size:
+        shape = ", ".join(map(str, found.shape[:9]))
+        raise _bad(f"an array of {found.dtype} ({shape}) is not taken: send {_PIXELS}, or photo files")
+    photos: NDArray[np.uint8] = found.reshape(-1, *found.shape[-3:]).view(np.uint8)
+    _check_count(len(photos), most_photos(preprocessing))
+    height, width = photos.shape[1:3]
+    if height * width > MAX_PIXELS:
+        raise _large(f"a photo has {width}x{height} pixels, more than {MAX_PIXELS}: make it smaller")
+    _check_total(len(photos) * height * width)
+    return Request(
+        np.stack([square(of_pixels(photo, preprocessing), preprocessing) for photo in photos]), found.ndim == 4
+    )
 
 
 def _photo(photo: bytes, preprocessing: Preprocessing, place: str) -> NDArray[np.uint8]:
@@ -213,10 +260,8 @@ def _photo(photo: bytes, preprocessing: Preprocessing, place: str) -> NDArray[np
     except TooManyPixelsError as error:
         raise _large(f"{place}{error}") from error
     except UserError as error:
-        if photo.startswith(_BASE64_HEADS):
-            raise _bad(
-                f"{place}this is base64, not a photo's bytes: send the bytes, or {JSON} with {_HINT[5:]}"
-            ) from error
+        if other := mistaken.as_photo(photo):
+            raise _bad(f"{place}{other}") from error
         raise _bad(f"{place}{error}") from error
 
 

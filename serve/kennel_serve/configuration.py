@@ -14,7 +14,7 @@ from kennel.errors import UserError
 CONFIGURATION = "config.properties"
 LOGGING = "log4j2.xml"
 INFERENCE, MANAGEMENT = "inference.sock", "management.sock"
-_MAX_RESPONSE = 100 * 1024 * 1024
+MAX_RESPONSE = 100 * 1024 * 1024  # bytes of an answer; a worker that sends more is lost
 _TMPDIR_LENGTH = 107 - len("/kennel-12345678/.mms.sock.12345")
 # Warnings of MMS, and what workers write on stderr, go to the log; its chatter at each worker's start does not.
 _LOG4J = """<?xml version="1.0" encoding="UTF-8"?>
@@ -58,6 +58,7 @@ class Share:
     workers: int
     batch_size: int  # requests a worker is handed at once, at most
     batch_delay_ms: int  # how long the first of them waits for others
+    own_code: bool = False  # a user's inference.py answers
 
 
 def write(folder: Path, limits: Limits) -> None:
@@ -66,7 +67,7 @@ def write(folder: Path, limits: Limits) -> None:
         "inference_address": f"unix:{folder / INFERENCE}",
         "management_address": f"unix:{folder / MANAGEMENT}",
         "max_request_size": limits.request_bytes + 1024,
-        "max_response_size": _MAX_RESPONSE,
+        "max_response_size": MAX_RESPONSE,
         "number_of_gpu": limits.gpus,
         "decode_input_request": "false",  # the codec does it, and answers 400 where it cannot
     }

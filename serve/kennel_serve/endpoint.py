@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,11 @@ from kennel_serve.codec import Options, Request, RequestError
 from kennel_serve.predictor import Predictor
 from kennel_serve.serving import Serving
 
-CUSTOM_ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
-TIMING = "x-kennel-timing"  # how a worker tells the front door what `Answer.timing` gives
+SAGEMAKER = "x-amzn-sagemaker-"  # its headers' names begin so; its own of an answer go on to the client
+CUSTOM_ATTRIBUTES = f"{SAGEMAKER}custom-attributes"
+OURS = "x-kennel-"  # between the front door and the workers, from and to no client
+TIMING = f"{OURS}timing"  # how a worker tells the front door what `Answer.timing` gives
+SAMPLE = f"{OURS}sample"  # set on the photo that is asked at the start
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +40,7 @@ class Answer:
     photos: int = 0
     decode_ms: float = 0.0
     inference_ms: float = 0.0  # of all requests that were predicted with it
+    headers: Mapping[str, str] = field(default_factory=dict)  # further ones, SageMaker's
 
     def timing(self) -> str:
         return f"{self.photos} {self.decode_ms:.2f} {self.inference_ms:.2f}"
@@ -98,6 +102,7 @@ class Endpoint:
         try:
             kind, default = retrieve_content_type_header(headers), self.serving.default_accept
             options = codec.options(headers.get("accept"), headers.get(CUSTOM_ATTRIBUTES), kind, default)
+            codec.check_encoding(headers.get("content-encoding"))
             request = codec.read(body, kind, self.serving.preprocessing)
         except RequestError as error:
             return _refusal(HTTPStatus(error.status_code), str(error))

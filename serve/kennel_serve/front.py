@@ -7,7 +7,7 @@ http1's.
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
@@ -15,15 +15,20 @@ from http import HTTPStatus
 from kennel_serve import codec
 from kennel_serve.backend import Answer, Backend
 from kennel_serve.configuration import Share
-from kennel_serve.endpoint import CUSTOM_ATTRIBUTES, TIMING
+from kennel_serve.endpoint import CUSTOM_ATTRIBUTES, OURS, SAGEMAKER, TIMING
 from kennel_serve.http1 import Handle
-from kennel_serve.messages import RefusedError, Reply, Request, refusal
+from kennel_serve.messages import RefusedError, Reply, Request, refusal, unpacks
 from kennel_serve.model_server import MODEL
 from kennel_serve.routes import Found, Route, Routes
 from kennel_serve.telemetry import Record, Telemetry
 
 _FORMS = ("multipart/", "application/x-www-form-urlencoded")
-_HEADER_LENGTH = 1024  # of the few that are passed on; Java's parser gives up at 8192 in all
+_HEADER_LENGTH = 1024  # of the three that are always passed on; Java's parser gives up at 8192 in all
+_OTHERS_LENGTH = 4096  # of all others together
+_ENCODING = "content-encoding"
+# Not passed on: the three, what belongs to the connection, and what the model server's own client writes.
+_NOT_PASSED = {"content-type", "accept", CUSTOM_ATTRIBUTES, "connection", "content-length", "expect", "host"}
+_NOT_PASSED |= {"keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
 _AHEAD = 2  # requests for each place in a batch: the one worked on, and the next
 _BUSY = "no worker is free: try again, or add instances"
 _HANGS = "the model server does not answer"
@@ -47,6 +52,7 @@ class Front:
         """
         self.healthy = self._hanging = False
         self._turns: dict[str, asyncio.Semaphore] = {}
+        self._own_code: set[str] = set()  # the models of users' own code
         self._waiting_bytes, self._most_waiting_bytes = 0, waiting_bytes
         self._asking: set[asyncio.Task[Answer]] = set()  # a task is kept only as long as something refers to it
         self._telemetry = telemetry
@@ -63,9 +69,12 @@ class Front:
     def admit(self, model: str, share: Share) -> None:
         """Hand a model's workers what they work on and the next of it, at once."""
         self._turns[model] = asyncio.Semaphore(_AHEAD * share.workers * share.batch_size)
+        if share.own_code:
+            self._own_code.add(model)
 
     def dismiss(self, model: str) -> None:
         self._turns.pop(model, None)
+        self._own_code.discard(model)
 
     @property
     def hanging(self) -> bool:
@@ -98,7 +107,8 @@ class Front:
         if TIMING not in answer.headers:
             return _honest(answer.status)
         record.take(answer.headers[TIMING])
-        return Reply(answer.status, answer.body, answer.headers.get("content-type", codec.JSON))
+        passed = {name: value for name, value in answer.headers.items() if name.startswith(SAGEMAKER)}
+        return Reply(answer.status, answer.body, answer.headers.get("content-type", codec.JSON), headers=passed)
 
     async def _turn(self, model: str, size: int) -> asyncio.Semaphore:
         """Wait until a worker can be handed the request.
@@ -158,6 +168,7 @@ class Front:
             return refusal(error.status_code, str(error))
         accept = _plain(request.headers.get("accept", ""))
         headers = {"Content-Type": kind, "Accept": accept, CUSTOM_ATTRIBUTES: attributes}
+        headers |= _others(request.headers, own_code=model in self._own_code)
         return await self.predict(model, await request.read(), headers, record)
 
     async def _ping(self, request: Request, record: Record) -> Reply:
@@ -197,9 +208,27 @@ async def _told(routes: Routes, found: Found | None, request: Request, record: R
         return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the request failed: the endpoint's log says why")
 
 
+def _others(headers: Mapping[str, str], own_code: bool) -> dict[str, str]:
+    """What else is passed on: all to a user's code, SageMaker's first; to ours how a body is still packed."""
+    names = sorted(headers, key=lambda name: not name.startswith(SAGEMAKER)) if own_code else [_ENCODING]
+    found, left = {}, _OTHERS_LENGTH
+    for name in names:
+        value = headers.get(name, "")
+        if name in _NOT_PASSED or name.startswith(OURS) or (name == _ENCODING and unpacks(value)):
+            continue
+        left -= len(name) + len(value)
+        if value and left >= 0:
+            found[name] = _ascii(value)
+    return found
+
+
+def _ascii(value: str) -> str:
+    return value if value.isascii() else value.encode("ascii", "replace").decode()
+
+
 def _plain(value: str) -> str:
     """A header's value that any parser takes: ASCII, not long; the parser saw to it that it is one line."""
-    return (value if value.isascii() else value.encode("ascii", "replace").decode())[:_HEADER_LENGTH]
+    return _ascii(value)[:_HEADER_LENGTH]
 
 
 def _honest(status: int) -> Reply:

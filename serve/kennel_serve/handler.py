@@ -8,10 +8,13 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
 
 from kennel.errors import UserError
+from kennel_serve.answers import write_error
+from kennel_serve.configuration import MAX_RESPONSE
 from kennel_serve.endpoint import TIMING, Answer, Endpoint
 from kennel_serve.pulse import Pulse
 from kennel_serve.serving import Serving
@@ -62,7 +65,7 @@ def _load(folder: Path, gpu: int | None) -> tuple[_Answers, Pulse]:
     if serving.program:
         from kennel_serve.user_endpoint import UserEndpoint  # here: it costs others memory and time for nothing
 
-        return UserEndpoint(serving, gpu), Pulse(folder / PULSES)
+        return UserEndpoint(serving, folder, gpu), Pulse(folder / PULSES)
     return Endpoint(serving, gpu), Pulse(folder / PULSES)
 
 
@@ -71,9 +74,19 @@ def _answers(endpoint: _Answers, data: Sequence[Mapping[str, Any]], context: Any
     for index, row in enumerate(data):
         headers = {key.lower(): value for key, value in context.get_all_request_header(index).items()}
         requests.append((bytes(row.get("body", b"")), headers))
-    answers = endpoint.answer(requests)
+    answers = [_sendable(answer) for answer in endpoint.answer(requests)]
     for index, answer in enumerate(answers):
+        for name, value in answer.headers.items():
+            context.set_response_header(index, name, value)
         context.set_response_content_type(index, answer.content_type)
         context.set_response_header(index, TIMING, answer.timing())
         context.set_response_status(int(answer.status), answer.status.phrase, index)
     return [answer.body for answer in answers]
+
+
+def _sendable(answer: Answer) -> Answer:
+    """What the model server takes of an answer."""
+    if len(answer.body) <= MAX_RESPONSE:
+        return answer
+    sentence = f"the answer is larger than {MAX_RESPONSE >> 20} MB: split the request, or ask for less"
+    return Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, write_error(sentence))

@@ -104,6 +104,7 @@ def written(reply: Reply, method: str, connection: str) -> bytes:
         head += "Retry-After: 1\r\n"
     if reply.allow:
         head += f"Allow: {reply.allow}\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
     if connection:
         head += f"Connection: {connection}\r\n"
     return f"{head}\r\n".encode("latin-1", "replace") + (b"" if bodiless or method == "HEAD" else reply.body)

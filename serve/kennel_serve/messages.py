@@ -6,7 +6,7 @@ How they are written on the wire is http1's matter.
 import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from kennel.errors import UserError
@@ -52,6 +52,12 @@ class Reply:
     body: bytes
     content_type: str = JSON
     allow: str = ""  # the methods, where another one was used
+    headers: Mapping[str, str] = field(default_factory=dict)  # a user's code's own, with names in lower case
+
+
+def unpacks(encoding: str) -> bool:
+    """Whether a body of this Content-Encoding is unpacked before it is handed on."""
+    return encoding.lower() in _WINDOWS
 
 
 def refusal(status: int, sentence: str) -> Reply:

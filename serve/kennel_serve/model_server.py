@@ -86,6 +86,10 @@ class ModelServer:
             start_new_session=True,
         )
 
+    def heard(self) -> None:
+        """It has just answered somebody else."""
+        self._answered = time.monotonic()
+
     async def load(self, serving: Serving, share: Share, name: str = MODEL) -> None:
         """Register a model and wait for its workers.
 

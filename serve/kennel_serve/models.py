@@ -22,6 +22,7 @@ from kennel import cgroup
 from kennel.errors import UserError
 from kennel_serve import engines, settings, user_code
 from kennel_serve.configuration import Limits, Share
+from kennel_serve.endpoint import SAMPLE
 from kennel_serve.front import Front
 from kennel_serve.messages import RefusedError, Reply
 from kennel_serve.model_server import ModelServer
@@ -182,7 +183,7 @@ class Models:
         try:
             await self._model_server.load(serving, share, model.id)
             self._front.admit(model.id, share)
-            headers = {"Content-Type": "image/png"}
+            headers = {"Content-Type": "image/png", SAMPLE: "true"}
             record = Record("first", "/models")
             first = await self._front.predict(model.id, self._sample, headers, record)
             if not serving.proven_by(first.status, record.photos):

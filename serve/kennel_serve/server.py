@@ -27,7 +27,7 @@ from kennel.errors import UserError
 from kennel.layout import MANIFEST
 from kennel_serve import batch, codec, engines, model_folder, multi_model, settings, user_code
 from kennel_serve.configuration import Limits
-from kennel_serve.endpoint import Endpoint
+from kennel_serve.endpoint import SAMPLE, Endpoint
 from kennel_serve.front import Front
 from kennel_serve.http1 import HttpServer
 from kennel_serve.model_server import MODEL, ModelServer
@@ -112,11 +112,12 @@ async def _live(chosen: Settings, limits: Limits, model_server: ModelServer, lis
     port = HttpServer(front.answers(routes), chosen.max_bytes)
     try:
         record = Record("first", "/invocations")
-        first = await front.predict(MODEL, _sample(), {"Content-Type": "image/png"}, record)
+        first = await front.predict(MODEL, _sample(), {"Content-Type": "image/png", SAMPLE: "true"}, record)
         if not serving.proven_by(first.status, record.photos):
             raise UserError(f"the first prediction failed ({first.status} {first.body.decode()}): see the lines above")
         if first.status != 200:
-            _log.info("%s answers a sample photo (image/png) with %d", serving.program, first.status)
+            said = " ".join(first.body.decode(errors="replace").split())[:400]
+            _log.info("%s answers a sample photo (image/png) with %d: %s", serving.program, first.status, said)
         front.healthy = bool(model_server.workers())
         telemetry.count_in_flight(port.in_flight)
         with telemetry.page_on(chosen.metrics_port):
@@ -199,6 +200,7 @@ async def _watch(
     """Keep /ping honest; returns never, raises UserError when the model server cannot be relied on any more."""
     ended, listening = asyncio.create_task(model_server.ended()), asyncio.create_task(model_server.listen())
     last_alive, able = time.monotonic(), 0
+    model_server.heard()  # the first prediction; nothing has asked it while a slow model was loaded
     try:
         while not ended.done():
             with suppress(OSError):  # without a descriptor or memory to look with, what was seen last holds

@@ -197,4 +197,5 @@ def share(
         workers=settings.workers or usual,
         batch_size=settings.batch_size or (_GPU_BATCH if on_gpu else 1),
         batch_delay_ms=delay if delay is not None else _GPU_DELAY_MS if on_gpu else 0,
+        own_code=own_code,
     )

@@ -32,6 +32,8 @@ PARAMETERS = {
     "predict_fn": ("data", "model"),
     "output_fn": ("prediction", "accept"),
     "transform_fn": ("model", "body", "content_type", "accept"),
+    "pre_model_fn": ("model_dir",),
+    "model_warmup_fn": ("model_dir", "model"),
 }
 
 _log = logging.getLogger(__name__)
@@ -126,6 +128,8 @@ def _takes_context(program: Path, name: str, call: Any) -> bool:
     wanted = f"define {name}({', '.join(parameters)}) or {name}({', '.join(parameters)}, context)"
     if not callable(call):
         raise UserError(f"{program.name}'s {name} is no function: {wanted}")
+    if inspect.isasyncgenfunction(call):
+        raise UserError(f"{program.name}'s {name} is an asynchronous generator: return one answer in place of yield")
     signature = inspect.signature(call)
     without, with_context = (_binds(signature, count) for count in (len(parameters), len(parameters) + 1))
     if not without and not with_context:
@@ -165,11 +169,16 @@ def why(error: BaseException, program: Path) -> str:
     where, missing = _where(error, folder), getattr(error, "name", None) or ""
     root = missing.partition(".")[0]
     if not isinstance(error, ModuleNotFoundError) or not root or root in sys.modules:
-        return f"{where}: {type(error).__name__}: {' '.join(str(error).split())[:300]}: mend it"
+        return f"{cause(error, program)}: mend it"
     own = {path.stem for path in folder.iterdir() if path.suffix == ".py" or path.is_dir()}
     if close := difflib.get_close_matches(root, own, 1, 0.75):
         return f"{where}: there is no module {missing!r}: did you mean {close[0]!r}?"
     return f"{where}: there is no module {missing!r}: list it in requirements.txt and set {INSTALL}=true, or pack it in"
+
+
+def cause(error: BaseException, program: Path) -> str:
+    """What a user's code raised, and where in it."""
+    return f"{_where(error, program.parent)}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _where(error: BaseException, folder: Path) -> str:

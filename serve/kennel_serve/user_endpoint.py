@@ -1,79 +1,65 @@
 """Requests answered by a user's inference.py, one by one; what it leaves out is done as `Endpoint` does it.
 
-Its exceptions go to the log with their traceback. A client reads one sentence, or what the user says to it by a
+Where the model is none of ours, what it leaves out is done as in AWS's PyTorch image. Its exceptions go to the log with
+their traceback. A client reads one sentence, or what the user says to it by a
 sagemaker_inference.errors.BaseInferenceToolkitError.
 """
 
+import asyncio
 import contextlib
+import inspect
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import weakref
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import mms
-import numpy as np
-from mms.context import Context, RequestProcessor
-from multidict import CIMultiDict
 from sagemaker_inference import content_types
 from sagemaker_inference.errors import BaseInferenceToolkitError
-from sagemaker_inference.utils import remove_crlf, retrieve_content_type_header
+from sagemaker_inference.utils import remove_crlf
 
 from kennel.errors import UserError
-from kennel.layout import MANIFEST
-from kennel_serve import codec, engines, user_code, user_formats
+from kennel_serve import codec, engines, import_turns, user_code, user_formats, user_request
 from kennel_serve.codec import RequestError
 from kennel_serve.endpoint import CUSTOM_ATTRIBUTES, Answer, Endpoint
 from kennel_serve.serving import Serving
+from kennel_serve.user_request import UserRequest
 
+if TYPE_CHECKING:
+    from kennel_serve.torch_defaults import TorchDefaults
+
+_LOG_SAYS_WHY = "the endpoint's log says why"
 _log = logging.getLogger(__name__)
-
-
-@dataclass
-class _Request:
-    """One on its way."""
-
-    body: bytes
-    headers: Mapping[str, Any]
-    accept: str
-    context: Any
-    photos: int = 0  # that we have read
-    is_list: bool | None = None  # None: only the user knows
-    decode_ms: float = 0.0
-    inference_ms: float = 0.0
-
-    def answer(self, status: int, body: bytes, kind: str = codec.JSON) -> Answer:
-        return Answer(_status(status), body, kind, self.photos, self.decode_ms, self.inference_ms)
-
-    @property
-    def content_type(self) -> str:
-        return str(retrieve_content_type_header(self.headers) or codec.PHOTO_TYPES[0])
-
-    @property
-    def given(self) -> str | bytes:
-        """The body as the user's code takes it."""
-        return user_formats.text(self.body, self.content_type)
 
 
 class UserEndpoint:
     """A user's code with its model loaded."""
 
-    def __init__(self, serving: Serving, gpu: int | None = None) -> None:
+    def __init__(self, serving: Serving, folder: Path, gpu: int | None = None) -> None:
         """
+        Args:
+            folder: the private one that stands for the model.
+
         Raises:
             UserError: the code cannot be imported or lacks what it needs, or its model cannot be loaded.
         """
         self._serving, self._gpu = serving, gpu
         self._program = Path(serving.program)
+        self._is_ours = serving.engine != engines.NONE
+        self._torch: TorchDefaults | None = None
+        self._runner = asyncio.Runner()  # one loop for all, which what model_fn opened may belong to
+        weakref.finalize(self, self._runner.close)
         with _printing():
-            self._functions = user_code.load(self._program)
-            self._check()
+            with import_turns.turn(folder, self._program.name):
+                self._functions = user_code.load(self._program)
+            if not self._is_ours and not self._defines("input_fn", "transform_fn"):
+                self._defaults("input_fn")  # a lack of torch is said now
             self._model = self._load()
-        if not self._defines("predict_fn", "transform_fn") and not callable(getattr(self._model, "predict", None)):
-            raise self._lacks("predict_fn", "its model_fn gives a model without a method predict(data)")
+            self._predict = self._chosen()
 
     def answer(self, requests: Sequence[tuple[bytes, Mapping[str, Any]]]) -> list[Answer]:
         """An answer for each (body, headers with names in lower case), in order; a bad request hurts only itself."""
@@ -83,51 +69,45 @@ class UserEndpoint:
     def _answer(self, body: bytes, headers: Mapping[str, Any]) -> Answer:
         accept = headers.get("accept") or content_types.ANY
         accept = self._serving.default_accept if accept == content_types.ANY else accept
-        request = _Request(body, headers, accept, self._context(headers))
+        request = UserRequest(body, headers, accept, self._context(headers))
         try:
             result = self._transform(request)
             answer, kind = user_formats.serialised(result, accept)
             return request.answer(request.context.get_response_status(0)[0], answer, kind)
         except BaseInferenceToolkitError as error:
             return request.answer(error.status_code, codec.write_error(remove_crlf(str(error.message))))
-        except Exception:  # noqa: BLE001 # the last boundary before the client
-            _log.exception("the request failed")
-            return request.answer(500, codec.write_error("the request failed: the endpoint's log says why"))
+        except Exception as error:  # noqa: BLE001 # the last boundary before the client
+            return request.answer(500, codec.write_error(self._failed("the request", request, error)))
 
-    def _transform(self, request: _Request) -> Any:
+    def _transform(self, request: UserRequest) -> Any:
+        started = time.perf_counter()
         if self._defines("transform_fn"):
-            started = time.perf_counter()
             try:
-                return self._call(
-                    "transform_fn", request.context, self._model, request.given, request.content_type, request.accept
-                )
+                return self._call("transform_fn", request, self._model, request.given, request.content_type)
             finally:
                 request.inference_ms = 1000 * (time.perf_counter() - started)
-        started = time.perf_counter()
         data = self._read(request)
         request.decode_ms = 1000 * (time.perf_counter() - started)
         started = time.perf_counter()
-        if self._defines("predict_fn"):
-            prediction = self._call("predict_fn", request.context, data, self._model)
-        else:
-            prediction = self._model.predict(data)
+        prediction = self._predict(request, data)
         request.inference_ms = 1000 * (time.perf_counter() - started)
         if self._defines("output_fn"):
-            return self._call("output_fn", request.context, prediction, request.accept)
+            return self._call("output_fn", request, prediction)
         return self._write(request, prediction)
 
-    def _read(self, request: _Request) -> Any:
+    def _read(self, request: UserRequest) -> Any:
         if self._defines("input_fn"):
-            return self._call("input_fn", request.context, request.given, request.content_type)
+            return self._call("input_fn", request, request.given, request.content_type)
+        if not self._is_ours:
+            return self._defaults("input_fn").tensor(request.given, request.content_type)
+        codec.check_encoding(request.headers.get("content-encoding"))
         found = codec.read(request.body, request.content_type, self._serving.preprocessing)
         request.photos, request.is_list = len(found.photos), found.is_list
         return found.photos
 
-    def _write(self, request: _Request, prediction: Any) -> Any:
+    def _write(self, request: UserRequest, prediction: Any) -> Any:
         """Arrays as our own endpoint would, where they are a share for each class, else as the toolkit's encoders."""
         found = user_formats.array(prediction)
-        if not isinstance(found, np.ndarray):
-            return found
         if not user_formats.are_probabilities(found, len(self._serving.class_names)):
             return user_formats.encoded(found, request.accept)
         asked = request.headers.get("accept"), request.headers.get(CUSTOM_ATTRIBUTES), request.content_type
@@ -137,22 +117,48 @@ class UserEndpoint:
 
     def _load(self) -> Any:
         """What model_fn gives, else our own model, whose `predict` takes uint8 photos and gives probabilities."""
-        if not self._defines("model_fn"):
-            return Endpoint(self._serving, self._gpu)
+        folder = self._serving.folder
+        self._once("pre_model_fn", folder)
+        if self._defines("model_fn"):
+            model = self._once("model_fn", folder)
+        elif self._is_ours:
+            model = Endpoint(self._serving, self._gpu)
+        else:
+            model = self._defaults("model_fn").load(Path(folder))
+        self._once("model_warmup_fn", folder, model)
+        return model
+
+    def _once(self, name: str, *arguments: Any) -> Any:
+        """A function of the user's at the start, if there is one."""
+        if not self._defines(name):
+            return None
         try:
-            return self._run("model_fn", self._context({}), self._serving.folder)
+            return self._run(name, self._context({}), *arguments)
         except (Exception, SystemExit) as error:  # whatever the user's function raises
             reason = user_code.why(error, self._program)
-            raise UserError(f"{self._program.name}'s model_fn failed: {reason}") from error
+            raise UserError(f"{self._program.name}'s {name} failed: {reason}") from error
 
-    def _check(self) -> None:
-        """Refuse what could only be done with a manifest, where there is none."""
-        if self._serving.engine == engines.NONE:
-            absent = f"{self._serving.folder} has no {MANIFEST}"
-            if not self._defines("model_fn"):
-                raise self._lacks("model_fn", absent)
-            if not self._defines("input_fn", "transform_fn"):
-                raise self._lacks("input_fn", f"{absent} that says how a photo is to be read")
+    def _chosen(self) -> Callable[[UserRequest, Any], Any]:
+        """What predicts: predict_fn, else a torch module itself, else the model's own method."""
+        if self._defines("predict_fn", "transform_fn"):
+            return lambda request, data: self._call("predict_fn", request, data, self._model)
+        if "torch" in sys.modules and isinstance(self._model, sys.modules["torch"].nn.Module):
+            defaults = self._defaults("predict_fn")
+            predict: Any = partial(defaults.predict, defaults.ready(self._model))
+        elif not callable(predict := getattr(self._model, "predict", None)):
+            missing = "its model_fn gives a model without a method predict(data), which is no torch module either"
+            raise self._lacks("predict_fn", missing)
+        return lambda request, data: self._guarded("the model", request, lambda: predict(data))
+
+    def _defaults(self, name: str) -> "TorchDefaults":
+        """PyTorch's, in place of a function that is left out."""
+        if not self._torch:
+            try:
+                from kennel_serve.torch_defaults import TorchDefaults
+            except ModuleNotFoundError as error:
+                raise self._lacks(name, "this image has no torch to do it as AWS's PyTorch image would") from error
+            self._torch = TorchDefaults(self._gpu)
+        return self._torch
 
     def _lacks(self, name: str, reason: str) -> UserError:
         define = f"define {name}({', '.join(user_code.PARAMETERS[name])})"
@@ -161,27 +167,40 @@ class UserEndpoint:
     def _defines(self, *names: str) -> bool:
         return any(name in self._functions for name in names)
 
-    def _call(self, name: str, context: Any, *arguments: Any) -> Any:
-        """A function of the user's, whose failure is one sentence for the client."""
+    def _call(self, name: str, request: UserRequest, *arguments: Any) -> Any:
+        """A function of the user's on a request; the Accept header follows where it takes one."""
+        if "accept" in user_code.PARAMETERS[name]:
+            arguments = (*arguments, request.accept)
+        what = f"{self._program.name}'s {name}"
+        return self._guarded(what, request, lambda: self._run(name, request.context, *arguments))
+
+    def _guarded(self, what: str, request: UserRequest, act: Callable[[], Any]) -> Any:
+        """What a user's code gives; its failure is one sentence for the client."""
         try:
-            return self._run(name, context, *arguments)
+            return act()
         except BaseInferenceToolkitError:
             raise
         except (Exception, SystemExit) as error:
-            sentence = f"{self._program.name}'s {name} failed: the endpoint's log says why"
-            _log.exception("%s's %s failed", self._program.name, name)
-            raise RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, sentence) from error
+            raise RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, self._failed(what, request, error)) from error
+
+    def _failed(self, what: str, request: UserRequest, error: BaseException) -> str:
+        """The sentence for a client; the traceback goes to the log, but for the sample photo, whose reader is us."""
+        if request.may_fail:
+            return f"{what} failed: {user_code.cause(error, self._program)}"
+        _log.error("%s failed", what, exc_info=error)
+        return f"{what} failed: {_LOG_SAYS_WHY}"
 
     def _run(self, name: str, context: Any, *arguments: Any) -> Any:
         function = self._functions[name]
-        return function.call(*arguments, context) if function.takes_context else function.call(*arguments)
+        result = function.call(*arguments, context) if function.takes_context else function.call(*arguments)
+        return self._runner.run(_awaited(result)) if inspect.isawaitable(result) else result
 
     def _context(self, headers: Mapping[str, Any]) -> Any:
-        """The model server's own class, as users know it, of one request; it is told the user's model folder."""
-        context = Context("model", self._serving.folder, None, 1, self._gpu, mms.__version__)
-        context.request_ids = {0: ""}
-        context.request_processor = [RequestProcessor(CIMultiDict(headers))]
-        return context
+        return user_request.context(headers, self._serving.folder, self._gpu)
+
+
+async def _awaited(result: Awaitable[Any]) -> Any:
+    return await result
 
 
 @contextlib.contextmanager
@@ -194,11 +213,3 @@ def _printing() -> Iterator[None]:
                 stack.callback(handler.setStream, sys.stdout)
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         yield
-
-
-def _status(code: Any) -> HTTPStatus:
-    try:
-        status = HTTPStatus(code)
-    except ValueError:
-        status = HTTPStatus.INTERNAL_SERVER_ERROR
-    return status if status >= HTTPStatus.OK else HTTPStatus.INTERNAL_SERVER_ERROR

@@ -1,15 +1,18 @@
 """Bodies as a user's code takes them, and what it gives as bytes: AWS's contract, by the encoders of its toolkit."""
 
 import json
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
-from numpy.typing import NDArray
+import numpy as np
 from sagemaker_inference import content_types, encoder
 from sagemaker_inference.utils import parse_accept, remove_crlf
 
-from kennel_serve import codec
+from kennel_serve import codec, npy
 from kennel_serve.codec import RequestError
+
+_HEADER_LENGTH = 1024  # as SageMaker takes them
 
 
 def text(body: bytes, content_type: str) -> str | bytes:
@@ -28,27 +31,53 @@ def text(body: bytes, content_type: str) -> str | bytes:
 
 def array(prediction: Any) -> Any:
     """A tensor of torch's as numpy's array, anything else as it is."""
-    return prediction.detach().cpu().numpy() if hasattr(prediction, "detach") else prediction
+    if not hasattr(prediction, "detach"):
+        return prediction
+    tensor = prediction.detach().cpu()
+    try:
+        return tensor.numpy()
+    except TypeError:  # numpy has no bfloat16
+        return tensor.float().numpy()
 
 
-def are_probabilities(found: NDArray[Any], classes: int) -> bool:
+def are_probabilities(found: Any, classes: int) -> bool:
+    if not isinstance(found, np.ndarray) or found.dtype.kind != "f":
+        return False
     fits = found.ndim == 2 and found.shape[1] == classes > 0 and len(found) > 0
-    return fits and found.dtype.kind == "f" and bool(((found >= 0) & (found <= 1 + 1e-5)).all())
+    return fits and bool(((found >= 0) & (found <= 1 + 1e-5)).all())
 
 
-def encoded(found: NDArray[Any], accept: str) -> tuple[Any, str]:
+def encoded(found: Any, accept: str) -> Any:
     """An array as the first type of an Accept header that the toolkit can write, and that type.
 
+    A list is one where CSV or NPY is asked for and it fills an array; anything else comes back as it is.
+
     Raises:
-        RequestError: 406, there is none.
+        RequestError: 406, there is no such type, or it is CSV and the array has more than two dimensions.
     """
-    for part in parse_accept(accept):
-        name = part.partition(";")[0].lower()
-        kind = codec.JSON if name.endswith("/*") else name
-        if kind in encoder.SUPPORTED_CONTENT_TYPES:
-            return encoder.encode(found, kind), kind
-    known = ", ".join(sorted(encoder.SUPPORTED_CONTENT_TYPES))
-    raise RequestError(HTTPStatus.NOT_ACCEPTABLE, f"accept {accept[:80]!r} cannot be served: ask for one of {known}")
+    kind = _kind(accept)
+    if isinstance(found, list) and kind in (content_types.CSV, npy.KIND):
+        with suppress(ValueError):  # rows of different lengths
+            made = np.array(found)
+            found = made if made.dtype.kind in "biufU" else found
+    if not isinstance(found, np.ndarray):
+        return found
+    if not kind:
+        known = ", ".join(sorted(encoder.SUPPORTED_CONTENT_TYPES))
+        raise RequestError(
+            HTTPStatus.NOT_ACCEPTABLE, f"accept {accept[:80]!r} cannot be served: ask for one of {known}"
+        )
+    if kind == content_types.CSV and found.ndim > 2:
+        sentence = f"an answer of {found.ndim} dimensions is no CSV: ask for {codec.JSON} or {npy.KIND}"
+        raise RequestError(HTTPStatus.NOT_ACCEPTABLE, sentence)
+    return encoder.encode(found, kind), kind
+
+
+def _kind(accept: str) -> str:
+    """The first type of an Accept header that the toolkit's encoders can write; empty: there is none."""
+    names = (part.partition(";")[0].lower() for part in parse_accept(accept))
+    kinds = (codec.JSON if name.endswith("/*") else name for name in names)
+    return next((kind for kind in kinds if kind in encoder.SUPPORTED_CONTENT_TYPES), "")
 
 
 def serialised(result: Any, accept: str) -> tuple[bytes, str]:
@@ -63,9 +92,15 @@ def serialised(result: Any, accept: str) -> tuple[bytes, str]:
     if isinstance(body, str):
         body = body.encode()
     elif not isinstance(body, bytes | bytearray | memoryview):
-        return json.dumps(body, default=_plain).encode(), kind or codec.JSON
+        return json.dumps(body, default=_plain).encode(), header(kind) or codec.JSON
     first = parse_accept(accept)[0].partition(";")[0]
-    return bytes(body), str(remove_crlf(kind)) or (codec.JSON if "*" in first else first)
+    return bytes(body), header(kind) or (codec.JSON if "*" in first else first)
+
+
+def header(value: Any) -> str:
+    """A header's value that the model server can send: one short line of ASCII. Others cost it the worker."""
+    line = remove_crlf(str(value))[:_HEADER_LENGTH]
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in line)
 
 
 def _plain(value: Any) -> Any:

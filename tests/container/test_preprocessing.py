@@ -2,14 +2,16 @@
 
 import dataclasses
 import io
+import re
 import struct
 import zlib
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from kennel import preprocessing, resizing
 from kennel.errors import UserError
@@ -21,7 +23,10 @@ PHOTOS = Path(__file__).resolve().parents[3] / "shared" / "data" / "photos"
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     out = io.BytesIO()
-    image.save(out, kind, **options)
+    if kind == "HEIC":
+        pillow_heif.from_pillow(image).save(out, **options)
+    else:
+        image.save(out, kind, **options)
     return out.getvalue()
 
 
@@ -240,8 +245,29 @@ def test_avif_is_read_and_other_formats_are_named():
     close(encoded(scene(), "AVIF", quality=95), scene())
     with pytest.raises(UserError, match=r"not a readable photo \(JPEG 2000\): send one of JPEG"):
         preprocessing.decode(encoded(scene(), "JPEG2000"), ROW)
-    with pytest.raises(UserError, match=r"not a readable photo \(HEIC\)"):
-        preprocessing.decode(b"\0\0\0\x18ftypheic" + bytes(100), ROW)
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_heic_is_turned_once(orientation):
+    """A phone writes the turn twice: as HEIC's own property, which counts, and as EXIF."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(scene(), "HEIC", quality=95, exif=exif.tobytes())
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded(scene(), "PNG", exif=exif))))
+    close(data, upright)
+    read = preprocessing.read(data, ROW)
+    assert (read.width, read.height) == upright.size
+
+
+def test_heic_that_is_cut_or_larger_than_it_says_is_refused():
+    whole = encoded(scene(), "HEIC")
+    hostile = re.sub(rb"(?s)ispe.{12}", struct.pack(">4sIII", b"ispe", 0, 9, 6), whole)
+    assert hostile != whole
+    for data in (whole[: len(whole) // 2], whole[:-1], whole[:16], b"\0\0\0\x18ftypheic" + bytes(100), hostile):
+        with pytest.raises(UserError, match="not a readable photo"):
+            preprocessing.decode(data, ROW)
+    with pytest.raises(preprocessing.TooManyPixelsError):
+        preprocessing.decode(whole, ROW, max_pixels=5000)
 
 
 @pytest.mark.parametrize(

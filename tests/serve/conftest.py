@@ -21,13 +21,15 @@ import numpy as np
 import onnx
 import psutil
 import pytest
+from mms.context import Context, RequestProcessor
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from kennel.artifact import Manifest, write_manifest
-from kennel.layout import ONNX
+from kennel.layout import MANIFEST, ONNX
 from kennel.photos import file_hash
 from kennel.preprocessing import Preprocessing
+from kennel_serve import handler, server, settings
 
 CLASSES = ("red", "green", "blue")
 PREPROCESSING = Preprocessing(image_size=32, resize=36)
@@ -185,11 +187,54 @@ def _running(base: Path, before: tuple[str, ...] = (), **settings: str) -> Itera
         shutil.rmtree(tmp)
 
 
+def _ask(context: Context, *requests: tuple[bytes, dict[str, str]]) -> list[tuple[int, bytes, str]]:
+    """(status, body, content type) of each (body, headers) of one batch."""
+    context.request_processor = [RequestProcessor(headers) for _, headers in requests]
+    answers = handler.handle([{"body": bytearray(body)} for body, _ in requests], context)
+    return [
+        (context.get_response_status(i)[0], answer, context.get_response_content_type(i))
+        for i, answer in enumerate(answers)
+    ]
+
+
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     """A base folder with a model of its own."""
     _write_model(tmp_path / "model")
     return tmp_path
+
+
+@pytest.fixture
+def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a worker's imports change for good."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", sys.dont_write_bytecode)
+    yield
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def worker(clean: None, base: Path) -> Callable[..., Context]:
+    """A function that loads code as a worker does, in our own model's folder or in one without a manifest."""
+    model, private = base / "model", base / "private"
+
+    def load(code: str, own_model: bool = False, **files: str) -> Context:
+        (model / "code").mkdir()
+        for name, text in {"inference": code, **files}.items():
+            (model / "code" / f"{name}.py").write_text(text)
+        if own_model:
+            (model / MANIFEST).unlink()
+        chosen = settings.read({"SAGEMAKER_BASE_DIR": str(base)})
+        serving = server.check(chosen, 0, model)
+        (private / handler.PULSES).mkdir(parents=True)
+        serving.save(private)
+        context = Context("model", str(private), None, 4, None, "1.1.11")
+        handler.handle(None, context)
+        return context
+
+    return load
 
 
 @pytest.fixture(scope="session")
@@ -230,3 +275,8 @@ def unused_port() -> int:
 @pytest.fixture(scope="session")
 def running() -> Callable[..., contextlib.AbstractContextManager[Server]]:
     return _running
+
+
+@pytest.fixture(scope="session")
+def ask() -> Callable[..., list[tuple[int, bytes, str]]]:
+    return _ask

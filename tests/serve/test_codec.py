@@ -1,6 +1,7 @@
 """Bytes to photos: every format, every limit, every sentence."""
 
 import base64
+import gzip
 import io
 import json
 
@@ -17,7 +18,7 @@ from kennel_serve.codec import RequestError
 
 PREPROCESSING = Preprocessing(image_size=32, resize=36)
 RED, BLUE = np.array([255, 0, 0]), np.array([0, 0, 255])
-JSON, LINES = "application/json", "application/jsonlines"
+JSON, LINES, NPY = "application/json", "application/jsonlines", "application/x-npy"
 
 
 def read(body, content_type):
@@ -28,6 +29,12 @@ def b64(data):
     return base64.b64encode(data).decode()
 
 
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
 def large(side):
     """A grey photo of side x side pixels in few bytes."""
     file = io.BytesIO()
@@ -35,7 +42,7 @@ def large(side):
     return file.getvalue()
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF"])
 @pytest.mark.parametrize(
     "content_type",
     [None, "application/x-image", "binary/octet-stream", "image/*", "image/pjpeg", "image/x-png", "Image/JPEG; q=1"],
@@ -58,6 +65,8 @@ def test_any_photo_under_any_photo_type(photo, format, content_type):
         (lambda p: {"instances": p}, 1, True),
         (lambda p: {"inputs": [p, p]}, 2, True),
         (lambda p: {"image": p.translate(str.maketrans("+/", "-_"))}, 1, False),
+        (lambda p: {"image": p.translate(str.maketrans("+/", "-_")).rstrip("=")}, 1, False),
+        (lambda p: {"inputs": [p.rstrip("="), p[:9] + " " + p[9:].rstrip("=")]}, 2, True),
         (lambda p: {"instances": [{"b64": p}, p]}, 2, True),
         (lambda p: [p, {"image": p}, p], 3, True),
         (lambda p: {"image": "data:image/jpeg;base64," + p}, 1, False),
@@ -69,6 +78,20 @@ def test_json_forms(photo, wrap, count, is_list):
     assert request.photos.shape == (count, 3, 32, 32)
     assert request.is_list == is_list
     np.testing.assert_allclose(request.photos.mean(axis=(0, 2, 3)), RED, atol=4)
+
+
+@pytest.mark.parametrize("size", [(50, 40), (400, 600)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_pixels_are_what_a_png_of_them_is(size, order):
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "PNG")
+    expected = read(file.getvalue(), "image/png").photos
+    alone = read(npy(np.asarray(noise, order=order)), NPY)
+    several = read(npy(np.asarray([noise, noise[::-1]], order=order)), "Application/X-NPY; x=y")
+    assert (alone.is_list, several.is_list, several.photos.shape) == (False, True, (2, 3, 32, 32))
+    np.testing.assert_array_equal(alone.photos, expected)
+    np.testing.assert_array_equal(several.photos[:1], expected)
 
 
 @pytest.mark.parametrize("content_type", [LINES, "application/x-jsonlines", "Application/JSONL; charset=utf-8"])
@@ -94,7 +117,23 @@ def test_one_json_line_is_a_list_of_one(photo):
         (b"\xff\xd8\xff\xe0 torn", None, 400, "not a readable photo"),
         (b"x", "text/plain", 415, "send one of application/json, application/jsonlines"),
         (b"x", "text/csv", 415, "only the photo's file says how"),
-        (b"x", "application/x-npy", 415, "a pickle, so a program, could be in it: send the photo file's bytes"),
+        (b"x", "application/x-npz", 415, "send one array as application/x-npy, or send the photo file's bytes"),
+        (b"x", NPY, 400, "not what numpy.save writes (it does not begin as such a file does): send such a file, uint8"),
+        (npy(np.zeros((9, 9, 3), np.uint8))[:-1], NPY, 400, "its head says 243 bytes of numbers, and there are 242"),
+        (npy(np.array([{}])), NPY, 400, "Python objects in it, which only a pickle can hold, are not read"),
+        (npy(np.array(["a"])), NPY, 400, "its type '<U1' is no number"),
+        (
+            npy(np.zeros((9, 9, 3))),
+            NPY,
+            400,
+            "an array of float64 (9, 9, 3) is not taken: send uint8 (H, W, 3) or (N, H",
+        ),
+        (npy(np.zeros((3, 9, 9), np.uint8)), NPY, 400, "an array of uint8 (3, 9, 9) is not taken"),
+        (npy(np.zeros((9, 9), np.uint8)), NPY, 400, "an array of uint8 (9, 9) is not taken"),
+        (npy(np.zeros((0, 9, 3), np.uint8)), NPY, 400, "an array of uint8 (0, 9, 3) is not taken"),
+        (npy(np.zeros((87_382, 1, 1, 3), np.uint8)), NPY, 413, "87382 photos, the limit is 87381"),
+        (gzip.compress(b"photo"), "image/png", 400, "this is packed by gzip, not a photo's bytes: send them unpacked"),
+        (json.dumps(b64(b"\x28\xb5\x2f\xfd rest")).encode(), JSON, 400, "this is packed by zstd, not a photo's bytes"),
         (b"x", "multipart/form-data; boundary=x", 415, "a form is not taken: send the photo file's bytes"),
         (b"x", "application/x-www-form-urlencoded", 415, "a form is not taken: send the photo file's bytes"),
         (b"{", JSON, 400, "not JSON"),
@@ -104,8 +143,41 @@ def test_one_json_line_is_a_list_of_one(photo):
         (b"{}", JSON, 400, "no base64"),
         (b'{"instances": {"a": 1}}', JSON, 400, "no list"),
         (b'{"image": "https://example.com/a.jpg"}', JSON, 400, "a URL is not fetched"),
-        (b'{"instances": [[[0, 255]]]}', JSON, 400, "pixels are not taken"),
+        (b'{"image":' * 900 + b"1" + b"}" * 900, JSON, 400, "no base64"),
+        (b'["gs://bucket/a.jpg"]', JSON, 400, "instances[0]: a URL is not fetched"),
+        (b'{"image": {"url": " FILE:///a.jpg"}}', JSON, 400, "a URL is not fetched"),
+        (b"https://example.com/a.jpg", "image/jpeg", 400, "a URL is not fetched"),
+        (b'{"instances": [[[0, 255]]]}', JSON, 400, "pixels are not taken in JSON: send {"),
+        (b'{"inputs": [0.5, 1.0]}', JSON, 400, "instances[0]: pixels are not taken in JSON: send {"),
+        (json.dumps([[[0, 1, 2]] * 90] * 90).encode(), JSON, 400, "pixels are not taken in JSON: send {"),
         (base64.b64encode(b"\xff\xd8\xff\xe0" + bytes(40)), "application/x-image", 400, "this is base64, not a photo"),
+        (b"\n" + base64.urlsafe_b64encode(b"BM\xff\xff" + bytes(40)), "image/bmp", 400, "this is base64, not a photo"),
+        (repr(base64.b64encode(b"II*\x00" + bytes(40))).encode(), "image/tiff", 400, "this is base64, not a photo"),
+        (
+            b"data:image/png;base64,iVBO",
+            "image/png",
+            400,
+            "this is base64, not a photo's bytes: send the bytes, or appl",
+        ),
+        (
+            b' {"image": "YWJj"}',
+            "application/x-image",
+            400,
+            "this is JSON, not a photo's bytes: send it as application/json",
+        ),
+        (
+            npy(np.zeros((9, 9, 3), np.uint8)),
+            "image/jpeg",
+            400,
+            "this is a numpy array, not a photo's bytes: send it as",
+        ),
+        (
+            b"\xff\xd8\xff\xe0" + bytes(40),
+            JSON,
+            400,
+            "this is a photo's bytes, not JSON: send them as application/x-im",
+        ),
+        (b"GIF89a\n" + bytes(40), LINES, 400, "line 1: this is a photo's bytes, not JSON: send them as application"),
         (b"[]", JSON, 400, "empty"),
         (b'["", ""]', JSON, 400, "instances[0]: the photo is empty"),
         (b'["%%%"]', JSON, 400, "instances[0]: not base64"),
@@ -140,7 +212,9 @@ def test_the_bad_photo_of_a_list_is_named(photo):
         ('"%%%"', "not base64"),
         ('""', "the photo is empty"),
         ('"YWJj"', "not a readable photo"),
-        ("[" + "1," * 10_000 + "1]", "it holds more than 10000 values"),
+        ("[" + "{}," * 5_001 + "1]", "it holds more than 10000 values"),
+        ("[" + "1," * 10_000 + "1]", "pixels are not taken in JSON"),
+        ('{"url": "HTTPS://example.com/a.jpg"}', "a URL is not fetched"),
     ],
 )
 def test_the_bad_line_is_named(photo, line, words):
@@ -183,7 +257,7 @@ def outcome(body, content_type):
         return (3, 32, 32), error.status_code
 
 
-@given(st.binary(max_size=300), st.sampled_from([None, JSON, LINES, "image/jpeg", "text/plain"]))
+@given(st.binary(max_size=300), st.sampled_from([None, JSON, LINES, NPY, "image/jpeg", "text/plain"]))
 def test_any_bytes_are_photos_or_a_request_error(body, content_type):
     shape, status = outcome(body, content_type)
     assert shape == (3, 32, 32)

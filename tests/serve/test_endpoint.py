@@ -83,6 +83,9 @@ def test_json_lines_and_csv(endpoint, photo):
         ("POST", "/invocations", b"x", {"Content-Type": "image/jpeg", "Accept": "text/plain"}, 406),
         ("POST", "/invocations", b"x", {"Accept": "\xff" * 3000}, 406),
         ("POST", "/invocations", b"no gzip", {"Content-Type": "image/jpeg", "Content-Encoding": "gzip"}, 400),
+        ("POST", "/invocations", b"x", {"Content-Type": "image/jpeg", "Content-Encoding": "br"}, 415),
+        ("POST", "/invocations", b"x", {"Content-Type": "application/json", "Content-Encoding": "ZSTD"}, 415),
+        ("POST", "/invocations", b"x", {"Content-Type": "application/x-npy", "Content-Encoding": "gzip, br"}, 415),
         ("POST", "/invocations", b"x" * (LIMIT + 1), {"Content-Type": "image/jpeg"}, 413),
         ("POST", "/invocations", b"x" * LIMIT, {"Content-Type": "image/jpeg"}, 400),  # read, and found no photo
         ("GET", "/invocations", None, {}, 405),

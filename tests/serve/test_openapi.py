@@ -8,6 +8,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
@@ -24,7 +25,18 @@ def _file(color: str, format: str) -> bytes:
     return file.getvalue()
 
 
-PHOTOS = [_file(color, format) for color in ("red", "blue") for format in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
+def _array(*shape: int) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.full(shape, 200, np.uint8))
+    return file.getvalue()
+
+
+PHOTOS = [
+    _file(color, format)
+    for color in ("red", "blue")
+    for format in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+]
+ARRAYS = [_array(*shape) for shape in ((12, 20, 3), (2, 12, 20, 3))]
 TEXTS = st.sampled_from(PHOTOS).map(lambda photo: base64.b64encode(photo).decode())
 ENTRIES = TEXTS | TEXTS.map(lambda text: {"image": text}) | TEXTS.map(lambda text: {"b64": text})
 LINES = st.lists(ENTRIES.map(json.dumps), min_size=1, max_size=5).map(lambda lines: "\n".join(lines).encode())
@@ -32,6 +44,7 @@ schemathesis.openapi.format("byte", TEXTS)
 schemathesis.openapi.media_type(
     "application/jsonlines", LINES, aliases=["application/x-jsonlines", "application/jsonl"]
 )
+schemathesis.openapi.media_type("application/x-npy", st.sampled_from(ARRAYS))
 schemathesis.openapi.media_type(
     "application/octet-stream",
     st.sampled_from(PHOTOS),
@@ -40,7 +53,7 @@ schemathesis.openapi.media_type(
         "binary/octet-stream",
         *(
             f"image/{format}"
-            for format in ("jpeg", "jpg", "pjpeg", "png", "x-png", "webp", "gif", "bmp", "tiff", "avif")
+            for format in ("jpeg", "jpg", "pjpeg", "png", "x-png", "webp", "gif", "bmp", "tiff", "avif", "heic", "heif")
         ),
     ],
 )

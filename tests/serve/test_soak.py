@@ -18,7 +18,7 @@ import psutil
 import pytest
 from PIL import Image
 
-SECONDS = float(os.environ.get("KENNEL_SOAK_SECONDS", "120"))
+SECONDS = float(os.environ.get("KENNEL_SOAK_SECONDS", "40"))
 KILL_EVERY = min(60.0, SECONDS / 5)
 GROWTH = 1.05
 MB = 1 << 20

@@ -1,19 +1,18 @@
 """A user's inference.py: found, imported, asked; what it leaves out, and every way in which it can be wrong."""
 
 import asyncio
+import gzip
 import io
 import json
 import logging
 import os
-import sys
+import re
 import zipfile
 
 import numpy as np
 import pytest
-from mms.context import Context, RequestProcessor
 
 from kennel.errors import UserError
-from kennel.layout import MANIFEST
 from kennel_serve import handler, server, settings, user_code
 
 PNG = {"Content-Type": "image/png"}
@@ -22,50 +21,7 @@ OWN_INPUT = "def input_fn(body, content_type):\n    return body\n"
 OWN_PREDICT = "def predict_fn(data, model):\n    return data\n"
 
 
-@pytest.fixture
-def clean(monkeypatch):
-    """What a worker's imports change for good."""
-    before = set(sys.modules)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "dont_write_bytecode", sys.dont_write_bytecode)
-    yield
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
-
-
-@pytest.fixture
-def worker(clean, base, monkeypatch):
-    """A function that loads code as a worker does, in our own model's folder or in one without a manifest."""
-    model, private = base / "model", base / "private"
-
-    def load(code, own_model=False, **files):
-        (model / "code").mkdir()
-        for name, text in {"inference": code, **files}.items():
-            (model / "code" / f"{name}.py").write_text(text)
-        if own_model:
-            (model / MANIFEST).unlink()
-        chosen = settings.read({"SAGEMAKER_BASE_DIR": str(base)})
-        serving = server.check(chosen, 0, model)
-        (private / handler.PULSES).mkdir(parents=True)
-        serving.save(private)
-        context = Context("model", str(private), None, 4, None, "1.1.11")
-        handler.handle(None, context)
-        return context
-
-    return load
-
-
-def ask(context, *requests):
-    """(status, body, content type) of each (body, headers) of one batch."""
-    context.request_processor = [RequestProcessor(headers) for _, headers in requests]
-    answers = handler.handle([{"body": bytearray(body)} for body, _ in requests], context)
-    return [
-        (context.get_response_status(i)[0], answer, context.get_response_content_type(i))
-        for i, answer in enumerate(answers)
-    ]
-
-
-def test_all_functions_are_the_users(worker, base):
+def test_all_functions_are_the_users(worker, base, ask):
     context = worker(
         "def model_fn(model_dir, context):\n    return [model_dir, context.system_properties['model_dir']]\n"
         "def input_fn(body, content_type, context):\n"
@@ -94,19 +50,19 @@ def test_all_functions_are_the_users(worker, base):
          "        return numpy.array([[0.2, 0.2, 0.6]], 'float32')\n", "blue"),
     ],
 )  # fmt: skip
-def test_what_is_left_out_is_ours(worker, photo, code, label):
+def test_what_is_left_out_is_ours(worker, photo, code, label, ask):
     headers = {"X-Amzn-SageMaker-Custom-Attributes": "top_k=1"}
     [(status, body, kind)] = ask(worker(code), (photo("red"), {**PNG, **headers}))
     assert (status, kind) == (200, "application/json")
     assert [row["label"] for row in json.loads(body)["predictions"]] == [label]
 
 
-def test_output_fn_gets_our_probabilities(worker, photo):
+def test_output_fn_gets_our_probabilities(worker, photo, ask):
     context = worker("def output_fn(shares, accept):\n    return str(shares.argmax(axis=1).tolist())\n")
     assert ask(context, (photo("blue"), {**PNG, "Accept": "text/plain"})) == [(200, b"[2]", "text/plain")]
 
 
-def test_transform_fn_gets_our_model(worker):
+def test_transform_fn_gets_our_model(worker, ask):
     context = worker(
         "import numpy\n"
         "def transform_fn(model, body, content_type, accept):\n"
@@ -118,14 +74,28 @@ def test_transform_fn_gets_our_model(worker):
     assert second == (200, b"green", "application/json")
 
 
+def test_hooks_round_the_loading(worker, base, ask):
+    context = worker(
+        "calls = []\n"
+        "def pre_model_fn(model_dir):\n    calls.append(('before', model_dir))\n"
+        "async def model_fn(model_dir):\n    return 'model'\n"
+        "def model_warmup_fn(model_dir, model, context):\n    calls.append((model, model_dir))\n"
+        "def transform_fn(model, body, content_type, accept):\n    return calls\n",
+        own_model=True,
+    )
+    folder = str(base / "model")
+    [(_, body, _)] = ask(context, (b"", {}))
+    assert json.loads(body) == [["before", folder], ["model", folder]]
+
+
 @pytest.mark.parametrize(("kind", "expected"), [("application/json", str), ("text/csv", str), ("image/png", bytes)])
-def test_json_and_csv_are_text(worker, kind, expected):
+def test_json_and_csv_are_text(worker, kind, expected, ask):
     code = OWN_MODEL + OWN_PREDICT + "def input_fn(body, content_type):\n    return type(body).__name__\n"
     [(_, body, _)] = ask(worker(code, own_model=True), (b"1", {"Content-Type": kind}))
     assert body.decode() == expected.__name__
 
 
-def test_text_that_is_none(worker):
+def test_text_that_is_none(worker, ask):
     context = worker(OWN_MODEL + OWN_INPUT + OWN_PREDICT, own_model=True)
     [(status, body, _)] = ask(context, (b"\xff", {"Content-Type": "text/csv"}))
     assert (status, json.loads(body)) == (400, {"error": "the body is not UTF-8: encode it so"})
@@ -139,17 +109,21 @@ def test_text_that_is_none(worker):
         ("(bytearray(b'both'), 'a/b')", "text/csv", b"both", "a/b"),
         ("{'a': numpy.float32(0.5), 'b': numpy.arange(2)}", "text/csv", b'{"a": 0.5, "b": [0, 1]}', "application/json"),
         ("[1, None]", "*/*", b"[1, null]", "application/json"),
+        ("[[1, 2], [3, 4]]", "text/csv", b"1,2\n3,4\n", "text/csv"),
+        ("['cat', 'dog']", "text/csv", b"cat\ndog\n", "text/csv"),
+        ("[[1], [2, 3]]", "text/csv", b"[[1], [2, 3]]", "application/json"),
+        ("[1, None]", "application/x-npy", b"[1, null]", "application/json"),  # no pickle
         ("numpy.arange(4).reshape(2, 2)", "application/json", b"[[0, 1], [2, 3]]", "application/json"),
         ("numpy.arange(4).reshape(2, 2)", "image/png, text/csv;q=0.5", b"0,1\n2,3\n", "text/csv"),
         ("numpy.array([[5.0, -1.0, 0.5]])", "*/*", b"[[5.0, -1.0, 0.5]]", "application/json"),  # no probabilities
     ],
 )
-def test_what_predict_fn_may_give(worker, photo, prediction, accept, body, kind):
+def test_what_predict_fn_may_give(worker, photo, prediction, accept, body, kind, ask):
     context = worker(f"import numpy\ndef predict_fn(data, model):\n    return {prediction}\n")
     assert ask(context, (photo(), {**PNG, "Accept": accept})) == [(200, body, kind)]
 
 
-def test_an_array_as_numpys_file(worker, photo):
+def test_an_array_as_numpys_file(worker, photo, ask):
     context = worker("import numpy\ndef predict_fn(data, model):\n    return numpy.arange(3)\n")
     found = ask(context, (photo(), {**PNG, "Accept": "application/x-npy"}), (photo(), {**PNG, "Accept": "image/png"}))
     assert np.load(io.BytesIO(found[0][1])).tolist() == [0, 1, 2]
@@ -170,7 +144,7 @@ def input_fn(body, content_type):
 """
 
 
-def test_errors_hurt_their_request_only(worker, monkeypatch, caplog):
+def test_errors_hurt_their_request_only(worker, monkeypatch, caplog, ask):
     monkeypatch.setattr(handler._log, "propagate", True)  # where caplog listens
     codes = [
         "raise ValueError('secret')",
@@ -192,7 +166,25 @@ def test_errors_hurt_their_request_only(worker, monkeypatch, caplog):
     assert "ValueError: secret" in caplog.text
 
 
-def test_an_answer_that_cannot_be_written(worker, photo, monkeypatch, caplog):
+def test_what_would_cost_the_model_server_the_worker(worker, ask):
+    """Lengths over HTTP: 65,536 of a header, 100 MB of an answer."""
+    code = "def transform_fn(model, body, content_type, accept, context):\n    return eval(body)\n"
+    name = "X-Amzn-SageMaker-Custom-Attributes"
+    bodies = [
+        f"(context.set_response_header(0, '{name}', 'x' * 70_000), (b'y', 'é' * 70_000))[1]",
+        "bytes((100 << 20) + 1)",
+        "bytes(100 << 20)",
+    ]
+    context = worker(OWN_MODEL + code, own_model=True)
+    first, second, third = ask(context, *((body.encode(), {"Content-Type": "text/x"}) for body in bodies))
+    assert first == (200, b"y", "?" * 1024)
+    assert context.get_response_headers(0)[name.lower()] == "x" * 1024
+    sentence = "the answer is larger than 100 MB: split the request, or ask for less"
+    assert (second[0], json.loads(second[1])) == (413, {"error": sentence})
+    assert (third[0], len(third[1])) == (200, 100 << 20)
+
+
+def test_an_answer_that_cannot_be_written(worker, photo, monkeypatch, caplog, ask):
     monkeypatch.setattr(handler._log, "propagate", True)
     [(status, body, _)] = ask(worker("def output_fn(prediction, accept):\n    return object()\n"), (photo(), PNG))
     assert (status, json.loads(body)) == (500, {"error": "the request failed: the endpoint's log says why"})
@@ -223,8 +215,21 @@ def test_an_answer_that_cannot_be_written(worker, photo, monkeypatch, caplog):
             False,
             "model_fn failed: inference.py:2: FileNotFoundError",
         ),
-        (OWN_PREDICT, True, "defines no model_fn, and "),
-        (OWN_MODEL + OWN_PREDICT, True, f"has no {MANIFEST} that says how a photo is to be read: define input_fn("),
+        (
+            "def pre_model_fn(model_dir):\n    {}[0]\n",
+            False,
+            "pre_model_fn failed: inference.py:2: KeyError: 0: mend it",
+        ),
+        (
+            "def model_warmup_fn(model):\n    pass\n",
+            False,
+            "model_warmup_fn takes (model): define model_warmup_fn(model_dir",
+        ),
+        (
+            OWN_MODEL + "async def output_fn(prediction, accept):\n    yield b''\n",
+            False,
+            "output_fn is an asynchronous generator: return one answer in place of yield",
+        ),
     ],
 )
 def test_a_worker_says_why_it_cannot_start(worker, base, code, own_model, words):
@@ -235,7 +240,7 @@ def test_a_worker_says_why_it_cannot_start(worker, base, code, own_model, words)
     assert (base / "private" / handler.REASON).read_text() == str(raised.value)
 
 
-def test_a_file_without_functions_changes_nothing_and_is_named(worker, photo, caplog, monkeypatch):
+def test_a_file_without_functions_changes_nothing_and_is_named(worker, photo, caplog, monkeypatch, ask):
     monkeypatch.setattr(handler._log, "propagate", True)
     [(status, body, _)] = ask(worker("x = 1\n"), (photo("green"), PNG))
     assert (status, json.loads(body)["predictions"][0]["label"]) == (200, "green")
@@ -315,28 +320,42 @@ def test_a_requirement_that_cannot_be_built(tmp_path, caplog, monkeypatch):
 
 
 TABLE = """
-import logging, tiny
+import logging, os, pathlib, time, tiny
 from sagemaker_inference.errors import GenericInferenceToolkitError
-def model_fn(model_dir):
+place = pathlib.Path(os.environ["PIP_TARGET"])
+(place / "installing").mkdir()  # fails where another worker is here at the same time
+(place / f"package{os.getpid()}").mkdir()
+time.sleep(0.2)
+(place / "installing").rmdir()
+async def model_fn(model_dir):
     print("printed while loading")
+    time.sleep(4.5)  # Java is not asked for 5 s, and does not hang
     return tiny.FACTOR
-def input_fn(body, content_type):
+async def input_fn(body, content_type):
     if content_type != "text/csv":
         raise ValueError("only CSV")
     if not body:
         raise GenericInferenceToolkitError(422, "a row, please")
     return [float(cell) for cell in body.split(",")]
-def predict_fn(data, model):
+def predict_fn(data, model, context):
     print("printed while predicting")
     logging.getLogger("mine").info("logged while predicting")
+    for name, value in ("Custom-Attributes", "trace=ü"), ("New-Session-Id", "n"), ("Closed-Session-Id", "c\\r\\nd: e"):
+        context.set_response_header(0, "X-Amzn-SageMaker-" + name, value)
+    context.set_response_header(0, "Content-Length", "1")
     return [model * cell for cell in data]
-def output_fn(prediction, accept):
-    return ",".join(map(str, prediction)), "text/csv; charset=utf-8"
+async def output_fn(prediction, accept, context):
+    if accept == "text/x-headers":
+        names = "Custom-Attributes", "Inference-Id", "Session-Id", "Target-Model"
+        asked = [context.get_request_header(0, "X-Amzn-SageMaker-" + name) for name in names]
+        others = "x-mine", "CONTENT-encoding", "x-kennel-sample", "x-long"
+        return repr(asked + [context.get_request_header(0, name) for name in others])
+    return ",".join(map(str, prediction)), "text/csv; charset=utf-8; name=café\\x00\\r\\nx: y"
 """
 
 
 def test_a_users_own_model_without_a_manifest(tmp_path, running):
-    """Over HTTP, with a package of its own, and a sample photo that it refuses at the start."""
+    """Over HTTP, with a package of its own, two workers, and a sample photo that it refuses at the start."""
     code = tmp_path / "model" / "code"
     code.mkdir(parents=True)
     (code / "inference.py").write_text(TABLE)
@@ -349,16 +368,35 @@ def test_a_users_own_model_without_a_manifest(tmp_path, running):
         wheel.writestr("tiny-1.0.dist-info/RECORD", "")
     place = str(tmp_path / "packages")  # not this test's own environment
     path = os.pathsep.join([place, *filter(None, [os.environ.get("PYTHONPATH")])])
-    pip = {"PIP_NO_INDEX": "1", "PIP_TARGET": place, "PYTHONPATH": path}
-    with running(tmp_path, KENNEL_INSTALL_REQUIREMENTS="true", PYTHONDONTWRITEBYTECODE="", **pip) as server:
+    pip = {"PIP_NO_INDEX": "1", "PIP_TARGET": place, "PYTHONPATH": path, "KENNEL_INSTALL_REQUIREMENTS": "true"}
+    with running(tmp_path, PYTHONDONTWRITEBYTECODE="", SAGEMAKER_MODEL_SERVER_WORKERS="2", **pip) as server:
         server.wait_ready()
-        status, body, headers = server.request("POST", "/invocations", b"1,2.5", {"Content-Type": "text/csv"})
-        assert (status, body, headers["Content-Type"]) == (200, b"2.0,5.0", "text/csv; charset=utf-8")
+        workers = server.scripts()
+        assert server.log.count("inference.py changes the installed packages while it is imported: list in") == 2
+        refused = (
+            r"inference.py answers a sample photo .* 500: .*input_fn failed: inference.py:15: ValueError: only CSV"
+        )
+        assert re.search(refused, server.log)
+        before = server.log.count("Traceback")  # of the fixture's own photo
+        csv = {"Content-Type": "text/csv"}
+        status, body, headers = server.request("POST", "/invocations", b"1,2.5", csv)
+        assert (status, body) == (200, b"2.0,5.0")
+        assert headers["Content-Type"] == "text/csv; charset=utf-8; name=caf??  x: y"
+        ids = [headers[f"X-Amzn-SageMaker-{name}-Id"] for name in ("New-Session", "Closed-Session", "Inference")]
+        assert (headers["X-Amzn-SageMaker-Custom-Attributes"], *ids) == ("trace=?", "n", "c  d: e", None)
+        sent = {f"X-Amzn-SageMaker-{name}": name for name in ("Custom-Attributes", "Inference-Id", "Session-Id")}
+        others = {"X-Mine": "a", "Content-Encoding": "gzip", "X-Kennel-Sample": "b", "X-Long": "c" * 4096}
+        asked = {**csv, "Accept": "text/x-headers", **sent, **others}
+        status, body, _ = server.request("POST", "/invocations", gzip.compress(b"1"), asked)
+        assert (status, body.decode()) == (200, repr([*sent.values(), None, "a", None, None, None]))
         assert server.invoke(b"", "text/csv") == (422, {"error": "a row, please"})
         assert server.invoke(b"x")[0] == 500
         assert server.invoke(b"x", "application/x-www-form-urlencoded")[0] == 415
         for words in ("ValueError: only CSV", "printed while loading", "printed while pred", "logged while pred"):
             assert words in server.log
+        assert (before, server.log.count("Traceback")) == (1, 2)
+        assert server.scripts() == workers
+        assert "the model server does not answer" not in server.log
     assert not list(code.glob("__pycache__"))
 
 

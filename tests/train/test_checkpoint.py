@@ -51,6 +51,9 @@ def test_the_platforms_marker_files_and_strangers_are_left_alone(checkpoints):
     own = names(checkpoints)[0]
     for name in (f"{own}.sagemaker-uploading", f"{own}.sagemaker-uploaded", "checkpoint-99999999.pt", "notes.txt"):
         (checkpoints.folder / name).write_bytes(b"not ours")
+    (checkpoints.folder / f"checkpoint-ab-cdef.{16 * '0'}.pt").write_bytes(b"a name that is nearly ours")
+    (checkpoints.folder / f"checkpoint-99999999.{16 * '0'}.pt").mkdir()
+    checkpoints = Checkpoints(checkpoints.folder, checkpoints.identity)
     checkpoints.save({"step": 2})
     checkpoints.save({"step": 3})
     assert checkpoints.load()["step"] == 3
@@ -62,6 +65,24 @@ def test_another_jobs_checkpoints_are_refused(checkpoints):
     other = Checkpoints(checkpoints.folder, {**checkpoints.identity, "learning_rate": "0.01"})
     with pytest.raises(UserError, match=r"of another job, its learning_rate was 0\.1 and is now 0\.01: give this job"):
         other.load()
+
+
+def test_the_refusal_keeps_its_advice_within_what_sagemaker_shows(checkpoints):
+    checkpoints.save({"step": 1})
+    names = " ".join(f"class-{number}" for number in range(1000))
+    with pytest.raises(UserError, match="empty checkpoint folder") as caught:
+        checkpoint.agree(checkpoints.folder, {"class names": names}, {"class names": names[1:]})
+    assert len(str(caught.value)) < 1000
+
+
+def test_two_jobs_at_once_cannot_have_one_folder(checkpoints):
+    with checkpoint.claimed(checkpoints.folder):
+        checkpoints.save({"step": 1})
+        refused = pytest.raises(UserError, match="is in use by another job that still runs: wait for its end, or")
+        with refused, checkpoint.claimed(checkpoints.folder):
+            pass
+    with checkpoint.claimed(checkpoints.folder):
+        assert [name[:10] for name in names(checkpoints)] == ["checkpoint"]
 
 
 def test_a_full_disk_is_raised_and_the_earlier_checkpoint_stays(checkpoints):

@@ -16,8 +16,9 @@ from kennel_train import device, loop, rules
 from kennel_train.cluster import Cluster
 from kennel_train.debugging import Debugger
 from kennel_train.progress import Best, Hooks, Plan
+from kennel_train.rules import Chosen, Rule
 from kennel_train.utilisation import Sampler
-from kennel_train.watch import NOBODY
+from kennel_train.watch import NOBODY, Watch
 from kennel_train.wording import percent
 
 from .small import Net, Sleepy, painted
@@ -135,6 +136,22 @@ def test_a_sleepy_loader_is_named_with_the_share_of_time_that_it_cost():
     (finding,) = debugger.findings.values()
     assert finding.rule == "dataloader"
     assert f"the device waited {percent(debugger.series[0].lost())} of the time for batches" in finding.fired.what
+
+
+def test_a_rule_that_raises_is_dropped_and_a_watch_that_cannot_close_is_a_warning(caplog):
+    class Full(Watch):
+        def close(self):
+            raise OSError("no space")
+
+    def broken(series):
+        raise ZeroDivisionError("by zero")
+
+    rows = [Chosen(Rule("broken", "Broken", "tensors", broken, "")), *rules.chosen("dataloader")]
+    debugger = Debugger(rows, "warn", None, True, lambda _: Full(), print)
+    trained(debugger, painted(60, Sleepy))
+    assert caplog.text.count("warning: rule broken failed and is left out from now on: ZeroDivisionError") == 1
+    assert "what a watch of stage finetune still had to write is lost: OSError('no space')" in caplog.text
+    assert debugger.rules == [finding.rule for finding in debugger.findings.values()] == ["dataloader"]
 
 
 @pytest.mark.slow

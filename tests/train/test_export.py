@@ -1,6 +1,7 @@
 """A model folder from a real network: what is in it, and what the manifest says of it."""
 
 import errno
+import resource
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from kennel import artifact, backbones
 from kennel.artifact import Manifest
 from kennel.backbones import Classifier
 from kennel.layout import INT8, MANIFEST, ONNX, WEIGHTS
-from kennel_train import export
+from kennel_train import export, failure
 from kennel_train.quantization import Gate, Part
 
 PHOTOS = np.random.default_rng(0).integers(0, 256, (24, 3, 64, 64), np.uint8)
@@ -77,3 +78,16 @@ def test_without_a_gate_there_is_no_int8_and_a_full_disk_changes_nothing(made, t
         export.export(made[0], torch.from_numpy(PHOTOS[:4]), made[1], tmp_path, int8=gate)
     assert artifact.read_manifest(tmp_path) == written, "a full disk must leave the model that was there"
     assert {path.name for path in tmp_path.iterdir()} == {MANIFEST, ONNX, WEIGHTS}
+
+
+def test_a_disk_that_is_full_while_weights_are_written_is_named(made, tmp_path):
+    """A limit on the size of files is the disk that is full here; safetensors has an exception of its own for it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(Exception, match="too large") as caught:
+            export.export(made[0], torch.from_numpy(PHOTOS[:4]), made[1], tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert failure.describe(caught.value).startswith("the disk is full (")
+    assert list(tmp_path.iterdir()) == []

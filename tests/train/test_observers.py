@@ -121,10 +121,11 @@ def test_no_rule_fires_on_a_healthy_training(job, strategy):
     (job.data / "train").symlink_to(SHARED / "train")
     (job.data / "val").symlink_to(SHARED / "val")
     (job.data / "pretrained").symlink_to(samples.weights())
-    settings = {"probe": {"epochs": "20"}, "finetune": {"epochs": "3", "learning_rate": "0.01"}}[strategy]
-    job.configure(
-        backbone=samples.BACKBONE, pretrained="true", image_size="224", batch_size="32", strategy=strategy, **settings
-    )
+    settings = {"probe": {"epochs": "20"}, "finetune": {"epochs": "2", "learning_rate": "0.01", "image_size": "128"}}[
+        strategy
+    ]
+    common = {"backbone": samples.BACKBONE, "pretrained": "true", "image_size": "224", "batch_size": "32"}
+    job.configure(strategy=strategy, **(common | settings))
     job.main()
     debug = json.loads((job.base / "output" / "data" / "report.json").read_text())["debug"]
     assert debug["findings"] == []

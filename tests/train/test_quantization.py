@@ -99,6 +99,16 @@ def test_a_good_copy_is_kept_and_nothing_else(made, tmp_path, monkeypatch, capfd
     assert any(attribute.name == "axis" for node in quantized for attribute in node.attribute), "not per channel"
 
 
+def test_the_last_layer_stays_float_so_that_no_two_classes_tie(made, copy):
+    graph = onnx.load(copy).graph
+    (last,) = [node for node in graph.node if "logits" in node.output]
+    assert last.op_type in ("Gemm", "MatMul", "Add")
+    assert last.input[1] in {tensor.name for tensor in graph.initializer}
+    session = onnxruntime.InferenceSession(copy, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(["logits"], {"photos": painted(60, seed=3)[0]})
+    assert len(np.unique(logits)) > 0.9 * logits.size  # of eight bits at most 256 are different, here 30 or so
+
+
 def test_the_copy_keeps_the_contract_of_the_first(made, copy):
     session = onnxruntime.InferenceSession(copy, providers=["CPUExecutionProvider"])
     for count in (1, 5):

@@ -23,7 +23,7 @@ from kennel import artifact, metrics
 
 pytestmark = pytest.mark.slow
 HOSTS = ("127.0.0.1", "localhost")
-PATIENCE = 90  # seconds after which a job hangs
+PATIENCE = 180  # seconds after which a job hangs
 SHARDED = {"train": {"TrainingInputMode": "File", "S3DistributionType": "ShardedByS3Key"}}
 LONG = {"strategy": "finetune", "epochs": "10000", "batch_size": "16"}
 
@@ -337,3 +337,21 @@ def test_an_error_of_ours_brings_its_traceback_to_every_host(job, pair):
     assert two.failures[1].startswith(f"host {HOSTS[0]} failed: {cause}")
     assert "Traceback" in two.failures[1]
     assert trace.strip().splitlines()[-1] in ended[0][1]
+
+
+def test_a_rank_may_be_slower_than_a_steps_patience_where_one_writes_alone(tmp_path):
+    code = """
+import time
+from datetime import timedelta
+from kennel_train.cluster import Cluster
+
+cluster = Cluster.join(timedelta(seconds=1))
+time.sleep(3 * cluster.leads)
+assert cluster.gather(cluster.rank) == [0, 1]
+time.sleep(3 * cluster.leads)
+cluster.leave()
+"""
+    (tmp_path / "ranks.py").write_text(code)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run([*command, tmp_path / "ranks.py"], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr

@@ -360,3 +360,28 @@ def test_tracebacks_on_stderr_are_read(stderr, found):
     seen = failure.printed(stderr, Path("/code"))
     assert [(traceback.raised, traceback.where) for traceback in seen] == found
     assert all(traceback.text.startswith("Traceback (most recent call last):") for traceback in seen)
+
+
+def test_hyperparameters_too_long_for_a_process_are_refused_in_a_sentence(job):
+    send(job, "mine.py", "", notes="x" * 140_000)
+    code, log = job.run()
+    said = "the hyperparameters are too long for mine.py: Linux gives a process at most 131,071 bytes in one variable"
+    assert (code, job.failure[: len(said)]) == (1, said), log
+
+
+def test_a_scripts_own_failure_file_is_kept(job):
+    body = """
+    import os, pathlib, sys
+    pathlib.Path(os.environ["SM_OUTPUT_DIR"], "failure").write_text("the photos are of cats")
+    sys.exit(3)
+    """
+    send(job, "mine.py", body)
+    code, log = job.run()
+    assert (code, job.failure) == (1, "the photos are of cats"), log
+
+
+@pytest.mark.slow
+def test_smdebug_is_imported_without_a_hook_configuration(job):
+    send(job, "mine.py", "import os, smdebug.pytorch\nopen(os.environ['SM_MODEL_DIR'] + '/made', 'w').close()\n")
+    code, log = job.run()
+    assert (code, (job.base / "model" / "made").exists()) == (0, True), log

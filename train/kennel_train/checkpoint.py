@@ -4,12 +4,14 @@ A file is there whole or not at all, and its name holds its hash: one that was t
 What is in them, and when one is written, the training loop decides.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import io
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,15 @@ from kennel.errors import UserError
 
 log = logging.getLogger("kennel")
 _KEPT = 2  # the newest, and the one before it should the newest be torn
-_NAME = re.compile(r"^(?P<stem>[a-z]+(-[0-9a-f]+)*)\.(?P<digest>[0-9a-f]{16})\.pt$")
+_SHOWN = 200  # characters of a setting in a message: class names may be thousands, and SageMaker shows 1,024
+_NAME = re.compile(r"^(checkpoint-[0-9]{8}|features(-[0-9a-f]+)+)\.(?P<digest>[0-9a-f]{16})\.pt$")
 
 
 def save(folder: Path, stem: str, content: Mapping[str, Any]) -> Path:
     """Write `<stem>.<hash>.pt` in one step, on the disk before it is returned.
 
     Args:
-        stem: letters, then parts of hexadecimal digits: `checkpoint-00000012`.
+        stem: `checkpoint-` and eight digits, or `features` and parts of hexadecimal digits: `features-ab12-0000`.
         content: tensors, numbers, strings and containers of them.
 
     Raises:
@@ -69,6 +72,31 @@ def load(folder: Path, prefix: str) -> dict[str, Any] | None:
     return None
 
 
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold the folder for one job: two at once would remove each other's checkpoints.
+
+    The lock is on the folder itself, so that it leaves no file, and goes with the process.
+
+    Raises:
+        UserError: another job that still runs has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{folder} is in use by another job that still runs: wait for its end, or give each a folder of its own"
+            ) from None
+        except OSError as error:
+            log.info("the file system of %s has no locks (%s): no other job may use it", folder, error.strerror)
+        yield
+    finally:
+        os.close(handle)
+
+
 def agree(folder: Path, theirs: Mapping[str, str], ours: Mapping[str, str]) -> None:
     """
     Raises:
@@ -76,10 +104,15 @@ def agree(folder: Path, theirs: Mapping[str, str], ours: Mapping[str, str]) -> N
     """
     for key, value in ours.items():
         if theirs.get(key) != value:
+            was, now = (_shown(str(text)) for text in (theirs.get(key), value))
             raise UserError(
-                f"{folder} holds checkpoints of another job, its {key} was {theirs.get(key)} and is now "
-                f"{value}: give this job an empty checkpoint folder (checkpoint_s3_uri), or the other's settings"
+                f"{folder} holds checkpoints of another job, its {key} was {was} and is now {now}: give this job an "
+                "empty checkpoint folder (checkpoint_s3_uri), or the other's settings"
             )
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 class Checkpoints:
@@ -118,4 +151,4 @@ class Checkpoints:
 
 def _ours(folder: Path, prefix: str) -> list[Path]:
     found = folder.iterdir() if folder.is_dir() else ()
-    return [path for path in found if path.name.startswith(prefix) and _NAME.match(path.name)]
+    return [path for path in found if path.name.startswith(prefix) and _NAME.match(path.name) and path.is_file()]

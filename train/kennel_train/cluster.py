@@ -1,7 +1,7 @@
 """The processes of one job and what they tell each other: ranks, sums, gathered objects. A job of one tells nobody."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -10,7 +10,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 T = TypeVar("T")
-PATIENCE = timedelta(minutes=30)  # for the slowest rank, of a host that decodes large photos for instance
+PATIENCE = timedelta(minutes=30)  # for the slowest rank in a step
+WHOLE = timedelta(days=28)  # SageMaker's longest job: one host may decode for hours, and rank 0 exports alone
 
 
 @dataclass(frozen=True)
@@ -21,18 +22,25 @@ class Cluster:
     world: int = 1
     local: int = 0
     local_world: int = 1
+    slow: Any = field(default=None, compare=False)  # the process group that waits for as long as a job may take
 
     @classmethod
-    def join(cls) -> "Cluster":
-        """The cluster that torchrun's environment speaks of, joined: NCCL where there are GPUs, else gloo."""
+    def join(cls, patience: timedelta = PATIENCE) -> "Cluster":
+        """The cluster that torchrun's environment speaks of, joined: NCCL where there are GPUs, else gloo.
+
+        Args:
+            patience: how long a rank waits for another one in a step.
+        """
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
         gpu = torch.cuda.is_available()
         if gpu:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=PATIENCE)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=patience)
+        slow = dist.new_group(backend="gloo", timeout=WHOLE)
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-        return cls(*(int(os.environ[name]) for name in names))
+        rank, world, local, local_world = (int(os.environ[name]) for name in names)
+        return cls(rank, world, local, local_world, slow)
 
     @property
     def leads(self) -> bool:
@@ -50,11 +58,11 @@ class Cluster:
         return bool(self.sum(torch.tensor(float(word))) > 0)
 
     def gather(self, value: T) -> list[T]:
-        """Every rank's value, in the order of ranks."""
+        """Every rank's value, in the order of ranks; the slowest may take hours to come here."""
         if self.world == 1:
             return [value]
         found: list[Any] = [None] * self.world
-        dist.all_gather_object(found, value)
+        dist.all_gather_object(found, value, group=self.slow)
         return found
 
     def told(self, value: T) -> T:
@@ -67,6 +75,6 @@ class Cluster:
 
     def leave(self) -> None:
         """Wait for the slowest rank, which is the one that writes: should it fail, all others fail with it."""
-        self.any(False)
+        self.gather(None)
         if self.world > 1:
             dist.destroy_process_group()

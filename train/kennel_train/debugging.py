@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from torch import nn
 
 from kennel import cgroup
+from kennel.errors import UserError
 from kennel_train import rules
 from kennel_train.findings import Finding, Fired
 from kennel_train.inputs import Inputs
@@ -58,6 +59,7 @@ class Debugger:
         self._on_rule, self._chosen = on_rule, chosen
         self._open_more, self._give_up, self._patience = open_more, give_up, patience
         self._sampler, self._profile = sampler, profile
+        self._failed: set[str] = set()  # rules that raised
         self._running: StageWatch | None = None
         self._lock = threading.Lock()  # the sampler's thread judges, too
         self._machine_at = self._told_to_stop = 0.0
@@ -72,7 +74,7 @@ class Debugger:
     @property
     def rules(self) -> list[str]:
         """The names of those that watch."""
-        return [row.rule.name for row in self._chosen]
+        return [row.rule.name for row in self._chosen if row.rule.name not in self._failed]
 
     def of(self, class_names: tuple[str, ...]) -> "Debugger":
         """Itself, with the names that its rules should call the classes by."""
@@ -95,7 +97,8 @@ class Debugger:
         clock = StepClock(train.device, lambda: train.waited) if self._profile else None
         tensors = any(row.rule.of == "tensors" for row in self._chosen)
         watch = self._running = StageWatch(series, module, clock, lambda: self._judge(series), tensors=tensors)
-        both = Watches(watch, self._open_more(module))
+        more = self._open_more(module)
+        both = Watches(watch, more)
         try:
             yield both
         except BaseException:
@@ -104,7 +107,14 @@ class Debugger:
                 both.close()
             raise
         self._running = None
-        both.close()
+        try:
+            more.close()
+        except UserError:  # of smdebug's, where the job is to be strict
+            raise
+        except Exception as error:  # noqa: BLE001 - the stage itself has ended well
+            log.warning("warning: what a watch of stage %s still had to write is lost: %r", name, error)
+        finally:
+            watch.close()
 
     def close(self) -> None:
         """Stop looking at the machine."""
@@ -115,7 +125,20 @@ class Debugger:
         now = time.monotonic()
         if series.ended or now - self._machine_at >= MACHINE:
             series.machine, self._machine_at = self.machine.during(series.stage), now
-        self._tell(series, rules.judge([row for row in self._chosen if row.rule.name != STALLED], series))
+        self._tell(series, self._judged([row for row in self._chosen if row.rule.name != STALLED], series))
+
+    def _judged(self, chosen: Sequence[Chosen], series: Series) -> dict[str, Fired]:
+        """What rules say of a series; one that raises is not asked again."""
+        found: dict[str, Fired] = {}
+        for one in chosen:
+            if one.rule.name in self._failed:
+                continue
+            try:
+                found |= rules.judge([one], series)
+            except Exception as error:  # noqa: BLE001 - it is about the training, and no part of it
+                self._failed.add(one.rule.name)
+                log.warning("warning: rule %s failed and is left out from now on: %r", one.rule.name, error)
+        return found
 
     def _look(self) -> None:
         """In the sampler's thread: does the stage still take steps?"""
@@ -123,7 +146,7 @@ class Debugger:
         if watch is None or series is None:
             return
         series.idle = time.monotonic() - watch.last
-        fired = rules.judge([row for row in self._chosen if row.rule.name == STALLED], series)
+        fired = self._judged([row for row in self._chosen if row.rule.name == STALLED], series)
         self._tell(series, fired)
         if fired and self.reason and watch.last < self._told_to_stop < time.monotonic() - self._patience:
             self._give_up(self.reason)

@@ -1,6 +1,7 @@
 """Any exception, and any traceback that a script printed, as the text of /opt/ml/output/failure: the cause first."""
 
 import errno
+import os
 import re
 import sys
 import traceback
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from kennel.errors import UserError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FRAME = re.compile(r'\s+File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in (?P<name>.+))?$')
 _RAISED = re.compile(r"[A-Za-z_][\w.]*(: .*|:)?$")  # `ValueError: no` or, without words, `KeyboardInterrupt`
 _PREFIX = re.compile(r"\[\w+\]:")  # torch.distributed writes [rank0]: before each line of a traceback
@@ -100,9 +102,18 @@ def _cause(error: BaseException) -> str:
         return "the job was interrupted (SIGINT) before a model was written: start it again"
     if out_of_memory(error):
         return f"out of memory at {where}: lower batch_size or image_size, or take a larger instance"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full ({error.filename or where}): give the job a larger volume"
+    if disk_full(error):
+        file = error.filename if isinstance(error, OSError) else None
+        return f"the disk is full ({file or where}): give the job a larger volume"
     return f"{type(error).__name__}: {error} (at {where}); the traceback follows here and in the log"
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether a file did not fit: safetensors, torch and ONNX Runtime say so in words of their own."""
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    text = str(error)
+    return any(os.strerror(number) in text or f"(os error {number})" in text for number in _FULL)
 
 
 def out_of_memory(error: BaseException) -> bool:

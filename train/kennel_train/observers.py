@@ -99,13 +99,13 @@ def observing(
 
             hook = smdebug_hook.open(wanted.asked.hook, wanted.layout, cluster=cluster, strict=hp.debug_strict)
             if hook:
-                stack.callback(hook.close)
+                stack.callback(_close, "smdebug's hook", hook.close)
         board = None
         if leads and wanted.asked.tensorboard:
             from kennel_train.tensorboard import Board
 
             board = Board(wanted.asked.tensorboard)
-            stack.callback(board.close)
+            stack.callback(_close, "TensorBoard's file", board.close)
         if not (chosen or steps or hook or (leads and hp.profile)):
             yield Observers(None, board=board)
             return
@@ -119,18 +119,26 @@ def observing(
             return Watches(traced, hook.stage(module) if hook else NOBODY)
 
         debugger = Debugger(chosen, hp.on_rule, sampler, leads and hp.profile, more, give_up)
-        stack.callback(debugger.close)
+        stack.callback(_close, "the sampler", debugger.close)
         record = functools.partial(_record, debugger, wanted, traced, hook)
         if leads and wanted.asked.profiler:  # at the job's end, whatever that is: what was asked for lies in one folder
             stack.callback(_put_profile, wanted.profile / PROFILE, record)
         yield Observers(debugger, record, board)
 
 
+def _close(what: str, close: Callable[[], None]) -> None:
+    """The job has ended, well or not: what cannot be closed changes nothing of that."""
+    try:
+        close()
+    except Exception as error:  # noqa: BLE001 - whatever a writer raises
+        log.warning("warning: %s could not be closed: %s", what, error)
+
+
 def _put_profile(path: Path, record: Callable[[], dict[str, Any]]) -> None:
     """A full disk fails no job that has its model, and hides no other error."""
     try:
         files.put(path, json.dumps(wording.plain(record())))
-    except OSError as error:
+    except Exception as error:  # noqa: BLE001 - as above
         log.warning("warning: the profile could not be written: %s", error)
 
 

@@ -18,7 +18,8 @@ class Phases:
     @property
     def now(self) -> str:
         """The phase that is open."""
-        return self._open[-1] if self._open else "start"
+        last = self._open[-1:]  # one read: the sampler's thread asks, too
+        return last[0] if last else "start"
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:

@@ -3,7 +3,6 @@
 How the copy is made is `int8`'s. Of the float network only the logits are needed, so that it need not run again.
 """
 
-import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from kennel_train import int8
+from kennel_train import failure, int8
 
 CALIBRATION = 32  # training photos that set the activations' ranges; 16 to 244 made no difference on lite0
 JUDGED = 10_000  # training photos at most that the gate looks at
@@ -60,7 +59,7 @@ def attempt(model: Path, target: Path, gate: Gate) -> Verdict:
     Whatever goes wrong drops int8 and never the job.
 
     Raises:
-        MemoryError, OSError: out of memory, or the disk is full: what comes after would fail as well.
+        Exception: out of memory, or the disk is full: what comes after would fail as well.
     """
     try:
         some = spread(len(gate.train.labels), CALIBRATION)
@@ -69,8 +68,7 @@ def attempt(model: Path, target: Path, gate: Gate) -> Verdict:
     except _StoppedError:
         verdict = Verdict(False, "the job was asked to end before int8 was judged")
     except Exception as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or isinstance(error, MemoryError):
+        if failure.disk_full(error) or isinstance(error, MemoryError):
             raise
         line = str(error).strip().split("\n", 1)[0][:300]
         verdict = Verdict(False, f"int8 could not be made or run ({type(error).__name__}: {line})")

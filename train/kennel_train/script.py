@@ -6,6 +6,7 @@ its buffer ends, and keeps SIGTERM to itself.
 """
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -65,6 +66,15 @@ def run(program: str, layout: Layout, stop: Callable[[], bool]) -> None:
         raise ScriptError(f"pip could not install {what} of source_dir: the log says why", str(error)) from None
     except errors.ClientError as error:
         raise UserError(str(error)) from None
+    except OSError as error:
+        if error.errno != errno.E2BIG:
+            raise
+        size = max(len(value.encode()) for value in [*variables.values(), *args])
+        raise UserError(
+            f"the hyperparameters are too long for {program}: Linux gives a process at most 131,071 bytes in one "
+            f"variable or argument, and SM_TRAINING_ENV or one of them has {size:,}: put long values into a file in "
+            "source_dir or in a channel"
+        ) from None
     if not any(layout.model.iterdir()):
         log.warning("warning: %s saved nothing in %s: there is no model to deploy", program, layout.model)
 

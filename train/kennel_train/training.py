@@ -20,6 +20,7 @@ from kennel.metrics import Metric
 from kennel.photos import SPLITS, printable
 from kennel_train import (
     audit,
+    checkpoint,
     data,
     device,
     earlier,
@@ -116,6 +117,8 @@ def run(
                 hook(row["epoch"], {metric.name: value for metric, value in values.items()})
 
         identity, key = _identity(classifier, backbone, channels, splits, hp, cluster, chosen)
+        if cluster.leads:
+            stack.enter_context(checkpoint.claimed(layout.checkpoints))
         checkpoints = Checkpoints(layout.checkpoints, identity)
         about = (splits, hp, chosen, cluster, checkpoints, key, learned, stop, phases, on_epoch_end)
         job = Job(classifier, *about, debugger=watching.debugger and watching.debugger.of(channels.class_names))
