@@ -21,7 +21,7 @@ from pathlib import Path
 
 from kennel import files
 from kennel.errors import UserError
-from kennel_launch import endpoint, flags, jobs, local_docker, local_job, models, runs
+from kennel_launch import endpoint, flags, jobs, local_docker, local_job, models, runs, signals
 from kennel_launch.settings import Settings
 
 LOG, STATE = "endpoint.log", "endpoint.json"
@@ -142,7 +142,7 @@ def _last_words(out: Path, name: str) -> str:
 
 def _stop(out: Path, run: Running) -> None:
     """Gently for the requests in flight; then whatever is left of it."""
-    with runs.deaf():
+    with signals.deaf():
         with suppress(UserError):
             local_docker.stop(run.name, runs.GRACE)
         if run.pid and _locked(out):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kennel import files
 from kennel.errors import UserError
-from kennel_launch import jobs, local_docker, report, runs
+from kennel_launch import jobs, local_docker, report, runs, signals
 from kennel_launch.jobs import Local, Training
 from kennel_launch.settings import Settings
 
@@ -56,7 +56,7 @@ def run(told: Settings, training: Training, out: Path) -> int:
             raise UserError("docker compose could not start the job: its last lines above say why")
         return code
     finally:
-        with runs.deaf():
+        with signals.deaf():
             local_docker.clear(training.name, folder, told.image)
 
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from kennel.errors import UserError
 from kennel.layout import Layout
-from kennel_launch import scratch, settings
+from kennel_launch import scratch, settings, signals
 
 HOST = "algo-1"  # what SageMaker calls the first host; a container resolves it as its own name
 GRACE = 30.0  # seconds from SIGTERM to SIGKILL, as on an endpoint
@@ -118,20 +117,23 @@ def started(run: Run, log: Path | None = None) -> Iterator[subprocess.Popen[byte
     """
     with (log or Path(os.devnull)).open("wb") as file:
         try:
-            process = subprocess.Popen(
-                run.argv,
-                env=run.env,
-                stdin=subprocess.DEVNULL,
-                stdout=file if log else None,
-                stderr=subprocess.STDOUT if log else None,
-                start_new_session=True,  # Ctrl-C comes to us alone, and we pass it on once
-            )
+            with signals.held() as came:
+                process = subprocess.Popen(
+                    run.argv,
+                    env=run.env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file if log else None,
+                    stderr=subprocess.STDOUT if log else None,
+                    start_new_session=True,  # Ctrl-C comes to us alone, and we pass it on once
+                )
         except OSError as error:
             raise UserError(f"{run.argv[0]} cannot be started ({error.strerror})") from error
         try:
+            for number in came:
+                signal.raise_signal(number)
             yield process
         finally:
-            with deaf():
+            with signals.deaf():
                 _stop(process, run)
 
 
@@ -179,17 +181,3 @@ def _stop(process: subprocess.Popen[bytes], run: Run) -> None:
     process.wait()
     if run.container:
         subprocess.run([docker, "rm", "-f", run.container], capture_output=True, check=False)
-
-
-@contextmanager
-def deaf() -> Iterator[None]:
-    """A second Ctrl-C must not leave a server behind while the first one is being obeyed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -93,9 +93,7 @@ def command(cwd: Path, _one_loader: None) -> Command:
 def _as_a_process(cwd: Path, env: dict[str, str]) -> Iterator[None]:
     """As in a fresh process: its own folder, environment, warnings, signals and AWS session."""
     before, on_signal = dict(os.environ), signal.getsignal(signal.SIGTERM)
-    modules = [module for name, module in sys.modules.items() if name.startswith("kennel_launch.")]
-    for cached in (one for module in modules for one in vars(module).values() if hasattr(one, "cache_clear")):
-        cached.cache_clear()
+    _forget()
     try:
         os.environ.update(env)
         with chdir(cwd), warnings.catch_warnings():
@@ -105,6 +103,14 @@ def _as_a_process(cwd: Path, env: dict[str, str]) -> Iterator[None]:
         os.environ.clear()
         os.environ.update(before)
         signal.signal(signal.SIGTERM, on_signal)
+        _forget()
+
+
+def _forget() -> None:
+    """What functions of ours keep for the length of a process: AWS sessions, clients, hashes."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("kennel_launch.")]
+    for kept in (one for module in modules for one in vars(module).values() if hasattr(one, "cache_clear")):
+        kept.cache_clear()
 
 
 @pytest.fixture

@@ -41,6 +41,17 @@ def test_a_flag_goes_before_the_environment_and_that_before_the_file(monkeypatch
     assert (made.bucket, made.instance_count) == ("photos", 2)
 
 
+def test_pauses_between_questions_are_no_longer_than_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.pause(2.0) == 2.0
+    for told, pauses in (("0.5", (0.25, 0.5)), ("60", (0.25, 2.0)), ("", (0.25, 2.0)), ("0", (0, 0))):
+        monkeypatch.setenv("KENNEL_PAUSE", told)
+        assert (settings.pause(0.25), settings.pause(2.0)) == pauses
+    for told in ("soon", "-1", "nan", "1e9"):
+        monkeypatch.setenv("KENNEL_PAUSE", told)
+        with pytest.raises(UserError, match=rf"KENNEL_PAUSE='{told}': write seconds"):
+            settings.pause(2.0)
+
+
 def test_lists_and_tables_are_written_as_toml_or_as_words(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("kennel.toml").write_text('subnets = ["subnet-1", "subnet-2"]\nprefix = "a/b/"\n[tags]\nteam = "vision"\n')
     made = settings.load({})

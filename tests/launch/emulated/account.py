@@ -4,6 +4,7 @@ import json
 import shutil
 import tempfile
 import threading
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,25 @@ BUCKET = "kennel-test-bucket"
 REGISTRY = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
 IMAGE = f"{REGISTRY}/kennel:dev"
 _TRUST = {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
+
+_MAKING = threading.Lock()  # a boto3 session is not to be shared by threads that make clients
+
+
+@cache
+def _session() -> Any:
+    return boto3.session.Session()
+
+
+@cache  # all accounts are of one server, and a client takes longer to make than most tests
+def _client(url: str, service: str) -> Any:
+    return _session().client(
+        service,
+        region_name=REGION,
+        endpoint_url=url,
+        aws_access_key_id=OWN_KEY,
+        aws_secret_access_key="none",
+        config=Config(proxies={}, retries={"max_attempts": 1}),
+    )
 
 
 class Account:
@@ -38,22 +58,12 @@ class Account:
         self.interrupted: set[str] = set()  # spot jobs whose machine is taken away
         self.held = False  # what is created stays as it is, nothing is run
         self._requests: list[dict[str, Any]] = []
-        self._clients: dict[str, Any] = {}
         self._lock = threading.Lock()
 
     def client(self, service: str) -> Any:
         """For the server's own use of moto."""
-        with self._lock:  # boto3's default session is not to be shared by threads
-            if service not in self._clients:
-                self._clients[service] = boto3.session.Session().client(
-                    service,
-                    region_name=REGION,
-                    endpoint_url=self.url,
-                    aws_access_key_id=OWN_KEY,
-                    aws_secret_access_key="none",
-                    config=Config(proxies={}, retries={"max_attempts": 1}),
-                )
-            return self._clients[service]
+        with _MAKING:
+            return _client(self.url, service)
 
     @property
     def child_env(self) -> dict[str, str]:
