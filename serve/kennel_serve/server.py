@@ -72,7 +72,8 @@ async def _serve(chosen: Settings) -> int:
         if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:  # as nohup has it
             asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     _raise_descriptors()
-    limits = settings.limits(chosen, cgroup.cpus(), settings.gpus(), cgroup.memory_bytes())
+    gpus = settings.gpus(visible=os.environ.get("CUDA_VISIBLE_DEVICES"))
+    limits = settings.limits(chosen, cgroup.cpus(), gpus, cgroup.memory_bytes())
     live = _live_with_models if chosen.multi_model else _live
     with _bind(chosen.port) as listener:
         model_server = ModelServer(limits)
