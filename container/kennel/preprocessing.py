@@ -11,6 +11,7 @@ import io
 import math
 import warnings
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from kennel import resizing
+from kennel import cgroup, resizing
 from kennel.errors import UserError
 from kennel.photos import HEAD, suffix
 from kennel.resizing import Picture
@@ -32,6 +33,10 @@ MAX_BYTES = 1 << 30  # of a file: a photo of so many pixels, 16 bits a channel a
 Image.MAX_IMAGE_PIXELS = None  # the limit is ours, checked before decoding: Pillow's own would warn at another number
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of torn metadata: such a photo is either read or refused
 MAX_SCANS = 100  # of a progressive JPEG; encoders write 10 or so, and each is a pass over the whole picture
+# Bytes that decoding takes at its most for each pixel, by measurement on 24 megapixels; unknown formats as the worst.
+_DECODING = {"JPEG": 4, "MPO": 4, "PNG": 6, "WEBP": 16, "GIF": 2, "BMP": 5, "TIFF": 7, "AVIF": 11}
+_PROGRESSIVE, _WORST = 9, 16
+_WHOLE = 21  # ... and more where a picture is too narrow to be converted band by band
 _OTHERS = {".jp2": "JPEG 2000"}  # formats that are known and not read
 _PNG, _EIGHT = b"\x89PNG\r\n\x1a\n", 8
 _PICTURE = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf")  # the chunks of a PNG that are read
@@ -111,15 +116,20 @@ def decode(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = 
     return read(photo, preprocessing, max_pixels).image
 
 
-def read(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> Upright:
+def read(
+    photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS, max_bytes: int | None = None
+) -> Upright:
     """An upright RGB picture: EXIF orientation applied, alpha laid on white, the first frame of an animation.
 
     A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, the smallest that still has twice the pixels that
     `preprocessing` needs, so 1.42 times its side: other fractions take longer than they save. On 100 ImageNet photos
     lite0's answers differ no more from those of a full decode than with twice the side.
 
+    Args:
+        max_bytes: that decoding may take; None: this container's memory allows it on all of its CPUs at once.
+
     Raises:
-        TooManyPixelsError: more than `max_pixels`.
+        TooManyPixelsError: more than `max_pixels`, or than can be decoded in `max_bytes`.
         UserError: not a photo, truncated, or of an unknown format.
     """
     try:
@@ -131,6 +141,7 @@ def read(photo: bytes | Path, preprocessing: Preprocessing, max_pixels: int = MA
                     f"the photo has {width}x{height} pixels, more than {max_pixels}: make it smaller"
                 )
             wanted = _wanted(preprocessing)
+            _check_bytes(image, wanted, _most_bytes() if max_bytes is None else max_bytes)
             picture = _jpeg(data, image, wanted)
             if picture is None:
                 picture = _any(image, wanted, preprocessing.white_level)
@@ -211,6 +222,27 @@ def pixels(image: Picture, preprocessing: Preprocessing, side: int | None = None
 def _wanted(preprocessing: Preprocessing) -> int:
     """Pixels of the short side that a reduced picture keeps at least."""
     return math.ceil(math.sqrt(2) * preprocessing.resize)
+
+
+def _check_bytes(image: Image.Image, wanted: int, most: int) -> None:
+    """By the head alone: a WebP of 4 kB may take 1.6 GB."""
+    kind = image.format or ""
+    each = _PROGRESSIVE if image.info.get("progressive") else _DECODING.get(kind, _WORST)
+    by_pillow = kind not in ("JPEG", "MPO") or image.mode == "CMYK"
+    if by_pillow and min(image.size) < 4 * wanted:
+        each += _WHOLE
+    needed = each * image.width * image.height
+    if needed > most:
+        raise TooManyPixelsError(
+            f"the photo has {image.width}x{image.height} pixels, and to decode them as {kind} takes {needed >> 20} MB "
+            f"of memory, more than {most >> 20} MB: make it smaller, or choose an instance with more memory"
+        )
+
+
+@cache
+def _most_bytes() -> int:
+    """Half of the memory, for as many photos at once as there are CPUs."""
+    return cgroup.memory_bytes() // 2 // cgroup.cpus()
 
 
 def _picture(data: bytes) -> bytes:

@@ -9,6 +9,7 @@ import fcntl
 import logging
 import mmap
 import os
+import signal
 import struct
 import threading
 import time
@@ -73,7 +74,7 @@ def workers(folder: Path) -> list[Worker]:
                 beat, since = _MOMENTS.unpack(path.read_bytes())
                 path.unlink()
                 doing = "while it worked on a request" if since else "while it was idle"
-                _log.warning("worker %s died %s: killed%s", path.name, doing, _memory())
+                _log.warning("worker %s died %s: %s", path.name, doing, _how(int(path.name)))
                 continue
             beat, since = _MOMENTS.unpack(path.read_bytes())
             found.append(Worker(int(path.name), now - beat, now - since if since else 0.0))
@@ -89,6 +90,18 @@ def _dead(path: Path) -> bool:
         return False
     finally:
         os.close(file)
+
+
+def _how(pid: int) -> str:
+    """By which signal, where its parent has not yet taken its status away; what it may have been where it has."""
+    with suppress(OSError, ValueError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        if fields[0] == "Z" and (number := int(fields[-1]) & 0x7F):
+            name = signal.Signals(number).name
+            if number == signal.SIGKILL:
+                return f"{name}, most likely of the kernel's out-of-memory killer{_memory()}"
+            return f"{name} ({signal.strsignal(number)}), of its own code or a library's"
+    return f"killed{_memory()}"
 
 
 def _memory() -> str:

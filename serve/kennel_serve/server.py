@@ -25,7 +25,7 @@ from kennel import cgroup
 from kennel.artifact import read_manifest
 from kennel.errors import UserError
 from kennel.layout import MANIFEST
-from kennel_serve import batch, codec, engines, model_folder, multi_model, settings, user_code
+from kennel_serve import batch, codec, engines, log, model_folder, multi_model, settings, user_code
 from kennel_serve.configuration import Limits
 from kennel_serve.endpoint import SAMPLE, Endpoint
 from kennel_serve.front import Front
@@ -48,6 +48,11 @@ _log = logging.getLogger(__name__)
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT; the exit code."""
+    with log.unblocked():
+        return _main()
+
+
+def _main() -> int:
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO, force=True)
     try:
         for sentence in settings.unknown(os.environ):
@@ -67,7 +72,8 @@ async def _serve(chosen: Settings) -> int:
         if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:  # as nohup has it
             asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     _raise_descriptors()
-    limits = settings.limits(chosen, cgroup.cpus(), settings.gpus(), cgroup.memory_bytes())
+    gpus = settings.gpus(visible=os.environ.get("CUDA_VISIBLE_DEVICES"))
+    limits = settings.limits(chosen, cgroup.cpus(), gpus, cgroup.memory_bytes())
     live = _live_with_models if chosen.multi_model else _live
     with _bind(chosen.port) as listener:
         model_server = ModelServer(limits)

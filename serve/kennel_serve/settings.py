@@ -154,9 +154,17 @@ def _whole(environ: Mapping[str, str], name: str) -> int | None:
     return int(environ[name]) if name in environ else None
 
 
-def gpus(devices: Path = Path("/dev")) -> int:
-    """How many NVIDIA GPUs the container sees, without a library that would have to be loaded for it."""
-    return sum(path.name[6:].isdigit() for path in devices.glob("nvidia*"))
+def gpus(devices: Path = Path("/dev"), visible: str | None = None) -> int:
+    """How many NVIDIA GPUs this process may use, without a library that would have to be loaded for it.
+
+    Args:
+        visible: CUDA_VISIBLE_DEVICES, or None for all; as CUDA reads it, what follows a -1 is not seen.
+    """
+    count = sum(path.name[6:].isdigit() for path in devices.glob("nvidia*"))
+    if visible is None:
+        return count
+    named = [name.strip() for name in visible.split(",")]
+    return min(count, next((at for at, name in enumerate(named) if name in ("", "-1")), len(named)))
 
 
 def limits(settings: Settings, cpus: int, gpu_count: int, memory: int) -> Limits:

@@ -337,3 +337,22 @@ def test_a_row_survives_the_manifest_and_a_strange_one_is_refused():
     for change in ({"interpolation": "magic"}, {"resize": 3}, {"unknown": 1}, {"mean": (0.5,)}):
         with pytest.raises(UserError, match="preprocessing"):
             Preprocessing.from_json({**asdict(ROW), **change})
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "fits"),
+    [
+        ("WEBP", {"lossless": True}, False),
+        ("PNG", {}, True),
+        ("JPEG", {}, True),
+        ("JPEG", {"progressive": True}, False),
+    ],
+)
+def test_memory_of_a_decode_is_bounded_by_format_before_it_begins(kind, options, fits):
+    photo = encoded(Image.new("RGB", (1000, 1000), "red"), kind, **options)
+    most = 8_000_000
+    if fits:
+        assert preprocessing.read(photo, ROW, max_bytes=most).width == 1000
+    else:
+        with pytest.raises(preprocessing.TooManyPixelsError, match=rf"1000x1000 pixels.* as {kind} takes \d+ MB"):
+            preprocessing.read(photo, ROW, max_bytes=most)

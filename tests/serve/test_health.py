@@ -89,8 +89,15 @@ def test_java_that_hangs_ends_the_server(base, running, until, photo):
         assert server.left_behind() == []
 
 
-def test_a_worker_that_dies_is_in_the_log(server, until):
+@pytest.mark.parametrize(
+    ("signum", "how"),
+    [
+        (signal.SIGKILL, "SIGKILL, most likely of the kernel's out-of-memory killer"),
+        (signal.SIGSEGV, "SIGSEGV (Segmentation fault), of its own code or a library's"),
+    ],
+)
+def test_a_worker_that_dies_is_in_the_log_with_the_signal(server, until, signum, how):
     dead = workers(server)[0].pid
-    workers(server)[0].kill()
-    until(lambda: f"worker {dead} died while it was idle" in server.log, server)
+    workers(server)[0].send_signal(signum)
+    until(lambda: f"worker {dead} died while it was idle: {how}" in server.log, server)
     until(lambda: server.ping() == 200 and len(workers(server)) == 2, server)

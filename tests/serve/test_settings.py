@@ -53,6 +53,16 @@ def test_gpus_are_counted_by_their_devices(tmp_path):
     assert settings.gpus(tmp_path / "absent") == 0
 
 
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [(None, 3), ("", 0), ("-1", 0), ("0,1", 2), ("2", 1), ("1,-1,2", 1), ("GPU-5d6b, GPU-77aa", 2), ("0,1,2,3", 3)],
+)
+def test_gpus_that_cuda_is_not_to_see_are_not_counted(tmp_path, visible, expected):
+    for name in ("nvidia0", "nvidia1", "nvidia2"):
+        (tmp_path / name).touch()
+    assert settings.gpus(tmp_path, visible) == expected
+
+
 @pytest.mark.parametrize(("minutes", "seconds"), [("1440", 86400), ("3600", 86400), ("86400", 86400)])
 def test_a_timeout_as_aws_sets_it_starts(monkeypatch, minutes, seconds):
     """JumpStart's models and most samples set 3600, and mean seconds."""
