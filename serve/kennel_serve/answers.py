@@ -8,9 +8,10 @@ The Accept header is taken apart here: werkzeug could do it, and would cost each
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ TOP_K = 5
 _DIGITS = 6  # of a probability
 _COLUMNS = ("label", "probability")
 _TRUE, _FALSE = ("", "1", "true"), ("0", "false")
+REQUEST, LINE = ON_ERROR = ("request", "line")  # what a bad photo of a list fails: all of it, or its own line
 
 
 class RequestError(BaseInferenceToolkitError, UserError):  # type: ignore[misc] # the toolkit has no types
@@ -46,16 +48,22 @@ class Options:
     threshold: float = 0.0  # labels below it are left out
     kind: str = JSON
     header: bool = False  # a first row that names CSV's columns
+    on_error: str = REQUEST
 
 
 def options(
-    accept: str | None, attributes: str | None, content_type: str | None = None, default_accept: str = JSON
+    accept: str | None,
+    attributes: str | None,
+    content_type: str | None = None,
+    default_accept: str = JSON,
+    default_on_error: str = REQUEST,
 ) -> Options:
     """What the Accept header and the custom attributes (`top_k=3,threshold=0.1`, `all`) ask for.
 
     Args:
         content_type: of the request: JSON Lines are answered in kind where nothing else is asked for.
         default_accept: the endpoint's, for requests without an Accept header.
+        default_on_error: the endpoint's, for requests that do not say it.
 
     Raises:
         RequestError: 406 for an Accept that cannot be served, 400 for the rest.
@@ -66,7 +74,7 @@ def options(
     said = _said(_pairs(attributes or ""))
     counts = [name for name in said if name == "top_k" or (name == "all" and said[name].lower() in _TRUE)]
     top_k = None if counts[:1] == ["all"] else int(said.get("top_k", TOP_K))
-    return Options(top_k, float(said.get("threshold", 0)), kind, header)
+    return Options(top_k, float(said.get("threshold", 0)), kind, header, said.get("on_error", default_on_error))
 
 
 def asked(query: Iterable[tuple[str, str]], attributes: str) -> str:
@@ -90,17 +98,33 @@ def check_accept(accept: str | None) -> None:
 
 
 def write(
-    probabilities: NDArray[np.float32], class_names: tuple[str, ...], options: Options, is_list: bool
+    probabilities: NDArray[np.float32],
+    class_names: tuple[str, ...],
+    options: Options,
+    is_list: bool,
+    errors: Sequence[str] = (),
 ) -> tuple[bytes, str]:
-    """The answer to probabilities (N, classes), and its content type."""
+    """The answer to probabilities (N, classes), and its content type.
+
+    Args:
+        errors: of N photos what is wrong with each, or "": stands in the place of its labels; in CSV it has none.
+    """
     shares = probabilities.astype(np.float64).round(_DIGITS)  # so that the threshold is held against what is shown
     if options.kind == CSV:
+        if any(errors):
+            shares[[bool(error) for error in errors]] = -1  # below any threshold
         return _csv(shares, class_names, options), CSV
     answers = [_best(row, class_names, options) for row in shares]
-    named = [[dict(zip(_COLUMNS, pair, strict=True)) for pair in row] for row in answers]
+    named: list[Any] = [[dict(zip(_COLUMNS, pair, strict=True)) for pair in row] for row in answers]
     if options.kind in JSON_LINES:
-        return b"".join(json.dumps({"predictions": row}).encode() + b"\n" for row in named), options.kind
+        lines = [{"error": error} if error else {"predictions": row} for row, error in _beside(named, errors)]
+        return b"".join(json.dumps(line).encode() + b"\n" for line in lines), options.kind
+    named = [{"error": error} if error else row for row, error in _beside(named, errors)]
     return json.dumps({"predictions": named if is_list else named[0]}).encode(), JSON
+
+
+def _beside(rows: list[Any], errors: Sequence[str]) -> Iterable[tuple[Any, str]]:
+    return zip(rows, errors or [""] * len(rows), strict=True)
 
 
 def write_error(sentence: str) -> bytes:
@@ -192,4 +216,5 @@ _VALUES: dict[str, tuple[Callable[[str], bool], str]] = {
     "top_k": (_is_count, "a whole number from 1"),
     "threshold": (_is_share, "a number from 0 to 1"),
     "all": (_is_switch, "true or false"),
+    "on_error": (ON_ERROR.__contains__, " or ".join(ON_ERROR)),
 }

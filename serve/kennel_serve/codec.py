@@ -6,17 +6,17 @@
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kennel.errors import UserError
 from kennel.preprocessing import MAX_PIXELS, Preprocessing, TooManyPixelsError, decode, of_pixels, opened, square
-from kennel_serve import mistaken, npy
+from kennel_serve import answers, mistaken, npy
 from kennel_serve.answers import JSON as JSON
 from kennel_serve.answers import JSON_LINES as JSON_LINES
 from kennel_serve.answers import Options as Options
@@ -63,13 +63,22 @@ _REFUSED = {
     "text/csv": "numbers are not taken, because only the photo's file says how it is to be decoded",
 }
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Request:
-    """What one request asks: photos, uint8 (N, 3, S, S), and whether they came as a list."""
+    """What one request asks.
+
+    Args:
+        photos: uint8 (N, 3, S, S).
+        is_list: whether they came as a list.
+        errors: of a list, what is wrong with each photo, or ""; one that is not empty is black.
+    """
 
     photos: NDArray[np.uint8]
     is_list: bool
+    errors: tuple[str, ...] = ()
 
 
 def media_type(content_type: str | None) -> str:
@@ -106,8 +115,13 @@ def check_encoding(encoding: str | None) -> None:
         raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, sentence)
 
 
-def read(body: bytes, content_type: str | None, preprocessing: Preprocessing) -> Request:
+def read(
+    body: bytes, content_type: str | None, preprocessing: Preprocessing, on_error: str = answers.REQUEST
+) -> Request:
     """The photos of one request's body.
+
+    Args:
+        on_error: `answers.LINE`, so that a bad photo of a list does not fail the others.
 
     Raises:
         RequestError: 415 for an unknown content type, 413 for too many photos or pixels, 400 for the rest.
@@ -122,17 +136,53 @@ def read(body: bytes, content_type: str | None, preprocessing: Preprocessing) ->
     if kind == JSON:
         found, is_list = _entries(_parse(body, "", "the body", _HINT), most_photos(preprocessing))
         places = [f"instances[{index}]: " if is_list else "" for index in range(len(found))]
-        photos = [_base64(entry, place, _HINT) for entry, place in zip(found, places, strict=True)]
+        attempts = _Attempts(places, keeps=is_list and on_error == answers.LINE)
+        photos = attempts(lambda entry, place: _base64(entry, place, _HINT), found)
     else:
         lines, is_list = _lines(body, most_photos(preprocessing)), True
-        places = [f"line {number}: " for number in range(1, len(lines) + 1)]
-        photos = [_line(line, place) for line, place in zip(lines, places, strict=True)]
-    _check_pixels(photos)
+        attempts = _Attempts([f"line {number}: " for number in range(1, len(lines) + 1)], on_error == answers.LINE)
+        photos = attempts(_line, lines)
+    _check_pixels([photo for photo in photos if photo is not None])
     side = preprocessing.image_size
-    squares = np.empty((len(photos), 3, side, side), np.uint8)  # filled in place: twice as many would not fit
-    for square_, photo, place in zip(squares, photos, places, strict=True):
-        square_[:] = _photo(photo, preprocessing, place)
-    return Request(squares, is_list)
+    squares = np.zeros((len(photos), 3, side, side), np.uint8)  # filled in place: twice as many would not fit
+
+    def fill(at: int, place: str) -> None:
+        photo = photos[at]
+        if photo is not None:
+            squares[at] = _photo(photo, preprocessing, place)
+
+    attempts(fill, range(len(photos)))
+    return Request(squares, is_list, tuple(attempts.errors))
+
+
+class _Attempts:
+    """Work on each photo of a request, of which some may fail."""
+
+    def __init__(self, places: Sequence[str], keeps: bool) -> None:
+        """
+        Args:
+            places: what each is called.
+            keeps: whether to go on after one that is bad.
+        """
+        self._places, self._keeps = places, keeps
+        self.errors = [""] * len(places)
+
+    def __call__(self, work: Callable[[Any, str], T], rows: Sequence[Any]) -> list[T | None]:
+        """`work` on each row and its place; None for one that is bad.
+
+        Raises:
+            RequestError: one is, and others are not to go on without it.
+        """
+        done: list[T | None] = []
+        for at, (row, place) in enumerate(zip(rows, self._places, strict=True)):
+            try:
+                done.append(work(row, place))
+            except RequestError as error:
+                if not self._keeps:
+                    raise
+                self.errors[at] = str(error)
+                done.append(None)
+        return done
 
 
 def most_photos(preprocessing: Preprocessing) -> int:
@@ -214,8 +264,11 @@ def _check_count(photos: int, most: int) -> None:
 
 
 def _check_pixels(photos: Sequence[bytes]) -> None:
-    """All photos of a request together, by what their heads say, before one of them is decoded."""
-    _check_total(sum(_pixels(photo) for photo in photos) if len(photos) > 1 else 0)  # one alone has its own limit
+    """All photos of a request together, by what their heads say, before one of them is decoded.
+
+    One that is too large by itself is refused for that.
+    """
+    _check_total(sum(size for size in map(_pixels, photos) if size <= MAX_PIXELS) if len(photos) > 1 else 0)
 
 
 def _check_total(total: int) -> None:

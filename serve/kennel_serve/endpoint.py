@@ -93,17 +93,19 @@ class Endpoint:
         ends = np.cumsum([len(row.request.photos) for row in asked])
         answers = []
         for row, probabilities in zip(asked, np.split(found, ends[:-1]), strict=True):
-            body, kind = codec.write(probabilities, self.serving.class_names, row.options, row.request.is_list)
+            asked_as = row.options, row.request.is_list, row.request.errors
+            body, kind = codec.write(probabilities, self.serving.class_names, *asked_as)
             answers.append(Answer(HTTPStatus.OK, body, kind, len(probabilities), row.decode_ms, took))
         return answers
 
     def _read(self, body: bytes, headers: Mapping[str, Any]) -> _Asked | Answer:
         started = time.perf_counter()
         try:
-            kind, default = retrieve_content_type_header(headers), self.serving.default_accept
-            options = codec.options(headers.get("accept"), headers.get(CUSTOM_ATTRIBUTES), kind, default)
+            kind, ours = retrieve_content_type_header(headers), self.serving
+            said = headers.get("accept"), headers.get(CUSTOM_ATTRIBUTES), kind
+            options = codec.options(*said, ours.default_accept, ours.on_error)
             codec.check_encoding(headers.get("content-encoding"))
-            request = codec.read(body, kind, self.serving.preprocessing)
+            request = codec.read(body, kind, ours.preprocessing, options.on_error)
         except RequestError as error:
             return _refusal(HTTPStatus(error.status_code), str(error))
         except Exception:  # noqa: BLE001 # as above

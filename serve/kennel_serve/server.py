@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -194,6 +195,7 @@ def check(
     manifest = read_manifest(folder)
     engine = engines.choose(manifest, chosen.engine, gpus)
     serving = Serving.of(folder, manifest, engine, chosen.default_accept, str(program or ""))
+    serving = replace(serving, on_error=chosen.on_error)
     ready(serving)
     if serving.engine != "torch":
         Endpoint(serving).predict(codec.read(_sample(), "image/png", serving.preprocessing).photos)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kennel.artifact import Manifest
 from kennel.preprocessing import Preprocessing
-from kennel_serve import engines
+from kennel_serve import answers, engines
 
 FILE = "serving.json"
 
@@ -23,6 +23,7 @@ class Serving:
     temperature: float
     default_accept: str
     program: str = ""  # the user's file that answers requests
+    on_error: str = answers.REQUEST  # what a bad photo of a list fails, where the request does not say
 
     @classmethod
     def of(cls, folder: Path, manifest: Manifest, engine: str, default_accept: str, program: str = "") -> "Serving":

@@ -11,7 +11,7 @@ from sagemaker_inference.environment import Environment
 
 from kennel.errors import UserError
 from kennel.layout import Layout
-from kennel_serve import codec, engines, user_code
+from kennel_serve import answers, codec, engines, user_code
 from kennel_serve.configuration import Limits, Share
 
 _MB = 1024 * 1024
@@ -41,7 +41,7 @@ _BOUNDS = {
     "KENNEL_METRICS_PORT": (0, 65535),
 }
 _OURS = "KENNEL_"
-_SWITCHES = ("KENNEL_ENGINE", "KENNEL_REQUEST_LOG", user_code.INSTALL)
+_SWITCHES = ("KENNEL_ENGINE", "KENNEL_ON_ERROR", "KENNEL_REQUEST_LOG", user_code.INSTALL)
 _OF_THE_IMAGE = ("KENNEL_CUDA_COMPAT", "KENNEL_CUDA_COMPAT_CHOICE", "KENNEL_WEIGHTS")  # which serving does not read
 _ENGINES = (engines.AUTO, *engines.FILES)
 
@@ -57,6 +57,7 @@ class Settings:
     startup_seconds: int
     max_bytes: int
     default_accept: str
+    on_error: str  # one of answers.ON_ERROR, for requests that do not say it
     vmargs: str
     engine: str  # "auto" or one of engines.FILES
     batch_size: int | None  # None: by the engine
@@ -85,6 +86,9 @@ def read(environ: Mapping[str, str], memory: int = 1 << 40, cpus: int = 1) -> Se
     engine = environ.get("KENNEL_ENGINE", engines.AUTO).strip().lower()
     if engine not in _ENGINES:
         raise UserError(f"KENNEL_ENGINE={engine[:40]!r}: choose one of {', '.join(_ENGINES)}, or leave it out")
+    on_error = environ.get("KENNEL_ON_ERROR", answers.REQUEST).strip().lower()
+    if on_error not in answers.ON_ERROR:
+        raise UserError(f"KENNEL_ON_ERROR={on_error[:40]!r}: write {' or '.join(answers.ON_ERROR)}, or leave it out")
     found = Environment()
     try:
         codec.check_accept(found.default_accept)
@@ -103,6 +107,7 @@ def read(environ: Mapping[str, str], memory: int = 1 << 40, cpus: int = 1) -> Se
         startup_seconds=found.startup_timeout,
         max_bytes=max_bytes,
         default_accept=found.default_accept,
+        on_error=on_error,
         vmargs=environ.get("SAGEMAKER_MODEL_SERVER_VMARGS", ""),
         engine=engine,
         batch_size=_whole(environ, "KENNEL_BATCH_SIZE"),

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pillow_heif
 import psutil
 import pytest
 from mms.context import Context, RequestProcessor
@@ -33,6 +34,7 @@ from kennel_serve import handler, server, settings
 
 CLASSES = ("red", "green", "blue")
 PREPROCESSING = Preprocessing(image_size=32, resize=36)
+SETTLED = 0.2  # seconds without a line, after which a log holds all that was written
 PATIENCE = 60  # seconds before a test calls a server hung
 
 
@@ -63,7 +65,11 @@ def _sign(folder: Path) -> None:
 
 def _photo(color: str = "red", format: str = "JPEG", size: tuple[int, int] = (50, 40)) -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", size, color).save(file, format)
+    image = Image.new("RGB", size, color)
+    if format == "HEIF":  # which Pillow itself does not write
+        pillow_heif.from_pillow(image).save(file)
+    else:
+        image.save(file, format)
     return file.getvalue()
 
 
@@ -81,6 +87,11 @@ class Server:
 
     @property
     def log(self) -> str:
+        """Its lines; those of what was just answered come a moment later."""
+        before = -1
+        while (size := self.log_file.stat().st_size) != before:
+            before = size
+            time.sleep(SETTLED)
         return self.log_file.read_text()
 
     def request(

@@ -99,6 +99,7 @@ def test_options(attributes, top_k, threshold):
         *(("top_k", text) for text in ("0", "-1", "x", "", "1.5", "9" * 30, "²")),
         *(("threshold", text) for text in ("-0.1", "1.1", "x", "", "nan", "inf", "0_1", "٠")),
         *(("all", text) for text in ("2", "maybe")),
+        *(("on_error", text) for text in ("", "LINE", "ignore")),
     ],
 )
 def test_bad_options(name, text):
@@ -116,6 +117,7 @@ def test_bad_options(name, text):
         ([("top_k", "3")], "all", Options(top_k=3)),
         ([("all", "")], "top_k=2", Options(top_k=None)),
         ([("all", "false")], "all", Options()),
+        ([("on_error", "line")], "on_error=request", Options(on_error="line")),
         ([("threshold", " 0.2 ")], "trace=" + "x" * 5000, Options(threshold=0.2)),
     ],
 )
@@ -127,7 +129,7 @@ def test_the_query_wins(query, attributes, expected):
 
 @pytest.mark.parametrize("name", ["topk", "TOP_K", "", "é\r\n"])
 def test_an_unknown_option_in_the_query_is_refused_by_name(name):
-    with pytest.raises(RequestError, match=r"no option: there are top_k, threshold, all$") as raised:
+    with pytest.raises(RequestError, match=r"no option: there are top_k, threshold, all, on_error$") as raised:
         answers.asked([("top_k", "1"), (name, "1")], "")
     assert raised.value.status_code == 400
 
@@ -204,3 +206,20 @@ def test_all_is_more_than_the_default():
     for asked, count in ((Options(), 5), (Options(top_k=None), 9)):
         body, _ = answers.write(many, names, asked, is_list=False)
         assert len(json.loads(body)["predictions"]) == count
+
+
+def test_what_is_wrong_with_a_photo_of_a_list_stands_in_its_place():
+    errors = ["", "line 2: no base64 photo there"]
+    asked = {"class_names": CLASSES, "is_list": True, "errors": errors}
+    body, _ = answers.write(PROBABILITIES[:2], options=Options(top_k=1), **asked)
+    good, bad = json.loads(body)["predictions"]
+    assert (len(good), bad) == (1, {"error": errors[1]})
+    body, _ = answers.write(PROBABILITIES[:2], options=Options(top_k=1, kind=LINES), **asked)
+    good, bad = map(json.loads, body.splitlines())
+    assert (len(good["predictions"]), bad) == (1, {"error": errors[1]})
+    for all_classes in (Options(top_k=1, kind=CSV), Options(top_k=None, kind=CSV)):
+        body, _ = answers.write(PROBABILITIES[:2], options=all_classes, **asked)
+        good, bad = csv.reader(body.decode().splitlines())
+        assert any(good)
+        assert not any(bad)
+        assert len(good) == len(bad)

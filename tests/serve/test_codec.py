@@ -282,3 +282,20 @@ def test_any_json_is_photos_or_a_request_error(row):
 def test_any_lines_are_photos_or_a_request_error(lines, end):
     with pytest.raises(RequestError):
         read(end.join(lines).encode(), LINES)
+
+
+@pytest.mark.parametrize("kind", [JSON, LINES])
+def test_a_bad_photo_of_a_list_fails_its_line_alone_where_that_is_asked_for(photo, kind):
+    entries = [b64(photo("red", "PNG")), b64(b"no photo"), 7, b64(large(20_000)), b64(photo("blue", "JPEG"))]
+    body = json.dumps(entries) if kind == JSON else "\n".join(map(json.dumps, [*entries[:4], {}, entries[4]]))
+    bad = range(1, 4) if kind == JSON else range(1, 5)
+    with pytest.raises(RequestError):
+        read(body.encode(), kind)
+    request = codec.read(body.encode(), kind, PREPROCESSING, on_error="line")
+    assert [at for at, error in enumerate(request.errors) if error] == list(bad)
+    place = "instances[3]: " if kind == JSON else "line 4: "
+    assert request.errors[3].startswith(place + "the photo has 20000x20000 pixels")
+    np.testing.assert_allclose(request.photos[0].mean(axis=(1, 2)), RED, atol=4)
+    np.testing.assert_allclose(request.photos[-1].mean(axis=(1, 2)), BLUE, atol=4)
+    with pytest.raises(RequestError, match="not a readable photo"):  # one photo alone is the whole request
+        codec.read(json.dumps(entries[1]).encode(), JSON, PREPROCESSING, on_error="line")

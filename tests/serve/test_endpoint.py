@@ -67,6 +67,14 @@ def test_json_lines_and_csv(endpoint, photo):
     status, body, headers = endpoint.request("POST", "/invocations", lines.encode(), kind)
     assert (status, headers["Content-Type"]) == (200, "text/csv")
     assert [line.split(",")[0] for line in body.decode().splitlines()] == ["red", "blue"]
+    torn = lines.encode() + b'{"image": "eA=="}'
+    assert endpoint.request("POST", "/invocations", torn, kind)[0] == 400
+    status, body, _ = endpoint.request(
+        "POST", "/invocations?top_k=1&on_error=line", torn, {"Content-Type": kind["Content-Type"]}
+    )
+    found = [json.loads(line) for line in body.splitlines()]
+    assert [line.get("predictions", [{}])[0].get("label") for line in found] == ["red", "blue", None]
+    assert found[2]["error"].startswith("line 3: not a readable photo")
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,7 @@ def test_a_batch_transform_in_a_pipeline(base, running, photo):
         "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": "2",
         "SAGEMAKER_SAFE_PORT_RANGE": "21000-22000",
         "SAGEMAKER_MODEL_SERVER_WORKERS": "2",
+        "KENNEL_ON_ERROR": "line",
     }
     with running(base, **given) as server:
         server.wait_ready()
@@ -94,6 +95,11 @@ def test_a_batch_transform_in_a_pipeline(base, running, photo):
         parts = (large[at : at + MB] for at in range(0, len(large), MB))
         status, body, _ = server.request("POST", "/invocations", parts, {"Content-Type": "image/bmp"})
         assert (status, json.loads(body)["predictions"][0]["label"]) == (200, "blue")
+        lines = f'{{"image": "{base64.b64encode(photo("red")).decode()}"}}\n{{"image": "eA=="}}\n'.encode()
+        status, body, _ = server.request("POST", "/invocations", lines, {"Content-Type": "application/jsonlines"})
+        good, bad = map(json.loads, body.splitlines())
+        assert (status, good["predictions"][0]["label"]) == (200, "red")
+        assert bad["error"].startswith("line 2: not a readable photo")
         listening = {
             row.laddr.port
             for process in server.family()

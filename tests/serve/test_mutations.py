@@ -30,7 +30,16 @@ TYPES = [
     *("text/csv", "application/x-npy", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded"),
 ]
 ACCEPTS = ["*/*", "application/json", "application/jsonlines;q=0.5, text/csv", "text/csv; header=present", "image/*"]
-OPTIONS = ["top_k=3", "threshold=0.1", "all", "all=false", "top_k=2,threshold=1e-3", "trace=7; top_k=1", "top_k=x"]
+OPTIONS = [
+    "top_k=3",
+    "on_error=line",
+    "threshold=0.1",
+    "all",
+    "all=false",
+    "top_k=2,threshold=1e-3",
+    "trace=7; top_k=1",
+    "top_k=x",
+]
 TOKENS = ["{", "}", "[", "]", ",", ":", '"', "\\", "\n", "null", "NaN", "-1e999", "9" * 5000, '"\\ud800"', "\ufeff"]
 TOKENS += ['"instances"', '"image"', '"b64"', '"data:image/png;base64,"', "[" * 2000, "\x00"]
 

@@ -79,6 +79,13 @@ def test_a_switch_that_is_neither_true_nor_false_is_named(name):
     settings.read({name: " False"})
 
 
+def test_what_a_bad_photo_of_a_list_fails():
+    assert settings.read({}).on_error == "request"
+    assert settings.read({"KENNEL_ON_ERROR": " Line"}).on_error == "line"
+    with pytest.raises(UserError, match=r"KENNEL_ON_ERROR='skip': write request or line, or leave it out"):
+        settings.read({"KENNEL_ON_ERROR": "skip"})
+
+
 def test_variables_that_are_misspelt_are_named():
     assert settings.unknown({"KENNEL_BATCHSIZE": "8", "KENNEL_ENGINE": "int8", "PATH": "", "KENNEL_XYZ": ""}) == [
         "warning: the variable KENNEL_BATCHSIZE is not known and does nothing: did you mean KENNEL_BATCH_SIZE?",
