@@ -1,5 +1,6 @@
 """Real trainings made to go wrong, and what the job says of it: in its log at once, in its report, by ending."""
 
+import io
 import json
 import logging
 import shutil
@@ -139,8 +140,9 @@ def test_a_sleepy_loader_is_named_with_the_share_of_time_that_it_cost():
     assert f"the device waited {percent(debugger.series[0].lost())} of the time for batches" in finding.fired.what
 
 
-def test_a_rule_that_raises_is_dropped_and_a_watch_that_cannot_close_is_a_warning(caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("kennel"), "propagate", True)  # where caplog listens
+def test_a_rule_that_raises_is_dropped_and_a_watch_that_cannot_close_is_a_warning(monkeypatch):
+    said = io.StringIO()
+    monkeypatch.setattr(logging.getLogger("kennel"), "handlers", [logging.StreamHandler(said)])
 
     class Full(Watch):
         def close(self):
@@ -152,8 +154,8 @@ def test_a_rule_that_raises_is_dropped_and_a_watch_that_cannot_close_is_a_warnin
     rows = [Chosen(Rule("broken", "Broken", "tensors", broken, "")), *rules.chosen("dataloader")]
     debugger = Debugger(rows, "warn", None, True, lambda _: Full(), print)
     trained(debugger, painted(60, Sleepy))
-    assert caplog.text.count("warning: rule broken failed and is left out from now on: ZeroDivisionError") == 1
-    assert "what a watch of stage finetune still had to write is lost: OSError('no space')" in caplog.text
+    assert said.getvalue().count("warning: rule broken failed and is left out from now on: ZeroDivisionError") == 1
+    assert "what a watch of stage finetune still had to write is lost: OSError('no space')" in said.getvalue()
     assert debugger.rules == [finding.rule for finding in debugger.findings.values()] == ["dataloader"]
 
 
