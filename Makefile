@@ -51,14 +51,13 @@ OURS = PYTHONPATH="$(CURDIR)/scripts:$(CURDIR)/container" DOCKER="$(DOCKER)"
 INSTALL = @echo "installing $(2) into $(1)"; \
 	$(1)/bin/python -m pip install --disable-pip-version-check --require-hashes --no-deps $(addprefix -r ,$(2)) \
 		> $(1)/pip.log 2>&1 || { cat $(1)/pip.log >&2; echo "pip failed, its log is $(1)/pip.log" >&2; exit 1; }
-# As many tests at a time as JOBS says; the tests of a module stay together, with the fixtures that they share. Those of
-# the image run one by one, beside others (tests/conftest.py): each looks at what the others leave on the docker engine.
+# As many tests at a time as JOBS says; the tests of a module stay together, with the fixtures that they share.
 JOBS ?= 2
 # Exit code 5 is pytest's word for a folder without tests.
-PYTEST = bin/python -m pytest -n $(JOBS) --dist
+PYTEST = bin/python -m pytest -n $(JOBS) --dist worksteal
 NO_TESTS = || [ $$? -eq 5 ]
 
-.PHONY: help demo venv build build-serve-cpu launch push train train-local tune-local serve-local test test-core test-gpu test-launch test-other \
+.PHONY: help demo venv build build-serve-cpu launch push train train-local tune-local serve-local test test-core test-gpu test-launch test-image test-other \
 	test-unit soak bench-train bench-tune bench-debug bench-serve check check-arm lock docs clean .data .data-named $(COMMANDS)
 
 help: ## this list
@@ -116,21 +115,24 @@ $(filter-out $(HERE),$(COMMANDS)): $(VENV_LAUNCH)/.ready
 venv: $(VENV)/.ready ## the environment of the image, here (3 GB)
 
 test: ## everything that this machine can run; all parts, even when one fails
-	@$(MAKE) --no-print-directory --keep-going test-core test-launch test-other
+	@$(MAKE) --no-print-directory --keep-going test-core test-launch test-image test-other
 
 test-core: $(VENV)/.test ## ... the core, training, serving, the image's entry point
-	$(WITHOUT_VALUES) $(VENV)/$(PYTEST) worksteal $(wildcard tests/container tests/train tests/serve tests/docker tests/gpu) $(NO_TESTS)
+	$(WITHOUT_VALUES) $(VENV)/$(PYTEST) $(wildcard tests/container tests/train tests/serve tests/docker tests/gpu) $(NO_TESTS)
 
 test-gpu: $(VENV)/.test ## ... what only an NVIDIA GPU can show: training and serving on it, and its benchmark
 	$(VENV)/bin/python -m pytest tests/gpu
 	$(VENV)/bin/python tests/bench/gpu.py
 
-test-launch: $(VENV_LAUNCH)/.test ## ... the commands and, where a docker engine answers, the image
+test-launch: $(VENV_LAUNCH)/.test ## ... the commands
+	$(WITHOUT_VALUES) $(OURS) $(VENV_LAUNCH)/$(PYTEST) $(wildcard tests/launch) $(NO_TESTS)
+
+test-image: $(VENV_LAUNCH)/.test ## ... the image, where a docker engine answers; one by one: each looks at what the others left
 	$(WITHOUT_VALUES) $(OURS) IMAGE="$$IMAGE" BASE_IMAGE="$$BASE_IMAGE" SERVE_IMAGE="$$SERVE_IMAGE" SERVE_BASE_IMAGE="$$SERVE_BASE_IMAGE" \
-		$(VENV_LAUNCH)/$(PYTEST) loadgroup $(wildcard tests/launch tests/image) $(NO_TESTS)
+		$(VENV_LAUNCH)/bin/python -m pytest $(wildcard tests/image) $(NO_TESTS)
 
 test-unit: $(VENV)/.test ## ... the unit tests of core, training and entry point, in VENV
-	$(WITHOUT_VALUES) $(VENV)/$(PYTEST) worksteal -m "not slow" $(wildcard tests/container tests/train tests/docker) $(NO_TESTS)
+	$(WITHOUT_VALUES) $(VENV)/$(PYTEST) -m "not slow" $(wildcard tests/container tests/train tests/docker) $(NO_TESTS)
 
 test-other: $(VENV)/.ready ## ... the unit tests under the other Python, 3.12 or 3.11, where it is installed
 	@other=$$($(VENV)/bin/python -c 'import sys; print("3.11" if sys.version_info[1] == 12 else "3.12")'); \

@@ -15,14 +15,6 @@ settings.load_profile("kennel")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What pytest-xdist's `--dist loadgroup` keeps on one worker: a test file, and all tests of the image."""
-    for item in items:
-        alone = item.path.parent.name == "image"
-        item.add_marker(pytest.mark.xdist_group("image" if alone else item.path.name))
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Seconds by folder and by test file; with two tests at a time their sum is up to twice what a clock shows."""
     folders: Counter[str] = Counter()
