@@ -132,7 +132,7 @@ def test_one_json_line_is_a_list_of_one(photo):
         (npy(np.zeros((9, 9), np.uint8)), NPY, 400, "an array of uint8 (9, 9) is not taken"),
         (npy(np.zeros((0, 9, 3), np.uint8)), NPY, 400, "an array of uint8 (0, 9, 3) is not taken"),
         (npy(np.zeros((87_382, 1, 1, 3), np.uint8)), NPY, 413, "87382 photos, the limit is 87381"),
-        (gzip.compress(b"photo", mtime=0), "image/png", 400, "this is packed by gzip, not a photo's bytes: send them unpacked"),
+        (gzip.compress(b"photo", mtime=0), "image/png", 400, "this is packed by gzip, not a photo's bytes: send"),
         (json.dumps(b64(b"\x28\xb5\x2f\xfd rest")).encode(), JSON, 400, "this is packed by zstd, not a photo's bytes"),
         (b"x", "multipart/form-data; boundary=x", 415, "a form is not taken: send the photo file's bytes"),
         (b"x", "application/x-www-form-urlencoded", 415, "a form is not taken: send the photo file's bytes"),
