@@ -54,7 +54,8 @@ INSTALL = @echo "installing $(2) into $(1)"; \
 # As many tests at a time as JOBS says; the tests of a module stay together, with the fixtures that they share.
 JOBS ?= 2
 # Exit code 5 is pytest's word for a folder without tests.
-PYTEST = bin/python -m pytest -n $(JOBS) --dist worksteal
+PYTEST = bin/python -m pytest
+AT_ONCE = -n $(JOBS) --dist worksteal
 NO_TESTS = || [ $$? -eq 5 ]
 
 .PHONY: help demo venv build build-serve-cpu launch push train train-local tune-local serve-local test test-core test-gpu test-launch test-image test-other \
@@ -118,21 +119,21 @@ test: ## everything that this machine can run; all parts, even when one fails
 	@$(MAKE) --no-print-directory --keep-going test-core test-launch test-image test-other
 
 test-core: $(VENV)/.test ## ... the core, training, serving, the image's entry point
-	$(WITHOUT_VALUES) $(VENV)/$(PYTEST) $(wildcard tests/container tests/train tests/serve tests/docker tests/gpu) $(NO_TESTS)
+	$(WITHOUT_VALUES) $(VENV)/$(PYTEST) $(AT_ONCE) $(wildcard tests/container tests/train tests/serve tests/docker tests/gpu) $(NO_TESTS)
 
 test-gpu: $(VENV)/.test ## ... what only an NVIDIA GPU can show: training and serving on it, and its benchmark
-	$(VENV)/bin/python -m pytest tests/gpu
+	$(VENV)/$(PYTEST) tests/gpu
 	$(VENV)/bin/python tests/bench/gpu.py
 
 test-launch: $(VENV_LAUNCH)/.test ## ... the commands
-	$(WITHOUT_VALUES) $(OURS) $(VENV_LAUNCH)/$(PYTEST) $(wildcard tests/launch) $(NO_TESTS)
+	$(WITHOUT_VALUES) $(OURS) $(VENV_LAUNCH)/$(PYTEST) $(AT_ONCE) $(wildcard tests/launch) $(NO_TESTS)
 
 test-image: $(VENV_LAUNCH)/.test ## ... the image, where a docker engine answers; one by one: each looks at what the others left
 	$(WITHOUT_VALUES) $(OURS) IMAGE="$$IMAGE" BASE_IMAGE="$$BASE_IMAGE" SERVE_IMAGE="$$SERVE_IMAGE" SERVE_BASE_IMAGE="$$SERVE_BASE_IMAGE" \
-		$(VENV_LAUNCH)/bin/python -m pytest $(wildcard tests/image) $(NO_TESTS)
+		$(VENV_LAUNCH)/$(PYTEST) $(wildcard tests/image) $(NO_TESTS)
 
 test-unit: $(VENV)/.test ## ... the unit tests of core, training and entry point, in VENV
-	$(WITHOUT_VALUES) $(VENV)/$(PYTEST) -m "not slow" $(wildcard tests/container tests/train tests/docker) $(NO_TESTS)
+	$(WITHOUT_VALUES) $(VENV)/$(PYTEST) $(AT_ONCE) -m "not slow" $(wildcard tests/container tests/train tests/docker) $(NO_TESTS)
 
 test-other: $(VENV)/.ready ## ... the unit tests under the other Python, 3.12 or 3.11, where it is installed
 	@other=$$($(VENV)/bin/python -c 'import sys; print("3.11" if sys.version_info[1] == 12 else "3.12")'); \
@@ -142,9 +143,9 @@ test-other: $(VENV)/.ready ## ... the unit tests under the other Python, 3.12 or
 	done; echo "Python $$other: skipped, no python$$other with ensurepip runs here"
 
 soak: $(VENV)/.test ## ... what `make test` does shortly, in full: jobs killed, half an hour of load, mutated requests
-	$(WITHOUT_VALUES) KENNEL_KILLS=10 $(VENV)/bin/python -m pytest tests/train/test_restart.py
-	$(WITHOUT_VALUES) KENNEL_MUTATIONS=10000 $(VENV)/bin/python -m pytest -s tests/serve/test_mutations.py
-	$(WITHOUT_VALUES) KENNEL_SOAK_SECONDS=1800 $(VENV)/bin/python -m pytest -s tests/serve/test_soak.py
+	$(WITHOUT_VALUES) KENNEL_KILLS=10 $(VENV)/$(PYTEST) tests/train/test_restart.py
+	$(WITHOUT_VALUES) KENNEL_MUTATIONS=10000 $(VENV)/$(PYTEST) -s tests/serve/test_mutations.py
+	$(WITHOUT_VALUES) KENNEL_SOAK_SECONDS=1800 $(VENV)/$(PYTEST) -s tests/serve/test_soak.py
 
 bench-train: $(VENV)/.ready ## training beside the classic torchvision loop [PARTS='input probe_epoch probe_job stop accuracy gpu']
 	$(VENV)/bin/python tests/bench/train.py $$PARTS

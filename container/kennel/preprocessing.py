@@ -6,7 +6,6 @@ every other format (HEIC by pillow-heif), headers, and the verdict on whatever s
 `kennel.resizing`'s.
 """
 
-import functools
 import io
 import math
 import warnings
@@ -183,7 +182,7 @@ def opened(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data), formats=(*_PILLOWS, "HEIF"))  # some AVIF have HEIF's general brand
 
 
-@functools.cache
+@cache
 def _register_heif() -> None:
     """Once, and only where such a photo comes: the import loads 26 MB of libraries.
 

@@ -110,21 +110,19 @@ def write(
         errors: of N photos what is wrong with each, or "": stands in the place of its labels; in CSV it has none.
     """
     shares = probabilities.astype(np.float64).round(_DIGITS)  # so that the threshold is held against what is shown
+    errors = errors or [""] * len(shares)
     if options.kind == CSV:
-        if any(errors):
-            shares[[bool(error) for error in errors]] = -1  # below any threshold
+        shares[[bool(error) for error in errors]] = -1  # below any threshold
         return _csv(shares, class_names, options), CSV
-    answers = [_best(row, class_names, options) for row in shares]
-    named: list[Any] = [[dict(zip(_COLUMNS, pair, strict=True)) for pair in row] for row in answers]
+    best = [_best(row, class_names, options) for row in shares]
+    named: list[Any] = [
+        {"error": error} if error else [dict(zip(_COLUMNS, pair, strict=True)) for pair in row]
+        for row, error in zip(best, errors, strict=True)
+    ]
     if options.kind in JSON_LINES:
-        lines = [{"error": error} if error else {"predictions": row} for row, error in _beside(named, errors)]
+        lines = [row if error else {"predictions": row} for row, error in zip(named, errors, strict=True)]
         return b"".join(json.dumps(line).encode() + b"\n" for line in lines), options.kind
-    named = [{"error": error} if error else row for row, error in _beside(named, errors)]
     return json.dumps({"predictions": named if is_list else named[0]}).encode(), JSON
-
-
-def _beside(rows: list[Any], errors: Sequence[str]) -> Iterable[tuple[Any, str]]:
-    return zip(rows, errors or [""] * len(rows), strict=True)
 
 
 def write_error(sentence: str) -> bytes:

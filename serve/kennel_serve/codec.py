@@ -51,7 +51,6 @@ _MAX_MARKS = 10_000  # in JSON: 25 MB of empty lists would become 600 MB of obje
 _HINT = 'send {"instances": ["<base64>", ...]} or {"image": "<base64>"}'
 _LINE_HINT = 'send {"image": "<base64>"}, one photo a line'
 
-_URL_SAFE = str.maketrans("-_", "+/")
 _ENCODINGS = ("br", "compress", "dcb", "dcz", "x-compress", "zstd")  # those that exist and are not unpacked
 _PIXELS = "uint8 (H, W, 3) or (N, H, W, 3), RGB"
 
@@ -247,7 +246,7 @@ def _base64(entry: Any, place: str, hint: str) -> bytes:
     if not isinstance(found, str):
         raise _bad(f"{place}no base64 photo there: {hint}")
     text = found.partition(",")[2] if found.startswith("data:") else found
-    text = "".join(text.split()).translate(_URL_SAFE)
+    text = "".join(text.split()).translate(mistaken.URL_SAFE)
     text += "=" * (-len(text) % 4 if len(text) % 4 > 1 else 0)  # which some clients leave out, most often URL-safe ones
     try:
         photo = base64.b64decode(text, validate=True)

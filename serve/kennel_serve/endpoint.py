@@ -81,7 +81,7 @@ class Endpoint:
             answers = iter(self._predict(asked) if asked else [])
         except Exception:  # noqa: BLE001 # the last boundary before the client
             _log.exception("the prediction failed")
-            failed = _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the prediction failed: the endpoint's log says why")
+            failed = refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the prediction failed: the endpoint's log says why")
             answers = iter([failed] * len(asked))
         return [next(answers) if isinstance(row, _Asked) else row for row in read]
 
@@ -107,12 +107,13 @@ class Endpoint:
             codec.check_encoding(headers.get("content-encoding"))
             request = codec.read(body, kind, ours.preprocessing, options.on_error)
         except RequestError as error:
-            return _refusal(HTTPStatus(error.status_code), str(error))
+            return refusal(HTTPStatus(error.status_code), str(error))
         except Exception:  # noqa: BLE001 # as above
             _log.exception("the request could not be read")
-            return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the request failed: the endpoint's log says why")
+            return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the request failed: the endpoint's log says why")
         return _Asked(request, options, 1000 * (time.perf_counter() - started))
 
 
-def _refusal(status: HTTPStatus, sentence: str) -> Answer:
+def refusal(status: HTTPStatus, sentence: str) -> Answer:
+    """An answer that says what is wrong."""
     return Answer(status, codec.write_error(sentence))

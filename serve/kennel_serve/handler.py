@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kennel.errors import UserError
-from kennel_serve.answers import write_error
 from kennel_serve.configuration import MAX_RESPONSE
-from kennel_serve.endpoint import TIMING, Answer, Endpoint
+from kennel_serve.endpoint import TIMING, Answer, Endpoint, refusal
 from kennel_serve.pulse import Pulse
 from kennel_serve.serving import Serving
 
@@ -89,4 +88,4 @@ def _sendable(answer: Answer) -> Answer:
     if len(answer.body) <= MAX_RESPONSE:
         return answer
     sentence = f"the answer is larger than {MAX_RESPONSE >> 20} MB: split the request, or ask for less"
-    return Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, write_error(sentence))
+    return refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, sentence)

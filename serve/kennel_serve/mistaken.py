@@ -17,7 +17,7 @@ _NUMBERS = re.compile(rb"\d\s*,\s*-?\d")
 _MANY_QUOTES = 100  # more are strings, and so no pixels
 # A body's first bytes -> the Content-Encoding that it should have come with; SageMaker passes none on.
 _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-_URL_SAFE = str.maketrans("-_", "+/")
+URL_SAFE = str.maketrans("-_", "+/")  # base64's other alphabet -> its own
 _LOOKED_AT = 200  # characters of base64
 
 
@@ -74,7 +74,7 @@ def _strings(entry: Any, depth: int = _DEPTH) -> Iterator[str]:
 def _bytes(text: str) -> bytes:
     """The first bytes of base64, also in quotes or as Python shows it; empty: it is none."""
     letters = re.match(r"(?:b?['\"])?([A-Za-z0-9+/_\s-]*)", text)
-    found = "".join(letters[1].split()).translate(_URL_SAFE) if letters else ""
+    found = "".join(letters[1].split()).translate(URL_SAFE) if letters else ""
     try:
         return base64.b64decode(found[: len(found) // 4 * 4], validate=True)
     except (binascii.Error, ValueError):

@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -194,8 +193,7 @@ def check(
         return serving
     manifest = read_manifest(folder)
     engine = engines.choose(manifest, chosen.engine, gpus)
-    serving = Serving.of(folder, manifest, engine, chosen.default_accept, str(program or ""))
-    serving = replace(serving, on_error=chosen.on_error)
+    serving = Serving.of(folder, manifest, engine, chosen.default_accept, str(program or ""), chosen.on_error)
     ready(serving)
     if serving.engine != "torch":
         Endpoint(serving).predict(codec.read(_sample(), "image/png", serving.preprocessing).photos)

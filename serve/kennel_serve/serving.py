@@ -26,7 +26,15 @@ class Serving:
     on_error: str = answers.REQUEST  # what a bad photo of a list fails, where the request does not say
 
     @classmethod
-    def of(cls, folder: Path, manifest: Manifest, engine: str, default_accept: str, program: str = "") -> "Serving":
+    def of(
+        cls,
+        folder: Path,
+        manifest: Manifest,
+        engine: str,
+        default_accept: str,
+        program: str = "",
+        on_error: str = answers.REQUEST,
+    ) -> "Serving":
         return cls(
             str(folder),
             engine,
@@ -36,6 +44,7 @@ class Serving:
             manifest.temperature,
             default_accept,
             program,
+            on_error,
         )
 
     @classmethod

@@ -43,12 +43,12 @@ def test_a_flag_goes_before_the_environment_and_that_before_the_file(monkeypatch
 
 def test_pauses_between_questions_are_no_longer_than_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.pause(2.0) == 2.0
-    for told, pauses in (("0.5", (0.25, 0.5)), ("60", (0.25, 2.0)), ("", (0.25, 2.0)), ("0", (0, 0))):
-        monkeypatch.setenv("KENNEL_PAUSE", told)
+    for given, pauses in (("0.5", (0.25, 0.5)), ("60", (0.25, 2.0)), ("", (0.25, 2.0)), ("0", (0, 0))):
+        monkeypatch.setenv("KENNEL_PAUSE", given)
         assert (settings.pause(0.25), settings.pause(2.0)) == pauses
-    for told in ("soon", "-1", "nan", "1e9"):
-        monkeypatch.setenv("KENNEL_PAUSE", told)
-        with pytest.raises(UserError, match=rf"KENNEL_PAUSE='{told}': write seconds"):
+    for given in ("soon", "-1", "nan", "1e9"):
+        monkeypatch.setenv("KENNEL_PAUSE", given)
+        with pytest.raises(UserError, match=rf"KENNEL_PAUSE='{given}': write seconds"):
             settings.pause(2.0)
 
 

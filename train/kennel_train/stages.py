@@ -173,10 +173,8 @@ def _watched(job: Job, stage: str, module: torch.nn.Module, train: Inputs) -> It
     if not job.debugger:
         yield NOBODY
         return
-    steps, loaders = (
-        progress.even_batches(train.total, job.hp.batch_size),
-        train.threads if isinstance(train, Photos) else 0,
-    )
+    steps = progress.even_batches(train.total, job.hp.batch_size)
+    loaders = train.threads if isinstance(train, Photos) else 0
     try:
         with job.debugger.stage(stage, module, train, steps, pretrained=job.pretrained, loaders=loaders) as watch:
             yield watch
