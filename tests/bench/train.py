@@ -31,7 +31,7 @@ from kennel.backbones import Classifier
 from kennel.hyperparameters import Hyperparameters
 from kennel.preprocessing import Preprocessing
 from kennel_launch import runs, samples, scratch
-from kennel_train import crops, decoding, device, loop, memory
+from kennel_train import crops, decoding, device, loop, memory, randomness
 from kennel_train.cluster import Cluster
 from kennel_train.data import Photo
 from kennel_train.device import Device
@@ -105,7 +105,7 @@ def _input_ways(paths: list[Path]) -> dict[str, Callable[[], object]]:
 
     def cut(decoded: decoding.Decoded, finish: Callable[[np.ndarray], object] = lambda batch: batch) -> None:
         epoch = next(epochs)
-        drawn, order = crops.draws(0, epoch, len(paths)), crops.order(0, epoch, len(paths))
+        drawn, order = randomness.draws(0, epoch, len(paths)), randomness.order(0, epoch, len(paths))
         for batch in np.array_split(order, -(-len(paths) // 32)):
             finish(crops.random_resized(decoded.images, decoded.rows[batch], drawn[batch], 224))
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import TrivialAugmentWide
 
-from kennel_train import augment, crops
+from kennel_train import augment
 
 ORACLE = TrivialAugmentWide()
 BASE = np.indices((96, 96)).sum(0)[None, :, :, None] + np.array([0, 40, 90])
@@ -15,10 +15,10 @@ PHOTOS = PHOTOS.permute(0, 3, 1, 2)  # channels_last, as crops come
 
 
 def drawn(operation: float, step: int = 0, sign: float = 0.0, count: int = 6) -> np.ndarray:
-    row = np.zeros((count, crops.COLUMNS), dtype=np.float32)
-    row[:, crops.OPERATION] = (operation + 0.5) / len(augment.OPERATIONS)
-    row[:, crops.STRENGTH] = (step + 0.5) / augment.BINS
-    row[:, crops.SIGN] = sign
+    row = np.zeros((count, randomness.COLUMNS), dtype=np.float32)
+    row[:, randomness.OPERATION] = (operation + 0.5) / len(augment.OPERATIONS)
+    row[:, randomness.STRENGTH] = (step + 0.5) / augment.BINS
+    row[:, randomness.SIGN] = sign
     return row
 
 
@@ -46,17 +46,17 @@ def test_each_operation_is_torchvisions(code, step, sign):
 
 
 def test_a_photo_is_the_same_in_any_batch():
-    draws = crops.draws(5, 2, 60)
+    draws = randomness.draws(5, 2, 60)
     photos = PHOTOS.repeat(10, 1, 1, 1)
     whole = augment.trivial(photos, draws)
-    order = crops.order(0, 0, 60)
+    order = randomness.order(0, 0, 60)
     assert torch.equal(augment.trivial(photos[order], draws[order]), whole[order])
     assert torch.equal(torch.cat([augment.trivial(photos[i : i + 1], draws[i : i + 1]) for i in range(60)]), whole)
     assert torch.equal(augment.trivial(photos.contiguous(), draws), whole)
 
 
 def test_every_operation_is_drawn_alike_often_and_both_ways():
-    operation, strength = augment.choose(crops.draws(0, 0, 28_000))
+    operation, strength = augment.choose(randomness.draws(0, 0, 28_000))
     assert np.abs(np.bincount(operation, minlength=14) / 2000 - 1).max() < 0.1
     rotated = strength[operation == augment.OPERATIONS.index("rotate")]
     assert len(np.unique(np.abs(rotated))) == augment.BINS
@@ -65,6 +65,6 @@ def test_every_operation_is_drawn_alike_often_and_both_ways():
 
 def test_the_photos_given_are_left_alone_and_none_is_no_error():
     before = PHOTOS.clone()
-    augment.trivial(PHOTOS, crops.draws(0, 0, 6))
+    augment.trivial(PHOTOS, randomness.draws(0, 0, 6))
     assert torch.equal(PHOTOS, before)
-    assert augment.trivial(PHOTOS[:0], crops.draws(0, 0, 0)).shape == (0, 3, 96, 96)
+    assert augment.trivial(PHOTOS[:0], randomness.draws(0, 0, 0)).shape == (0, 3, 96, 96)

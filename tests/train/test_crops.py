@@ -1,4 +1,4 @@
-"""Random and middle squares: where chance comes from, that nothing but (seed, epoch, photo) moves it, what is cut."""
+"""Random and middle squares: which part of a photo is cut, and that threads change nothing."""
 
 import cv2
 import numpy as np
@@ -7,37 +7,15 @@ from PIL import Image
 
 from kennel import preprocessing
 from kennel.preprocessing import Preprocessing
-from kennel_train import crops
+from kennel_train import crops, randomness
 
 RANDOM = np.random.default_rng(0)
 IMAGES = np.stack([cv2.GaussianBlur(RANDOM.integers(0, 256, (64, 64, 3), np.uint8), (5, 5), 0) for _ in range(70)])
 ROWS = np.arange(70)
 
 
-def test_draws_are_a_function_of_seed_epoch_and_photo():
-    table = crops.draws(7, 3, 50)
-    assert (table.shape, table.dtype) == ((50, crops.COLUMNS), np.float32)
-    assert (table == crops.draws(7, 3, 50)).all()
-    assert (table == crops.draws(7, 3, 900)[:50]).all()
-    assert all((table != other).any() for other in (crops.draws(7, 4, 50), crops.draws(8, 3, 50)))
-    assert 0 <= table.min() <= table.max() < 1
-
-
-def test_columns_do_not_depend_on_each_other():
-    correlation = np.corrcoef(crops.draws(1, 1, 20_000).T) - np.eye(crops.COLUMNS)
-    assert np.abs(correlation).max() < 0.03
-
-
-def test_order_is_a_permutation_of_its_own():
-    order = crops.order(7, 3, 500)
-    assert (np.sort(order) == np.arange(500)).all()
-    assert order.dtype == np.int64
-    assert (order == crops.order(7, 3, 500)).all()
-    assert all((order != other).any() for other in (crops.order(7, 4, 500), crops.order(8, 3, 500)))
-
-
 def test_boxes_lie_inside_and_have_the_shapes_of_random_resized_crop():
-    top, left, height, width = crops.boxes(crops.draws(0, 0, 20_000), 256).T
+    top, left, height, width = crops.boxes(randomness.draws(0, 0, 20_000), 256).T
     assert min(top.min(), left.min()) == 0
     assert max((top + height).max(), (left + width).max()) == 256
     share, ratio = height * width / 256**2, width / height
@@ -52,14 +30,14 @@ def test_boxes_lie_inside_and_have_the_shapes_of_random_resized_crop():
 
 @pytest.mark.parametrize("side", [16, 48, 64, 100])
 def test_a_crop_is_the_resized_box_mirrored_half_of_the_time(side):
-    draws = crops.draws(3, 1, 70)
+    draws = randomness.draws(3, 1, 70)
     cut = crops.random_resized(IMAGES, ROWS, draws, side)
     assert (cut.shape, cut.dtype) == ((70, side, side, 3), np.uint8)
     mirrored = 0
     for image, row, (top, left, height, width), got in zip(IMAGES, draws, crops.boxes(draws, 64), cut, strict=True):
         box = Image.fromarray(image[top : top + height, left : left + width])
         exact = np.asarray(box.resize((side, side), Image.Resampling.BILINEAR)).astype(int)
-        flip = row[crops.MIRROR] < 0.5
+        flip = row[randomness.MIRROR] < 0.5
         mirrored += flip
         assert np.abs((exact[:, ::-1] if flip else exact) - got).mean() < 6
     assert 20 < mirrored < 50
@@ -67,9 +45,9 @@ def test_a_crop_is_the_resized_box_mirrored_half_of_the_time(side):
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_batches_order_and_threads_change_nothing(threads):
-    draws = crops.draws(3, 1, 70)
+    draws = randomness.draws(3, 1, 70)
     whole = crops.random_resized(IMAGES, ROWS, draws, 40)
-    shuffled = crops.order(0, 0, 70)
+    shuffled = randomness.order(0, 0, 70)
     assert (crops.random_resized(IMAGES, ROWS[shuffled], draws[shuffled], 40, threads) == whole[shuffled]).all()
     single = [crops.random_resized(IMAGES, ROWS[i : i + 1], draws[i : i + 1], 40, threads)[0] for i in range(70)]
     assert (np.stack(single) == whole).all()
@@ -79,7 +57,7 @@ def test_batches_order_and_threads_change_nothing(threads):
 def test_photos_on_disk_give_the_same(tmp_path):
     on_disk = np.memmap(tmp_path / "photos", dtype=np.uint8, mode="w+", shape=IMAGES.shape)
     on_disk[:] = IMAGES
-    draws = crops.draws(3, 1, 70)
+    draws = randomness.draws(3, 1, 70)
     got = crops.random_resized(on_disk, ROWS, draws, 40)
     assert (got == crops.random_resized(IMAGES, ROWS, draws, 40)).all()
     assert type(got) is type(crops.middle(on_disk, ROWS, 40)) is np.ndarray
@@ -96,5 +74,5 @@ def test_the_middle_is_what_serving_cuts(side):
 
 def test_no_photos_are_no_error():
     none = np.arange(0)
-    assert crops.random_resized(IMAGES, none, crops.draws(0, 0, 0), 8, 2).shape == (0, 8, 8, 3)
+    assert crops.random_resized(IMAGES, none, randomness.draws(0, 0, 0), 8, 2).shape == (0, 8, 8, 3)
     assert crops.middle(IMAGES, none, 8).shape == (0, 8, 8, 3)

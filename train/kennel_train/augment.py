@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from kennel_train.crops import OPERATION, SIGN, STRENGTH
+from kennel_train.randomness import OPERATION, SIGN, STRENGTH
 
 OPERATIONS = (
     "identity",
@@ -56,7 +56,7 @@ def trivial(photos: Tensor, drawn: NDArray[np.float32]) -> Tensor:
     """Photos, uint8 (n, 3, S, S), each changed by one operation; the memory format stays.
 
     Args:
-        drawn: the photos' rows of `crops.draws`, float32 (n, COLUMNS), on the CPU: nothing waits for the device.
+        drawn: the photos' rows of `randomness.draws`, float32 (n, COLUMNS), on the CPU: nothing waits for the device.
     """
     operation, strength = choose(drawn)
     changed = photos.clone()

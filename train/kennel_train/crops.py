@@ -1,7 +1,6 @@
-"""Squares out of the decoded photos: random ones to train on, the middle one to judge by; and where chance comes from.
+"""Squares out of the decoded photos: random ones to train on, the middle one for evaluation.
 
-Randomness is a function of (seed, epoch, photo) only: numpy's Philox, a counter under a key, has no state that a
-stopped job could lose. OpenCV resizes: the fastest on uint8, exact on every thread. Nothing here knows of files.
+OpenCV resizes: the fastest on uint8, exact on every thread. Nothing here knows of files.
 """
 
 import math
@@ -11,9 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# The columns of `draws`, one use each, so that no choice depends on another.
-AREA, RATIO, TOP, LEFT, MIRROR, OPERATION, STRENGTH, SIGN = range(8)
-COLUMNS = 8
+from kennel_train.randomness import AREA, LEFT, MIRROR, RATIO, TOP
 
 # The smallest crop's share of the area. torchvision's default is 0.08 of a whole photo; the cache is the middle square
 # already, and fastai fine-tunes with 0.35 (min_scale in its Imagenette recipe).
@@ -22,19 +19,6 @@ MAX_LOG_RATIO = math.log(4 / 3)  # width to height from 3/4 to 4/3, as in torchv
 _THREADED = 16  # photos a thread at least: fewer are done before a thread has started
 
 cv2.setNumThreads(1)  # one photo is too small to share, and our own threads would fight OpenCV's
-
-
-def draws(seed: int, epoch: int, count: int) -> NDArray[np.float32]:
-    """Uniform numbers in [0, 1), float32 (count, COLUMNS): row i belongs to photo i of the whole split.
-
-    A row is the same whatever `count` is.
-    """
-    return np.random.Generator(_philox(seed, 2 * epoch)).random((count, COLUMNS), dtype=np.float32)
-
-
-def order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    """The epoch's permutation of `count` photos, int64 (count,), independent of `draws`."""
-    return np.random.Generator(_philox(seed, 2 * epoch + 1)).permutation(count)
 
 
 def boxes(drawn: NDArray[np.float32], whole: int) -> NDArray[np.int64]:
@@ -61,7 +45,7 @@ def random_resized(
     Args:
         images: uint8 (M, R, R, 3), maybe on disk.
         rows: the photos' rows in it, int64 (n,).
-        drawn: their rows of `draws`, float32 (n, COLUMNS).
+        drawn: their rows of `randomness.draws`, float32 (n, COLUMNS).
         threads: how many may work; the result is the same.
     """
     source = np.asarray(images)  # a slice of a memmap costs ten times one of an array
@@ -97,7 +81,3 @@ def middle(images: NDArray[np.uint8], rows: NDArray[np.int64], side: int) -> NDA
     for at, row in enumerate(rows.tolist()):
         cut[at] = inner[row]
     return cut
-
-
-def _philox(seed: int, stream: int) -> np.random.Philox:
-    return np.random.Philox(key=np.array([seed, stream], dtype=np.uint64))

@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+import torch
 from torch import nn
 
 from kennel import cgroup
 from kennel.errors import UserError
 from kennel_train import rules
 from kennel_train.findings import Finding, Fired
-from kennel_train.inputs import Inputs
 from kennel_train.rules import Chosen
 from kennel_train.series import Machine, Series
 from kennel_train.stage_watch import StageWatch
@@ -87,14 +87,28 @@ class Debugger:
 
     @contextmanager
     def stage(
-        self, name: str, module: nn.Module, train: Inputs, steps_per_epoch: int, *, pretrained: bool, loaders: int
+        self,
+        name: str,
+        module: nn.Module,
+        device: torch.device,
+        waited: Callable[[], float],
+        steps_per_epoch: int,
+        *,
+        pretrained: bool,
+        loaders: int,
     ) -> Iterator[Watch]:
-        """A watch for one stage, which trains `module` on `train`, whose batches so many `loaders` make."""
-        about = {"device": train.device.type, "cores": cgroup.cpus(), "loaders": loaders}
+        """A watch for one stage.
+
+        Args:
+            module: what is trained.
+            waited: seconds that the device has waited for batches so far.
+            loaders: threads that make batches.
+        """
+        about = {"device": device.type, "cores": cgroup.cpus(), "loaders": loaders}
         series = Series(name, pretrained=pretrained, class_names=self.class_names, **about)  # type: ignore[arg-type]
         self.series.append(series)
         self.steps_per_epoch = steps_per_epoch
-        clock = StepClock(train.device, lambda: train.waited) if self._profile else None
+        clock = StepClock(device, waited) if self._profile else None
         tensors = any(row.rule.of == "tensors" for row in self._chosen)
         watch = self._running = StageWatch(series, module, clock, lambda: self._judge(series), tensors=tensors)
         more = self._open_more(module)

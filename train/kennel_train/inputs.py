@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kennel_train import augment, crops
+from kennel_train import augment, crops, randomness
 
 Index = NDArray[np.int64]
 _AHEAD = 4  # batches that are made while the device works
@@ -34,7 +34,7 @@ class Inputs:
     def order(self, seed: int, epoch: int) -> Index:
         """This rank's items in the epoch's order, which is one permutation of all photos, seen by each rank."""
         place = np.empty(self.total, dtype=np.int64)
-        place[crops.order(seed, epoch, self.total)] = np.arange(self.total)
+        place[randomness.order(seed, epoch, self.total)] = np.arange(self.total)
         return np.argsort(place[self.ids])
 
     def training(self, parts: Sequence[Index], seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -81,7 +81,7 @@ class Photos(Inputs):
     threads: int = 1  # that cut crops; the result is the same
 
     def training(self, parts: Sequence[Index], seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        draws = crops.draws(seed, epoch, self.total)
+        draws = randomness.draws(seed, epoch, self.total)
 
         def make(part: Index) -> NDArray[np.uint8]:
             own = draws[self.ids[part]]

@@ -19,7 +19,7 @@ from kennel.errors import UserError
 from kennel.hyperparameters import Hyperparameters
 from kennel.photos import printable, split
 from kennel.preprocessing import Preprocessing
-from kennel_train import crops, decoding
+from kennel_train import decoding, randomness
 from kennel_train.cluster import Cluster
 from kennel_train.data import Channels, Photo
 from kennel_train.decoding import Bad, Decoded, Readable
@@ -123,7 +123,7 @@ def _share(photos: list[Photo], sharded: bool, cluster: Cluster, seed: int) -> l
     """This rank's photos, shuffled: a job that is stopped early has then seen something of every class."""
     rank, world = (cluster.local, cluster.local_world) if sharded else (cluster.rank, cluster.world)
     mine = photos[rank::world]
-    return [mine[at] for at in crops.order(seed, 0, len(mine))]
+    return [mine[at] for at in randomness.order(seed, 0, len(mine))]
 
 
 def _all(rows: list[list[T]]) -> list[T]:

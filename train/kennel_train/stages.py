@@ -176,7 +176,9 @@ def _watched(job: Job, stage: str, module: torch.nn.Module, train: Inputs) -> It
     steps = progress.even_batches(train.total, job.hp.batch_size)
     loaders = train.threads if isinstance(train, Photos) else 0
     try:
-        with job.debugger.stage(stage, module, train, steps, pretrained=job.pretrained, loaders=loaders) as watch:
+        with job.debugger.stage(
+            stage, module, train.device, lambda: train.waited, steps, pretrained=job.pretrained, loaders=loaders
+        ) as watch:
             yield watch
     except loop.DivergedError as error:
         raise loop.DivergedError(f"{error}; {job.debugger.reason}" if job.debugger.reason else str(error)) from None
