@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import TrivialAugmentWide
 
-from kennel_train import augment
+from kennel_train import augment, randomness
 
 ORACLE = TrivialAugmentWide()
 BASE = np.indices((96, 96)).sum(0)[None, :, :, None] + np.array([0, 40, 90])
