@@ -13,7 +13,7 @@ from kennel.errors import UserError
 TABLES = {  # by marker: the function that makes it
     "hyperparameters": "kennel.hyperparameters:markdown",
     "metrics": "kennel_launch.docs:metric_table",
-    "rules": "kennel_train.rules:markdown",
+    "rules": "kennel_train.debug.rules.table:markdown",
 }
 
 

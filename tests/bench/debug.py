@@ -23,14 +23,16 @@ from rich.progress import track
 from kennel import backbones, cgroup
 from kennel.backbones import Classifier
 from kennel.hyperparameters import Hyperparameters
-from kennel_train import device, loop, rules
-from kennel_train.cluster import Cluster
-from kennel_train.debugging import Debugger
-from kennel_train.device import Device
-from kennel_train.inputs import Photos
-from kennel_train.progress import Best, Plan, Run
-from kennel_train.utilisation import Sampler, totals
-from kennel_train.watch import NOBODY, Watch
+from kennel_train.debug.debugger import Debugger
+from kennel_train.debug.rules import table
+from kennel_train.distributed import device
+from kennel_train.distributed.cluster import Cluster
+from kennel_train.distributed.device import Device
+from kennel_train.engine import loop
+from kennel_train.engine.batches import Photos
+from kennel_train.engine.progress import Best, Plan, Run
+from kennel_train.measure.callbacks import NOBODY, Watch
+from kennel_train.measure.machine_sampler import Sampler, totals
 
 ROOT = Path(__file__).resolve().parents[2]
 NETWORKS = ("resnet18", "resnet50")
@@ -71,7 +73,7 @@ def pairs(name: str, count: int, batch_size: int) -> tuple[list[float], list[flo
     hp = Hyperparameters(backbone=name, pretrained=False, batch_size=batch_size, epochs=1)
     train = _photos(batch_size * (count + WARM_UP))
     sampler = Sampler(lambda: "finetune")
-    debugger = Debugger(rules.chosen(hp.rules), hp.on_rule, sampler, hp.profile, lambda _: NOBODY, print)
+    debugger = Debugger(table.chosen(hp.rules), hp.on_rule, sampler, hp.profile, lambda _: NOBODY, print)
     bare, watched = _run(hp, train, chosen), _run(hp, train, chosen)
     steps_per_epoch = math.ceil(train.total / batch_size)
     found: dict[bool, list[float]] = {False: [], True: []}

@@ -20,7 +20,7 @@ from kennel.backbones import Classifier
 from kennel.layout import INT8, MANIFEST, ONNX
 from kennel.photos import file_hash
 from kennel_launch import samples
-from kennel_train import export, int8, quantization
+from kennel_train.model import export, int8, int8_gate
 
 CLASSES = 133
 
@@ -44,7 +44,7 @@ def _make(name: str, out: Path) -> None:
 
     row = backbone.preprocessing
     paths = sorted((train.SHARED / "photos").glob("*.JPEG"))
-    chosen = [paths[at] for at in quantization.spread(len(paths), quantization.CALIBRATION)]
+    chosen = [paths[at] for at in int8_gate.spread(len(paths), int8_gate.CALIBRATION)]
     squares = np.stack([preprocessing.square(preprocessing.decode(path, row), row) for path in chosen])
     manifest = Manifest(
         class_names=tuple(f"{at:03}.class" for at in range(CLASSES)),
@@ -55,7 +55,7 @@ def _make(name: str, out: Path) -> None:
     folder = out / "kennel" / "model"
     manifest = export.export(classifier, torch.from_numpy(squares[:4]), manifest, folder)
     (folder / MANIFEST).unlink()  # a folder without one is made anew
-    batches = np.array_split(squares, len(squares) // quantization.BATCH)
+    batches = np.array_split(squares, len(squares) // int8_gate.BATCH)
     int8.write(folder / ONNX, folder / INT8, batches)
     files = {**manifest.files, INT8: file_hash(folder / INT8)}
     verdict = {"kept": True, "reason": "made for a benchmark, never judged"}

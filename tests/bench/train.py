@@ -31,12 +31,14 @@ from kennel.backbones import Classifier
 from kennel.hyperparameters import Hyperparameters
 from kennel.preprocessing import Preprocessing
 from kennel_launch import runs, samples, scratch
-from kennel_train import crops, decoding, device, loop, memory, randomness
-from kennel_train.cluster import Cluster
-from kennel_train.data import Photo
-from kennel_train.device import Device
-from kennel_train.inputs import Features, Index, Inputs, Photos
-from kennel_train.progress import Best, Hooks, Plan
+from kennel_train.data import decoding, randomness
+from kennel_train.data.image_folder import Photo
+from kennel_train.distributed import device
+from kennel_train.distributed.cluster import Cluster
+from kennel_train.distributed.device import Device
+from kennel_train.engine import crops, loop, micro_batch_size
+from kennel_train.engine.batches import Features, Index, Inputs, Photos
+from kennel_train.engine.progress import Best, Hooks, Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"
@@ -306,7 +308,7 @@ def gpu_speeds(chosen: Device, backbone: str, side: int, count: int, batch_size:
     classifier.to(memory_format=torch.channels_last)
     # random weights with kept statistics diverge at a rate that would teach them anything
     hp = Hyperparameters(epochs=epochs, batch_size=batch_size, image_size=side, learning_rate=1e-8)
-    micro = memory.micro_batch(classifier, side, batch_size, chosen, 1)
+    micro = micro_batch_size.micro_batch(classifier, side, batch_size, chosen, 1)
     resize = made.preprocessing.resize
     images = np.random.default_rng(0).integers(0, 256, (2048, resize, resize, 3), dtype=np.uint8)
     labels, ids = torch.arange(count) % classes, np.arange(count)

@@ -50,7 +50,7 @@ def test_tensors_that_a_job_saves_are_judged_by_the_same_image(
     assert strangers(base) == []
     report = json.loads((base / "output/data/report.json").read_text())
     assert report["debug"]["tensors"] == "output/tensors"
-    command = ("python3", "-m", "kennel_train.smdebug_folder", "/in")
+    command = ("python3", "-m", "kennel_train.debug.smdebug", "/in")
     judged = docker(
         "run", "--rm", "-v", f"{base}/output/tensors:/in:ro", image, *command, "--rules", "exploding_tensor"
     )

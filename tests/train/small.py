@@ -5,7 +5,7 @@ import time
 import numpy as np
 import torch
 
-from kennel_train.inputs import Photos
+from kennel_train.engine.batches import Photos
 
 
 class Net(torch.nn.Module):

@@ -11,9 +11,9 @@ from PIL import Image
 from kennel import photos, preprocessing
 from kennel.errors import UserError
 from kennel.preprocessing import Preprocessing
-from kennel_train import audit as audits
-from kennel_train.audit import Audit
-from kennel_train.decoding import Bad, Readable
+from kennel_train.data import audit as audits
+from kennel_train.data.audit import Audit
+from kennel_train.data.decoding import Bad, Readable
 
 ROW = Preprocessing(image_size=64, resize=73, interpolation="bicubic")
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "hymenoptera"

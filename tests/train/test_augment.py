@@ -5,7 +5,8 @@ import pytest
 import torch
 from torchvision.transforms.v2 import TrivialAugmentWide
 
-from kennel_train import augment, randomness
+from kennel_train.data import randomness
+from kennel_train.engine import augment
 
 ORACLE = TrivialAugmentWide()
 BASE = np.indices((96, 96)).sum(0)[None, :, :, None] + np.array([0, 40, 90])

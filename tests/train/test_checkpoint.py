@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from kennel.errors import UserError
-from kennel_train import checkpoint
-from kennel_train.checkpoint import Checkpoints
+from kennel_train.engine import checkpoint
+from kennel_train.engine.checkpoint import Checkpoints
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from PIL import Image
 
 from kennel import preprocessing
 from kennel.preprocessing import Preprocessing
-from kennel_train import crops, randomness
+from kennel_train.data import randomness
+from kennel_train.engine import crops
 
 RANDOM = np.random.default_rng(0)
 IMAGES = np.stack([cv2.GaussianBlur(RANDOM.integers(0, 256, (64, 64, 3), np.uint8), (5, 5), 0) for _ in range(70)])

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from kennel.errors import UserError
-from kennel_train import data
+from kennel_train.data import image_folder
 
 
 def lay(root, *paths):
@@ -22,8 +22,8 @@ def lay(root, *paths):
 
 def look(root, allow=False):
     """(class names, photos a class and split, found)."""
-    found = data.find(root)
-    made = data.label(found, {split: set(classes) for split, classes in found.folders.items()}, allow)
+    found = image_folder.find(root)
+    made = image_folder.label(found, {split: set(classes) for split, classes in found.folders.items()}, allow)
     counts = {
         split: {name: sum(photo.label == at for photo in photos) for at, name in enumerate(made.class_names)}
         for split, photos in made.splits.items()
@@ -71,7 +71,7 @@ def test_files_without_a_suffix_and_in_deeper_folders_are_photos_of_their_class(
 @pytest.mark.parametrize("split", ["val", "test", "Validation"])
 def test_a_host_whose_part_of_a_sharded_channel_is_validation_photos_does_not_train_on_them(tmp_path, around, split):
     lay(tmp_path, *(f"train/{around}{split}/{name}/{at}.jpg" for name in ("ants", "bees") for at in range(2)))
-    found = data.find(tmp_path, {"train"})
+    found = image_folder.find(tmp_path, {"train"})
     wanted = "test" if split == "test" else "validation"
     assert {each: set(classes) for each, classes in found.folders.items()} == {wanted: {"ants", "bees"}}
     assert found.shown == {wanted: f"train/{around}{split}"}
@@ -79,7 +79,7 @@ def test_a_host_whose_part_of_a_sharded_channel_is_validation_photos_does_not_tr
 
 def test_a_class_called_test_in_a_sharded_channel_is_one(tmp_path):
     lay(tmp_path, "train/test/1.jpg", "train/test/2.jpg", "train/bees/1.jpg")
-    assert set(data.find(tmp_path, {"train"}).folders["train"]) == {"bees", "test"}
+    assert set(image_folder.find(tmp_path, {"train"}).folders["train"]) == {"bees", "test"}
 
 
 @pytest.mark.parametrize(
@@ -94,9 +94,9 @@ def test_a_class_called_test_in_a_sharded_channel_is_one(tmp_path):
 def test_what_is_around_the_classes_of_a_sharded_channel_is_for_all_hosts_to_say(tmp_path, shards, classes):
     other = "train/bees/9.jpg" if "v2" in classes else "train/v2/bees/9.jpg"
     parts = [lay(tmp_path / "one", *shards), lay(tmp_path / "other", other)]
-    everyones = [data.holders(part, {"train"}) for part in parts]
-    assert set(data.find(parts[0], {"train"}, lambda _: everyones).folders["train"]) == classes
-    assert set(data.find(parts[1], {"train"}, lambda _: everyones).folders["train"]) == {"bees"}
+    everyones = [image_folder.holders(part, {"train"}) for part in parts]
+    assert set(image_folder.find(parts[0], {"train"}, lambda _: everyones).folders["train"]) == classes
+    assert set(image_folder.find(parts[1], {"train"}, lambda _: everyones).folders["train"]) == {"bees"}
 
 
 @pytest.mark.parametrize("inside", ["", "train/wasps/list.txt"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kennel.errors import UserError
-from kennel_train.debug_config import Asked, read
+from kennel_train.debug.hook_config import Asked, read
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kennel_train import debug_axes, debug_heat, debug_plots, debug_result, debug_summary, debug_usage, report
-from kennel_train.report import Report
-from kennel_train.series import PARTS
+from kennel_train.measure.history import PARTS
+from kennel_train.report import page as report
+from kennel_train.report.debugging import curve_axes, heat_map, plots, result, summary, usage
+from kennel_train.report.page import Report
 
 NAN, INF = float("nan"), float("inf")
 RULES = ["vanishing_gradient", "exploding_tensor", "overfit", "dataloader", "low_gpu_utilization"]
@@ -95,15 +96,15 @@ def look_at(given: dict, **changes: Any) -> list[str]:
     return [text(row) for row in re.findall(r"<li>.*?</li>", found.group(), re.S)] if found else []
 
 
-def read(**changes: Any) -> debug_result.Debug:
-    found = debug_result.read(debug(**changes))
+def read(**changes: Any) -> result.Debug:
+    found = result.read(debug(**changes))
     assert found
     return found
 
 
-def pictures(**changes: Any) -> debug_plots.Pictures:
+def pictures(**changes: Any) -> plots.Pictures:
     """Of one stage."""
-    return debug_plots.pictures(read(stages=[stage(**changes)]))[0]
+    return plots.pictures(read(stages=[stage(**changes)]))[0]
 
 
 def runs(svg: str, variable: str) -> int:
@@ -158,7 +159,7 @@ def test_the_top_list_has_errors_first_and_warnings_last():
 
 def test_many_warnings_do_not_bury_the_list():
     sentences = look_at(debug(findings=[fired("overfit", epoch=epoch) for epoch in range(9)]))
-    assert len(sentences) == debug_summary.FIRST + 1
+    assert len(sentences) == summary.FIRST + 1
     assert sentences[-1] == "Debugging found 6 more warnings; see there."
 
 
@@ -366,7 +367,7 @@ def test_a_large_network_and_a_long_training_stay_small():
     assert "a row is the mean of up to 7 layers" in text(shown)
     assert "All 600 parameters of finetune" in text(shown)
     assert "The first 200 of 600; report.json has them all." in text(shown)
-    assert shown.count('<th scope="row">backbone') == debug_summary.LAYERS
+    assert shown.count('<th scope="row">backbone') == summary.LAYERS
     assert not [path for path in re.findall(r' d="([^"]*)"', shown) if re.search(r"\.\d{3}", path)]
 
 
@@ -380,7 +381,7 @@ def test_a_step_is_split_in_the_order_in_which_it_runs():
     assert re.findall(r"width:([\d.]+)%;--c:var\(--part-(\d)\)", stack.group()) == [
         ("50.00", "0"), ("10.00", "1"), ("20.00", "2"), ("15.00", "3"), ("4.00", "4"), ("1.00", "5"),
     ]  # fmt: skip
-    parts = debug_summary.parts(read(stages=[stage(seconds={"forward": 3.0, "new": 1.0})]).stages[0])
+    parts = summary.parts(read(stages=[stage(seconds={"forward": 3.0, "new": 1.0})]).stages[0])
     assert [(part.name, part.share) for part in parts] == [("forward", 0.75), ("other", 0.25)]
 
 
@@ -406,7 +407,7 @@ def test_slowest_steps_are_told_by_their_stages_median():
     assert first == "probe 0 1 20 ms 20 forward 100% the stage's first step, which also warms up"
     assert second == "finetune 9 2 850 ms 8.5 data wait 94%"
     many = [{"step": at, "seconds": 1.0 + at} for at in range(30)]
-    rows = debug_summary.slowest(read(stages=[stage(slowest=many)]))
+    rows = summary.slowest(read(stages=[stage(slowest=many)]))
     assert [row.step for row in rows] == list(range(29, 19, -1))
 
 
@@ -433,7 +434,7 @@ def test_phases_are_bands_with_names_where_there_is_room():
     assert svg
     assert {"start", "finetune", "int8"} & set(labels(svg.group(1))) == {"finetune"}
     assert "fill: var(--band)" in svg.group(1)
-    bands = debug_usage.bands(read(machine=machine(phase=["a"] * 10 + ["b"] * 10 + ["a"] * 40)).machine)
+    bands = usage.bands(read(machine=machine(phase=["a"] * 10 + ["b"] * 10 + ["a"] * 40)).machine)
     assert bands == [("a", 0.0, 10.0), ("b", 10.0, 20.0), ("a", 20.0, 60.0)]
 
 
@@ -446,12 +447,12 @@ def test_phases_are_bands_with_names_where_there_is_room():
     ],
 )
 def test_ticks_of_a_logarithmic_axis_are_round_and_few(low, high, expected):
-    assert debug_axes.ticks(low, high) == pytest.approx(expected)
+    assert curve_axes.ticks(low, high) == pytest.approx(expected)
 
 
 def test_steps_are_where_they_were_measured():
     late = {layer: {"steps": [1000, 1010, 1020], "norm": [0.1, 0.2, 0.3]} for layer in NETWORK}
-    found = debug_heat.draw(read(stages=[stage(gradients=late)]).stages[0].gradients, "late", relative=False)
+    found = heat_map.draw(read(stages=[stage(gradients=late)]).stages[0].gradients, "late", relative=False)
     assert found
     assert "1,010" in labels(found.svg)
     assert "0" not in labels(found.svg)
@@ -460,20 +461,20 @@ def test_steps_are_where_they_were_measured():
 @pytest.mark.parametrize(
     ("write", "value", "said"),
     [
-        (debug_summary.milliseconds, 0.0001234, "0.123 ms"),
-        (debug_summary.milliseconds, 0.085, "85 ms"),
-        (debug_summary.milliseconds, 0.9996, "1.0 s"),
-        (debug_summary.milliseconds, None, "–"),
-        (debug_summary.multiple, 8.04, "8.0"),
-        (debug_summary.multiple, 1234.5, "1,234"),
-        (debug_summary.multiple, None, "–"),
-        (debug_summary.small, 4567.0, "4,600"),
-        (debug_summary.small, 0.000012, "1.2e-05"),
-        (debug_usage.memory, 850.4, "850 MB"),
-        (debug_usage.memory, NAN, "–"),
-        (debug_summary.sentence, "a clause.", "A clause."),
-        (debug_summary.sentence, "", ""),
-        (debug_summary.sentence, "x" * 999, "X" + "x" * (debug_summary.LENGTH - 2) + "…."),
+        (summary.milliseconds, 0.0001234, "0.123 ms"),
+        (summary.milliseconds, 0.085, "85 ms"),
+        (summary.milliseconds, 0.9996, "1.0 s"),
+        (summary.milliseconds, None, "–"),
+        (summary.multiple, 8.04, "8.0"),
+        (summary.multiple, 1234.5, "1,234"),
+        (summary.multiple, None, "–"),
+        (summary.small, 4567.0, "4,600"),
+        (summary.small, 0.000012, "1.2e-05"),
+        (usage.memory, 850.4, "850 MB"),
+        (usage.memory, NAN, "–"),
+        (summary.sentence, "a clause.", "A clause."),
+        (summary.sentence, "", ""),
+        (summary.sentence, "x" * 999, "X" + "x" * (summary.LENGTH - 2) + "…."),
     ],
 )
 def test_figures_and_clauses_read_as_people_write_them(write, value, said):

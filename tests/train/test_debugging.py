@@ -14,14 +14,16 @@ from PIL import Image
 
 from kennel import artifact
 from kennel.hyperparameters import Hyperparameters
-from kennel_train import device, loop, rules
-from kennel_train.cluster import Cluster
-from kennel_train.debugging import Debugger
-from kennel_train.progress import Best, Hooks, Plan
-from kennel_train.rules import Chosen, Rule
-from kennel_train.utilisation import Sampler
-from kennel_train.watch import NOBODY, Watch
-from kennel_train.wording import percent
+from kennel_train.debug.debugger import Debugger
+from kennel_train.debug.rules import table
+from kennel_train.debug.rules.table import Chosen, Rule
+from kennel_train.distributed import device
+from kennel_train.distributed.cluster import Cluster
+from kennel_train.engine import loop
+from kennel_train.engine.progress import Best, Hooks, Plan
+from kennel_train.measure.callbacks import NOBODY, Watch
+from kennel_train.measure.formatting import percent
+from kennel_train.measure.machine_sampler import Sampler
 
 from .small import Net, Sleepy, painted
 
@@ -133,7 +135,7 @@ def trained(debugger, train):
 
 
 def test_a_sleepy_loader_is_named_with_the_share_of_time_that_it_cost():
-    debugger = Debugger(rules.chosen("dataloader"), "warn", None, True, lambda _: NOBODY, print)
+    debugger = Debugger(table.chosen("dataloader"), "warn", None, True, lambda _: NOBODY, print)
     trained(debugger, painted(60, Sleepy))
     (finding,) = debugger.findings.values()
     assert finding.rule == "dataloader"
@@ -151,7 +153,7 @@ def test_a_rule_that_raises_is_dropped_and_a_watch_that_cannot_close_is_a_warnin
     def broken(series):
         raise ZeroDivisionError("by zero")
 
-    rows = [Chosen(Rule("broken", "Broken", "tensors", broken, "")), *rules.chosen("dataloader")]
+    rows = [Chosen(Rule("broken", "Broken", "tensors", broken, "")), *table.chosen("dataloader")]
     debugger = Debugger(rows, "warn", None, True, lambda _: Full(), print)
     trained(debugger, painted(60, Sleepy))
     assert said.getvalue().count("warning: rule broken failed and is left out from now on: ZeroDivisionError") == 1
@@ -163,7 +165,7 @@ def test_steps_without_a_photo_are_no_finding():
     """Of a job that was stopped before it had seen most of its photos."""
     train = painted(6)
     train.ids, train.total = train.ids * 100, 600
-    debugger = Debugger(rules.chosen("exploding_tensor"), "warn", None, False, lambda _: NOBODY, print)
+    debugger = Debugger(table.chosen("exploding_tensor"), "warn", None, False, lambda _: NOBODY, print)
     trained(debugger, train)
     assert debugger.findings == {}
     assert len(debugger.series[0].loss.steps) == 2 * 6
@@ -190,7 +192,7 @@ def test_one_that_stands_still_and_is_to_stop_is_given_up():
     told = []
     sampler = Sampler(lambda: "finetune", 0.05)
     debugger = Debugger(
-        rules.chosen("stalled_training:threshold=1"),
+        table.chosen("stalled_training:threshold=1"),
         "stop",
         sampler,
         False,

@@ -12,8 +12,8 @@ from PIL import Image
 from kennel import preprocessing
 from kennel.errors import UserError
 from kennel.preprocessing import Preprocessing
-from kennel_train import decoding
-from kennel_train.data import Photo
+from kennel_train.data import decoding
+from kennel_train.data.image_folder import Photo
 
 ROW = Preprocessing(image_size=32, resize=36)
 

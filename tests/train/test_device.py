@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kennel.errors import UserError
-from kennel_train import device
+from kennel_train.distributed import device
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 

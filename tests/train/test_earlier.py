@@ -17,7 +17,7 @@ from kennel.errors import UserError
 from kennel.hyperparameters import Hyperparameters
 from kennel.layout import MANIFEST, ONNX, WEIGHTS
 from kennel.photos import file_hash
-from kennel_train import earlier
+from kennel_train.engine import warm_start
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -53,7 +53,7 @@ def pack(folder, to, prefix="", mode="w:gz"):
 
 
 def find(channel, tmp_path):
-    return earlier.find(channel, tmp_path / "scratch")
+    return warm_start.find(channel, tmp_path / "scratch")
 
 
 def refusal(channel, tmp_path) -> str:
@@ -87,7 +87,7 @@ def test_a_folder_or_an_archive_is_found(model, channel, tmp_path, how):
 def test_its_backbone_has_its_weights_and_its_preprocessing(model, tmp_path):
     folder, classifier = model
     found = find(folder, tmp_path)
-    made = earlier.backbone(found)
+    made = warm_start.backbone(found)
     assert (made.preprocessing.resize, made.preprocessing.mean) == (99, (0.1, 0.2, 0.3))
     assert made.weights == "channel 'model', trained 2026-01-01 from random"
     again = Classifier(made, 3).eval()
@@ -109,9 +109,9 @@ def test_its_backbone_has_its_weights_and_its_preprocessing(model, tmp_path):
 def test_a_class_keeps_its_logit_wherever_it_stands_now(model, tmp_path, names, taken, new):
     folder, classifier = model
     found = find(folder, tmp_path)
-    now = Classifier(earlier.backbone(found), len(names)).eval()
+    now = Classifier(warm_start.backbone(found), len(names)).eval()
     fresh = now.head.weight.detach().clone()
-    assert earlier.head(now, names, found) == (taken, new)
+    assert warm_start.head(now, names, found) == (taken, new)
     photos = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
     with torch.inference_mode():
         before, after = classifier(photos), now(photos)
@@ -137,9 +137,9 @@ def test_what_the_model_has_decided_cannot_be_asked_for_otherwise(model, tmp_pat
     asked = hyperparameters.parse(raw)
     if said:
         with pytest.raises(UserError, match="^" + said):
-            earlier.settle(asked, raw, found)
+            warm_start.settle(asked, raw, found)
     else:
-        settled = earlier.settle(asked, raw, found)
+        settled = warm_start.settle(asked, raw, found)
         assert settled == dataclasses.replace(Hyperparameters(), backbone="test_resnet", image_size=64)
 
 
@@ -232,4 +232,4 @@ def test_weights_of_another_version_of_the_backbone_are_told(model, tmp_path):
     found = find(model[0], tmp_path)
     del found.state["backbone.bn1.weight"]
     with pytest.raises(UserError, match="its weights do not fit backbone 'test_resnet' of this version"):
-        earlier.backbone(found)
+        warm_start.backbone(found)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from kennel_train import evaluation
-from kennel_train.evaluation import COLDEST, HOTTEST
+from kennel_train.model import evaluation
+from kennel_train.model.evaluation import COLDEST, HOTTEST
 
 NAMES = ("ant", "bee", "cat")
 

@@ -13,8 +13,9 @@ from kennel import artifact, backbones
 from kennel.artifact import Manifest
 from kennel.backbones import Classifier
 from kennel.layout import INT8, MANIFEST, ONNX, WEIGHTS
-from kennel_train import export, failure
-from kennel_train.quantization import Gate, Part
+from kennel_train.contract import failure
+from kennel_train.model import export
+from kennel_train.model.int8_gate import Gate, Part
 
 PHOTOS = np.random.default_rng(0).integers(0, 256, (24, 3, 64, 64), np.uint8)
 PHOTOS[::2] //= 8  # dark and bright in turn

@@ -9,8 +9,9 @@ import torch
 
 from kennel import backbones
 from kennel.backbones import Classifier
-from kennel_train import device, features
-from kennel_train.inputs import Photos
+from kennel_train.distributed import device
+from kennel_train.engine import features
+from kennel_train.engine.batches import Photos
 
 KEY = "0123456789abcdef-" + b"train".hex()
 

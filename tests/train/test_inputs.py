@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from kennel_train.inputs import Inputs, Photos
+from kennel_train.engine.batches import Inputs, Photos
 
 CPU = torch.device("cpu")
 COUNT = 12

@@ -306,8 +306,9 @@ def test_a_loss_that_is_no_number_fails_the_job(job):
 def test_a_photo_is_seen_alike_in_training_and_serving(job):
     """The middle of the cached square is the square that serving cuts."""
     from kennel.preprocessing import Preprocessing
-    from kennel_train import crops, decoding
-    from kennel_train.data import Photo
+    from kennel_train.data import decoding
+    from kennel_train.data.image_folder import Photo
+    from kennel_train.engine import crops
 
     row = Preprocessing(image_size=64, resize=73, interpolation="bicubic")
     job.photos("train", {"red": 1})

@@ -10,10 +10,11 @@ import torch
 from kennel import metrics
 from kennel.errors import UserError
 from kennel.hyperparameters import Hyperparameters
-from kennel_train import device, loop
-from kennel_train.cluster import Cluster
-from kennel_train.inputs import Features, Photos
-from kennel_train.progress import Best, Hooks, Plan
+from kennel_train.distributed import device
+from kennel_train.distributed.cluster import Cluster
+from kennel_train.engine import loop
+from kennel_train.engine.batches import Features, Photos
+from kennel_train.engine.progress import Best, Hooks, Plan
 
 
 @pytest.fixture

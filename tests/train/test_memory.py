@@ -7,7 +7,8 @@ import torch
 
 from kennel import backbones
 from kennel.backbones import Classifier
-from kennel_train import device, memory
+from kennel_train.distributed import device
+from kennel_train.engine import micro_batch_size
 
 SIDE = 64
 
@@ -47,16 +48,16 @@ def limit(root, free: int):
     ],
 )
 def test_a_micro_batch_is_as_large_as_memory_allows_and_never_0(chosen, tmp_path, free, batch_size, fits):
-    size = memory.micro_batch(Net(), SIDE, batch_size, chosen, 1, limit(tmp_path, free))
+    size = micro_batch_size.micro_batch(Net(), SIDE, batch_size, chosen, 1, limit(tmp_path, free))
     assert size in fits
     assert size == batch_size or size & (size - 1) == 0
 
 
 def test_larger_photos_and_more_processes_make_it_smaller(chosen, tmp_path):
     root = limit(tmp_path, 10 * 2**20)
-    whole = memory.micro_batch(Net(), SIDE, 32, chosen, 1, root)
-    assert memory.micro_batch(Net(), SIDE, 32, chosen, 4, root) <= whole / 4
-    assert memory.micro_batch(Net(), 2 * SIDE, 32, chosen, 1, root) <= whole / 4
+    whole = micro_batch_size.micro_batch(Net(), SIDE, 32, chosen, 1, root)
+    assert micro_batch_size.micro_batch(Net(), SIDE, 32, chosen, 4, root) <= whole / 4
+    assert micro_batch_size.micro_batch(Net(), 2 * SIDE, 32, chosen, 1, root) <= whole / 4
 
 
 def test_weights_take_their_part_first(chosen, tmp_path):
@@ -71,8 +72,8 @@ def test_weights_take_their_part_first(chosen, tmp_path):
         def forward(self, photos):
             return self.inner(photos.float())
 
-    assert memory.micro_batch(Bytes(), SIDE, 32, chosen, 1, limit(tmp_path, 80 * 2**20)) == 1
-    assert memory.micro_batch(Bytes(), SIDE, 32, chosen, 1, limit(tmp_path, 160 * 2**20)) == 8
+    assert micro_batch_size.micro_batch(Bytes(), SIDE, 32, chosen, 1, limit(tmp_path, 80 * 2**20)) == 1
+    assert micro_batch_size.micro_batch(Bytes(), SIDE, 32, chosen, 1, limit(tmp_path, 160 * 2**20)) == 8
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -84,7 +85,7 @@ def test_the_module_and_the_random_numbers_stay_as_they_were(chosen, training):
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    memory.micro_batch(net, SIDE, 8, chosen, 1)
+    micro_batch_size.micro_batch(net, SIDE, 8, chosen, 1)
     assert torch.equal(torch.rand(1), expected)
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
     assert all(torch.equal(p.grad, torch.ones_like(p)) for p in net.parameters())
@@ -94,7 +95,7 @@ def test_the_module_and_the_random_numbers_stay_as_they_were(chosen, training):
 def test_a_whole_pass_of_a_network_with_batch_normalization_works(chosen):
     """What a GPU is tried with; statistics that change under the backward pass made it raise."""
     backbone = backbones.load("test_resnet", SIDE, pretrained=False, channel=None, baked=None)
-    assert memory._passes(Classifier(backbone, 2), SIDE, 2, chosen)
+    assert micro_batch_size._passes(Classifier(backbone, 2), SIDE, 2, chosen)
 
 
 def test_the_estimate_is_not_below_what_torch_allocates(chosen, tmp_path):
@@ -111,5 +112,5 @@ def test_the_estimate_is_not_below_what_torch_allocates(chosen, tmp_path):
         most = max(most, alive)
     assert most > 2**20
     weights = sum(p.numel() * p.element_size() for p in classifier.parameters())
-    root = limit(tmp_path, memory._COPIES * weights + most)
-    assert memory.micro_batch(classifier, SIDE, 16, chosen, 1, root) < 16
+    root = limit(tmp_path, micro_batch_size._COPIES * weights + most)
+    assert micro_batch_size.micro_batch(classifier, SIDE, 16, chosen, 1, root) < 16

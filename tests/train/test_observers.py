@@ -11,9 +11,11 @@ from kennel import artifact
 from kennel.hyperparameters import Hyperparameters
 from kennel.layout import Layout
 from kennel_launch import samples
-from kennel_train import observers, rules, smdebug_folder
-from kennel_train.cluster import Cluster
-from kennel_train.phases import Phases
+from kennel_train.debug import observers
+from kennel_train.debug.rules import table
+from kennel_train.debug.smdebug import offline
+from kennel_train.distributed.cluster import Cluster
+from kennel_train.measure.timing import Phases
 
 from .small import Net, painted
 
@@ -51,7 +53,7 @@ def test_sagemakers_files_ask_for_tensors_a_trace_and_tensorboard(job):
     assert "warning: smdebug" not in log
     debug = json.loads((job.base / "output" / "data" / "report.json").read_text())["debug"]
 
-    seen = smdebug_folder.read(job.base / debug["tensors"])
+    seen = offline.read(job.base / debug["tensors"])
     assert debug["tensors"] == "output/tensors"
     ours = [row for stage in debug["stages"] for row in zip(*stage["loss"].values(), strict=True)]
     assert len(ours) == 30
@@ -136,7 +138,7 @@ def test_no_rule_fires_on_a_healthy_training(job, strategy):
     job.main()
     debug = json.loads((job.base / "output" / "data" / "report.json").read_text())["debug"]
     assert debug["findings"] == []
-    assert debug["rules"] == list(rules.TABLE)
+    assert debug["rules"] == list(table.TABLE)
     assert artifact.read_manifest(job.base / "model").metrics["validation:accuracy"] > 0.92
 
 

@@ -2,7 +2,7 @@
 
 import time
 
-from kennel_train.phases import Phases
+from kennel_train.measure.timing import Phases
 
 
 def test_time_goes_to_the_innermost_phase_and_to_it_alone():

@@ -11,7 +11,7 @@ import pytest
 
 from kennel.errors import UserError
 from kennel.photos import class_folders, photos
-from kennel_train import pipe
+from kennel_train.data import pipe_mode
 
 JPEG, PNG = b"\xff\xd8\xff\xe0 a photo", b"\x89PNG\r\n\x1a\n another"
 
@@ -54,7 +54,7 @@ class Channels:
     def spool(self) -> dict[str, bytes]:
         """Each spooled photo's content by its path."""
         (self.config / "inputdataconfig.json").write_text(json.dumps(self.modes))
-        self.root = pipe.spool(self.config, self.data, self.scratch, self.said.append, patience=0.2)
+        self.root = pipe_mode.spool(self.config, self.data, self.scratch, self.said.append, patience=0.2)
         found = {}
         for folder, _, names in os.walk(self.root, followlinks=True):
             for name in names:
@@ -78,7 +78,7 @@ def test_without_pipe_mode_the_data_stay_where_they_are(given):
     given.spool()
     assert given.root == given.data
     (given.config / "inputdataconfig.json").unlink()  # as local mode may leave it
-    assert pipe.spool(given.config, given.data, given.scratch, print) == given.data
+    assert pipe_mode.spool(given.config, given.data, given.scratch, print) == given.data
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from kennel import backbones, preprocessing
 from kennel.artifact import Manifest
 from kennel.backbones import Classifier
 from kennel.layout import INT8, ONNX
-from kennel_train import export, int8, quantization
-from kennel_train.quantization import Gate, Part
+from kennel_train.model import export, int8, int8_gate
+from kennel_train.model.int8_gate import Gate, Part
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 COLOURS = np.array([(220, 40, 40), (40, 200, 60), (40, 60, 220)], np.float32)
@@ -77,7 +77,7 @@ def made(tmp_path_factory):
 @pytest.fixture(scope="module")
 def copy(made, tmp_path_factory):
     target = tmp_path_factory.mktemp("int8") / INT8
-    assert quantization.attempt(made[0] / ONNX, target, made[1]).kept
+    assert int8_gate.attempt(made[0] / ONNX, target, made[1]).kept
     return target
 
 
@@ -86,7 +86,7 @@ def test_a_good_copy_is_kept_and_nothing_else(made, tmp_path, monkeypatch, capfd
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     handlers, beside = list(logging.getLogger().handlers), sorted(folder.iterdir())
-    verdict = quantization.attempt(folder / ONNX, tmp_path / INT8, gate)
+    verdict = int8_gate.attempt(folder / ONNX, tmp_path / INT8, gate)
     assert verdict.kept, verdict.reason
     assert (verdict.photos, verdict.fp32_accuracy, verdict.int8_accuracy) == (90, 1.0, 1.0)
     assert verdict.agreement >= 0.98
@@ -123,7 +123,7 @@ def test_the_copy_keeps_the_contract_of_the_first(made, copy):
 )
 def test_at_most_half_a_point_or_one_photo_may_be_lost(made, copy, photos, lost, kept):
     gate = Gate(more(made[1].train, 120), more(made[1].validation, photos, mistold=lost))
-    verdict = quantization.judge(copy, gate)
+    verdict = int8_gate.judge(copy, gate)
     assert verdict.agreement >= 0.98, "this is about accuracy alone"
     assert verdict.fp32_accuracy == 1.0
     assert verdict.int8_accuracy == pytest.approx(1 - lost / photos)
@@ -135,7 +135,7 @@ def test_at_most_half_a_point_or_one_photo_may_be_lost(made, copy, photos, lost,
 @pytest.mark.parametrize(("apart", "kept"), [(0, True), (2, True), (3, False)])
 def test_98_of_100_first_choices_must_be_the_same(made, copy, apart, kept):
     gate = Gate(more(made[1].train, 70, wrong=apart), made[1].validation)
-    verdict = quantization.judge(copy, gate)
+    verdict = int8_gate.judge(copy, gate)
     assert (verdict.photos, verdict.kept) == (100, kept)
     assert verdict.agreement == pytest.approx(1 - apart / 100)
     said = f"int8 was dropped: it agrees with float32 on {100 - apart} of 100 photos, 98% are needed"
@@ -144,14 +144,14 @@ def test_98_of_100_first_choices_must_be_the_same(made, copy, apart, kept):
 
 def test_a_copy_that_is_better_than_its_original_is_no_loss(made, copy):
     validation = more(made[1].validation, 200, wrong=3)
-    verdict = quantization.judge(copy, Gate(more(made[1].train, 100), validation))
+    verdict = int8_gate.judge(copy, Gate(more(made[1].train, 100), validation))
     assert verdict.kept
     assert verdict.int8_accuracy > verdict.fp32_accuracy
 
 
 def test_a_dropped_copy_is_gone_and_its_verdict_is_plain(made, tmp_path):
     gate = Gate(more(made[1].train, 60, wrong=30), more(made[1].validation, 30, mistold=10))
-    verdict = quantization.attempt(made[0] / ONNX, tmp_path / INT8, gate)
+    verdict = int8_gate.attempt(made[0] / ONNX, tmp_path / INT8, gate)
     assert not verdict.kept
     assert "validation photos, float32 on 30 and it agrees" in verdict.reason
     row = dataclasses.asdict(verdict)
@@ -160,17 +160,17 @@ def test_a_dropped_copy_is_gone_and_its_verdict_is_plain(made, tmp_path):
 
 
 def test_of_many_training_photos_some_are_judged(made, copy, monkeypatch):
-    monkeypatch.setattr(quantization, "JUDGED", 40)
+    monkeypatch.setattr(int8_gate, "JUDGED", 40)
     seen = []
     train = more(made[1].train, 1000)
     noted = Part(lambda items: (seen.extend(items.tolist()), train.photos(items))[1], train.logits, train.labels)
-    assert quantization.judge(copy, Gate(noted, made[1].validation)).photos == 70
+    assert int8_gate.judge(copy, Gate(noted, made[1].validation)).photos == 70
     assert seen == list(range(0, 1000, 25))
 
 
 @pytest.mark.parametrize("total", [0, 1, 31, 32, 33, 1000])
 def test_items_are_spread_over_all(total):
-    items = quantization.spread(total, 32)
+    items = int8_gate.spread(total, 32)
     assert len(set(items.tolist())) == len(items) == min(total, 32)
     assert all(0 <= item < total for item in items)
     assert np.ptp(np.diff(items)) <= 1 if len(items) > 1 else True
@@ -180,14 +180,14 @@ def test_items_are_spread_over_all(total):
 def test_a_job_that_is_asked_to_end_drops_int8_at_once(made, tmp_path, stops):
     asked = iter([False] * stops)
     gate = dataclasses.replace(made[1], stop=lambda: next(asked, True))
-    verdict = quantization.attempt(made[0] / ONNX, tmp_path / INT8, gate)
+    verdict = int8_gate.attempt(made[0] / ONNX, tmp_path / INT8, gate)
     assert (verdict.kept, verdict.reason) == (False, "the job was asked to end before int8 was judged")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_network_that_cannot_be_quantized_drops_int8_only(made, tmp_path):
     (tmp_path / ONNX).write_bytes(b"no network")
-    verdict = quantization.attempt(tmp_path / ONNX, tmp_path / INT8, made[1])
+    verdict = int8_gate.attempt(tmp_path / ONNX, tmp_path / INT8, made[1])
     assert not verdict.kept
     assert verdict.reason.startswith("int8 could not be made or run (")
     assert "\n" not in verdict.reason
@@ -205,9 +205,9 @@ def test_no_memory_and_no_disk_are_the_jobs_affair(made, tmp_path, error, raised
     gate = dataclasses.replace(made[1], train=dataclasses.replace(made[1].train, photos=photos))
     if raised:
         with pytest.raises(type(error)):
-            quantization.attempt(made[0] / ONNX, tmp_path / INT8, gate)
+            int8_gate.attempt(made[0] / ONNX, tmp_path / INT8, gate)
     else:
-        assert "broken" in quantization.attempt(made[0] / ONNX, tmp_path / INT8, gate).reason
+        assert "broken" in int8_gate.attempt(made[0] / ONNX, tmp_path / INT8, gate).reason
     assert list(tmp_path.iterdir()) == []
 
 
@@ -228,7 +228,7 @@ def test_lite0_on_real_photos(tmp_path):
     part = part_of(classifier, photos, np.zeros(len(photos), np.int64))
     export.export(classifier, torch.from_numpy(photos[:2]), Manifest(("a",), row, {}), tmp_path)
     int8.write(tmp_path / ONNX, tmp_path / INT8, np.array_split(photos[:32], 4))
-    assert quantization.judge(tmp_path / INT8, Gate(part, part)).agreement >= 0.85
+    assert int8_gate.judge(tmp_path / INT8, Gate(part, part)).agreement >= 0.85
     graph = onnx.load(tmp_path / INT8).graph
     quantized = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kennel_train import randomness
+from kennel_train.data import randomness
 
 
 def test_draws_are_a_function_of_seed_epoch_and_photo():

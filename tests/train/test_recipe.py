@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from kennel.hyperparameters import Hyperparameters
-from kennel_train import recipe
+from kennel_train.engine import recipe
 
 
 class Net(torch.nn.Module):

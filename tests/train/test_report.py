@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kennel_train import report, summary, wording
-from kennel_train.evaluation import evaluate
-from kennel_train.report import Mistake, Report
+from kennel_train.measure import formatting
+from kennel_train.model.evaluation import evaluate
+from kennel_train.report import overview
+from kennel_train.report import page as report
+from kennel_train.report.page import Mistake, Report
 
 NAN = float("nan")
 HOSTILE = (
@@ -205,10 +207,10 @@ def test_json_holds_everything_but_pixels(case, tmp_path):
         given.mistakes
     )
     for split, row in given.evaluation.items():
-        matrix, back = summary.matrix(row), rows["evaluation"][split]
+        matrix, back = overview.matrix(row), rows["evaluation"][split]
         assert back["classes"] == row["classes"]
         if len(matrix) <= report.DENSE:
-            assert np.array_equal(summary.matrix(back), matrix)
+            assert np.array_equal(overview.matrix(back), matrix)
         else:
             restored = np.zeros_like(matrix)
             for truth, predicted, photos in back["confusion_cells"]:
@@ -276,41 +278,41 @@ def test_most_confused_pairs_and_weakest_class_come_first():
     confusion = [[5, 3, 2], [0, 10, 0], [0, 7, 3]]
     shares = [{"photos": 10, "precision": 0.5, "recall": recall} for recall in (0.5, 1.0, 0.3)]
     row = {"classes": dict(zip(names, shares, strict=True)), "confusion": confusion}
-    pairs = summary.confused(names, summary.matrix(row), 2)
+    pairs = overview.confused(names, overview.matrix(row), 2)
     assert [(pair.truth, pair.predicted, pair.photos, pair.share) for pair in pairs] == [
         ("c", "b", 7, 0.7),
         ("a", "b", 3, 0.3),
     ]
-    ranked = summary.classes(row)
+    ranked = overview.classes(row)
     assert [(entry.name, entry.number, [pair.predicted for pair in entry.taken_for]) for entry in ranked] == [
         ("c", 3, ["b"]),
         ("a", 1, ["b", "c"]),
         ("b", 2, []),
     ]
-    cells = summary.cells(summary.matrix(row), 1)
+    cells = overview.cells(overview.matrix(row), 1)
     assert [(cell.truth, cell.predicted) for cell in cells] == [(0, 0), (1, 1), (2, 2), (2, 1)]
 
 
 @pytest.mark.parametrize(
     ("write", "value", "said"),
     [
-        (wording.percent, 0.9544, "95.4%"),
-        (wording.percent, 1, "100%"),
-        (wording.percent, 2999 / 3000, ">99.9%"),
-        (wording.percent, NAN, "–"),
-        (wording.percent, None, "–"),
-        (wording.duration, 0.04, "0.0 s"),
-        (wording.duration, 9.96, "10 s"),
-        (wording.duration, 59.7, "1 min 00 s"),
-        (wording.duration, 3599.7, "1 h 00 min"),
-        (wording.duration, 7199, "2 h 00 min"),
-        (wording.duration, None, "–"),
-        (wording.figure, 12345.6, "12,346"),
-        (wording.figure, np.float32(0.5), "0.5"),
-        (wording.figure, 0.000123456, "0.0001235"),
-        (wording.figure, True, "true"),
-        (wording.figure, "probe", "probe"),
-        (wording.figure, None, "–"),
+        (formatting.percent, 0.9544, "95.4%"),
+        (formatting.percent, 1, "100%"),
+        (formatting.percent, 2999 / 3000, ">99.9%"),
+        (formatting.percent, NAN, "–"),
+        (formatting.percent, None, "–"),
+        (formatting.duration, 0.04, "0.0 s"),
+        (formatting.duration, 9.96, "10 s"),
+        (formatting.duration, 59.7, "1 min 00 s"),
+        (formatting.duration, 3599.7, "1 h 00 min"),
+        (formatting.duration, 7199, "2 h 00 min"),
+        (formatting.duration, None, "–"),
+        (formatting.figure, 12345.6, "12,346"),
+        (formatting.figure, np.float32(0.5), "0.5"),
+        (formatting.figure, 0.000123456, "0.0001235"),
+        (formatting.figure, True, "true"),
+        (formatting.figure, "probe", "probe"),
+        (formatting.figure, None, "–"),
     ],
 )
 def test_figures_read_as_people_write_them(write, value, said):
@@ -322,7 +324,7 @@ def test_figures_read_as_people_write_them(write, value, said):
     [(0.95, 100, 0.8882, 0.9785), (0.5, 10, 0.2366, 0.7634), (1.0, 20, 0.8389, 1.0), (0.0, 20, 0.0, 0.1611)],
 )  # statsmodels' proportion_confint(method="wilson")
 def test_interval_is_wilsons(share, photos, low, high):
-    assert summary.interval(share, photos) == pytest.approx((low, high), abs=1e-4)
+    assert overview.interval(share, photos) == pytest.approx((low, high), abs=1e-4)
 
 
 def test_file_names_that_are_no_utf8_are_kept(tmp_path):

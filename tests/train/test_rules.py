@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from kennel.errors import UserError
-from kennel_train import rules
-from kennel_train.findings import Fired
-from kennel_train.series import Curve, Evaluated, Machine, Seen, Series, Tensors
+from kennel_train.debug.rules import table
+from kennel_train.debug.rules.findings import Fired
+from kennel_train.measure.history import Curve, Evaluated, Machine, Seen, Series, Tensors
 
 # A probe on hymenoptera's 244 photos, as it was measured: training and validation loss of each epoch, in nats.
 TRAIN = (0.3823, 0.1051, 0.0655, 0.0475, 0.0392, 0.0326, 0.0286, 0.0260, 0.0237, 0.0221)
@@ -62,12 +62,12 @@ def healthy(seed=0):
 def fired(name, series, **parameters):
     """What one rule says, with parameters as a user writes them."""
     said = ",".join(f"{key}={value}" for key, value in parameters.items())
-    return rules.judge(rules.chosen(f"{name}:{said}" if said else name), series).get(name)
+    return table.judge(table.chosen(f"{name}:{said}" if said else name), series).get(name)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_rule_fires_on_a_healthy_training(seed):
-    assert rules.judge(rules.chosen("all"), healthy(seed)) == {}
+    assert table.judge(table.chosen("all"), healthy(seed)) == {}
 
 
 def test_no_rule_fires_on_it_at_any_time_while_it_runs():
@@ -77,7 +77,7 @@ def test_no_rule_fires_on_it_at_any_time_while_it_runs():
         so_far.ended = False
         so_far.loss = curve(whole.loss.values[:step])
         so_far.evaluated = [row for row in whole.evaluated if row.step < step]
-        assert rules.judge(rules.chosen("all"), so_far) == {}, step
+        assert table.judge(table.chosen("all"), so_far) == {}, step
 
 
 @pytest.mark.parametrize("ended", [False, True])
@@ -92,8 +92,8 @@ def test_next_to_nothing_is_judged_by_no_rule(value, ended):
         if math.isfinite(value):
             series.loss = curve([value])
             series.gradients = {"a": Tensors(curve([value]))}
-    assert rules.judge(rules.chosen("all"), series) == {}
-    assert rules.judge(rules.chosen("all"), Series(ended=ended)) == {}
+    assert table.judge(table.chosen("all"), series) == {}
+    assert table.judge(table.chosen("all"), Series(ended=ended)) == {}
 
 
 # Gradients and weights
@@ -179,7 +179,7 @@ def test_a_loss_that_explodes_is_all_that_the_other_rules_leave_alone():
     series = healthy()
     series.loss = curve([0.7] * 20 + [math.nan] * 140)
     series.gradients = {"weight": Tensors(curve([0.1] * 20 + [math.nan] * 140))}
-    assert set(rules.judge(rules.chosen("all"), series)) == {"exploding_tensor"}
+    assert set(table.judge(table.chosen("all"), series)) == {"exploding_tensor"}
 
 
 # Losses
@@ -586,11 +586,11 @@ def test_stalled_training_is_an_error():
 
 
 def names(text):
-    return {one.rule.name: one.parameters for one in rules.chosen(text)}
+    return {one.rule.name: one.parameters for one in table.chosen(text)}
 
 
 def test_all_none_and_some():
-    assert list(names("all")) == list(rules.TABLE) == list(names("ALL"))
+    assert list(names("all")) == list(table.TABLE) == list(names("ALL"))
     assert names("") == names("none") == names(" ") == {}
     assert names("overfit") == {"overfit": {}}
     assert names("overfit:patience=3,ratio_threshold=0.5  dataloader") == {
@@ -603,12 +603,12 @@ def test_all_none_and_some():
     ):
         assert names(text) == {"overfit": {"patience": 3, "ratio_threshold": 0.5}, "dataloader": {}}
     changed = names("all, overfit:patience=3")
-    assert len(changed) == len(rules.TABLE)
+    assert len(changed) == len(table.TABLE)
     assert changed["overfit"] == {"patience": 3}
     assert not any(row for name, row in changed.items() if name != "overfit")
 
 
-@pytest.mark.parametrize("rule", rules.TABLE.values(), ids=rules.TABLE)
+@pytest.mark.parametrize("rule", table.TABLE.values(), ids=table.TABLE)
 def test_awss_spelling_is_as_good(rule):
     assert names(rule.aws) == names(rule.name) == names(rule.name.replace("_", "-")) == {rule.name: {}}
 
@@ -648,7 +648,7 @@ def test_values_have_the_defaults_type():
 ])  # fmt: skip
 def test_what_is_no_rule_is_refused_with_a_hint(text, said):
     with pytest.raises(UserError) as refused:
-        rules.chosen(text)
+        table.chosen(text)
     assert said in str(refused.value)
 
 
@@ -656,10 +656,10 @@ def test_only_the_kind_that_is_asked_for_is_judged():
     series = waiting(0.5)
     series.idle = 2000.0
     series.loss = curve([math.nan] * 30)
-    assert set(rules.judge(rules.chosen("all"), series)) == {"exploding_tensor", "dataloader", "stalled_training"}
-    assert set(rules.judge(rules.chosen("all"), series, {"tensors"})) == {"exploding_tensor"}
-    assert set(rules.judge(rules.chosen("all"), series, of={"profile"})) == {"dataloader", "stalled_training"}
-    assert rules.judge(rules.chosen("none"), series) == {}
+    assert set(table.judge(table.chosen("all"), series)) == {"exploding_tensor", "dataloader", "stalled_training"}
+    assert set(table.judge(table.chosen("all"), series, {"tensors"})) == {"exploding_tensor"}
+    assert set(table.judge(table.chosen("all"), series, of={"profile"})) == {"dataloader", "stalled_training"}
+    assert table.judge(table.chosen("none"), series) == {}
 
 
 def test_awss_documented_defaults():
@@ -684,20 +684,20 @@ def test_awss_documented_defaults():
         "low_gpu_utilization": {"threshold_p95": 70, "threshold_p5": 10, "window": 500, "patience": 1000},
         "gpu_memory_increase": {"increase": 5, "patience": 1000, "window": 10},
     }
-    assert set(documented) == set(rules.TABLE)
+    assert set(documented) == set(table.TABLE)
     for name, parameters in documented.items():
-        assert rules.TABLE[name].parameters.items() >= parameters.items(), name
+        assert table.TABLE[name].parameters.items() >= parameters.items(), name
 
 
 def test_the_table_in_markdown_has_every_rule_and_parameter():
-    lines = rules.markdown().splitlines()
-    assert len(lines) == 2 + len(rules.TABLE)
-    for line, rule in zip(lines[2:], rules.TABLE.values(), strict=True):
+    lines = table.markdown().splitlines()
+    assert len(lines) == 2 + len(table.TABLE)
+    for line, rule in zip(lines[2:], table.TABLE.values(), strict=True):
         assert line.startswith(f"| `{rule.name}` | [{rule.aws}](https://docs.aws.amazon.com/")
         assert line.count("|") == 5
         assert all(f"`{name}=" in line for name in rule.parameters)
         assert rule.says.endswith(".")
-    assert "`ratio_threshold=0.1`, *`noise=2`*" in rules.markdown()  # not AWS's: in italics
+    assert "`ratio_threshold=0.1`, *`noise=2`*" in table.markdown()  # not AWS's: in italics
 
 
 def test_a_rule_says_a_step_and_two_clauses():

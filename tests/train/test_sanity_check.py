@@ -6,7 +6,7 @@ import torch
 from kennel import backbones
 from kennel.backbones import Classifier
 from kennel.errors import UserError
-from kennel_train.sanity_check import check
+from kennel_train.engine.sanity_check import check
 
 
 def made(name, size):

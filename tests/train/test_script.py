@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kennel_train import failure, hooks
+from kennel_train.contract import failure, user_hook
 
 
 def send(job, program: str, body: str, **hyperparameters: str) -> Path:
@@ -299,7 +299,7 @@ def test_code_that_is_not_there_is_named(job, sent, said):
 )
 def test_a_hook_is_told_from_a_script_without_running_it(tmp_path, body, hook):
     (tmp_path / "mine.py").write_text(body)
-    assert hooks.is_hook(tmp_path / "mine.py") is hook
+    assert user_hook.is_hook(tmp_path / "mine.py") is hook
 
 
 USERS = """Traceback (most recent call last):

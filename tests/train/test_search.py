@@ -16,13 +16,14 @@ from kennel import artifact, metrics
 from kennel.backbones import Backbone, Classifier
 from kennel.hyperparameters import Hyperparameters, Tuning
 from kennel.preprocessing import Preprocessing
-from kennel_train import data, device
-from kennel_train.checkpoint import Checkpoints
-from kennel_train.cluster import Cluster
-from kennel_train.phases import Phases
-from kennel_train.search import Search
-from kennel_train.splits import Splits
-from kennel_train.stages import Job
+from kennel_train.data import image_folder
+from kennel_train.data.splits import Splits
+from kennel_train.distributed import device
+from kennel_train.distributed.cluster import Cluster
+from kennel_train.engine.checkpoint import Checkpoints
+from kennel_train.engine.strategies import Job
+from kennel_train.measure.timing import Phases
+from kennel_train.search.search import Search
 
 pytestmark = pytest.mark.slow
 SPACE = "learning_rate=0.001..0.1 batch_size=4,8"
@@ -287,8 +288,8 @@ class Hungry(torch.nn.Module):
 
 def test_a_trial_that_runs_out_of_memory_is_marked_and_the_search_goes_on(job, tmp_path):
     colours(job)
-    found = data.find(job.data)
-    channels = data.label(found, {split: set(classes) for split, classes in found.folders.items()})
+    found = image_folder.find(job.data)
+    channels = image_folder.label(found, {split: set(classes) for split, classes in found.folders.items()})
     row = Preprocessing(image_size=32, resize=36)
     hp = Hyperparameters(strategy="finetune", trials=2, search="grid", epochs=2, batch_size=4, image_size=32)
     splits = Splits.decode(channels, job.data, frozenset(), row, hp, Cluster(), 1, lambda: lambda: False, print)

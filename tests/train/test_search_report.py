@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from kennel_train import report, search_axes, search_plots, search_result, search_summary
-from kennel_train.report import Report
+from kennel_train.report import page as report
+from kennel_train.report.page import Report
+from kennel_train.report.search import hyperparameter_axis, result, summary
+from kennel_train.report.search import plots as search_plots
 
 SPACE = {
     "learning_rate": {"low": 0.001, "high": 0.1, "log": True},
@@ -101,13 +103,13 @@ def rows(markup: str) -> list[str]:
 
 
 def said(given: dict, photos: int | None = None) -> str:
-    found = search_result.read(given, photos)
+    found = result.read(given, photos)
     assert found
-    return " ".join(search_summary.findings(found))
+    return " ".join(summary.findings(found))
 
 
 def plots(given: dict) -> dict[str, str]:
-    found = search_result.read(given)
+    found = result.read(given)
     assert found
     return search_plots.plots_of(found)
 
@@ -245,7 +247,7 @@ def test_how_many_trials_the_photos_cannot_tell_from_the_best():
     ],
 )
 def test_a_best_value_at_an_end_is_told(name, tried, value, expected):
-    assert search_axes.end(name, tried, value) == expected
+    assert hyperparameter_axis.end(name, tried, value) == expected
 
 
 def test_ends_are_told_where_they_mean_something():
@@ -350,14 +352,14 @@ def test_the_jobs_own_settings_are_on_the_axes_wherever_they_are():
 @pytest.mark.parametrize(
     ("axis", "value", "place"),
     [
-        (search_axes.Axis("a", 0.001, 0.1, log=True), 0.01, 0.5),
-        (search_axes.Axis("a", 0.001, 0.1, log=True), 0.0, math.nan),
-        (search_axes.Axis("a", 0.0, 10.0), 2.5, 0.25),
-        (search_axes.Axis("a", 10.0, 0.0), 2.5, 0.75),
-        (search_axes.Axis("a", 3.0, 3.0), 3.0, 0.5),
-        (search_axes.Axis("a", 0.0, 1.0), None, math.nan),
-        (search_axes.Axis("a", values=("x", "y")), "y", 0.75),
-        (search_axes.Axis("a", values=("x", "y")), "z", math.nan),
+        (hyperparameter_axis.Axis("a", 0.001, 0.1, log=True), 0.01, 0.5),
+        (hyperparameter_axis.Axis("a", 0.001, 0.1, log=True), 0.0, math.nan),
+        (hyperparameter_axis.Axis("a", 0.0, 10.0), 2.5, 0.25),
+        (hyperparameter_axis.Axis("a", 10.0, 0.0), 2.5, 0.75),
+        (hyperparameter_axis.Axis("a", 3.0, 3.0), 3.0, 0.5),
+        (hyperparameter_axis.Axis("a", 0.0, 1.0), None, math.nan),
+        (hyperparameter_axis.Axis("a", values=("x", "y")), "y", 0.75),
+        (hyperparameter_axis.Axis("a", values=("x", "y")), "z", math.nan),
     ],
 )
 def test_places_on_an_axis(axis, value, place):
@@ -381,7 +383,7 @@ def test_a_long_list_of_settings_is_cut_the_important_ones_kept():
 
 def test_a_thinned_curve_keeps_its_best_epoch():
     curve = [{"epoch": n + 1, "validation:accuracy": 0.95 if n == 501 else 0.5} for n in range(1000)]
-    found = search_result.read(search([trial(0, 0.95, curve=curve, epoch=502)]))
+    found = result.read(search([trial(0, 0.95, curve=curve, epoch=502)]))
     assert found
     epochs, values = search_plots._curve(curve, found)
     assert len(epochs) <= search_plots.POINTS + 2

@@ -18,12 +18,12 @@ from torch.nn.functional import cross_entropy
 
 from kennel.errors import UserError
 from kennel.layout import Layout
-from kennel_train import smdebug_folder, smdebug_hook
-from kennel_train.cluster import Cluster
-from kennel_train.smdebug_hook import JobHook
-from kennel_train.smdebug_stage import LOSS
-from kennel_train.smdebug_trial import Trial
-from kennel_train.watch import Watch
+from kennel_train.debug.smdebug import job_hook, offline
+from kennel_train.debug.smdebug.job_hook import JobHook
+from kennel_train.debug.smdebug.reader import Trial
+from kennel_train.debug.smdebug.stage_callback import LOSS
+from kennel_train.distributed.cluster import Cluster
+from kennel_train.measure.callbacks import Watch
 
 EVERY = {"save_interval": "1"}
 AWS = {  # https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-createtrainingjob-api.html, steps fewer
@@ -50,7 +50,7 @@ def hooked(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(config))
     asked = path if config is not None else None
-    return smdebug_hook.open(asked, layout, cluster=cluster or Cluster(), strict=strict)
+    return job_hook.open(asked, layout, cluster=cluster or Cluster(), strict=strict)
 
 
 @contextmanager
@@ -512,7 +512,7 @@ def test_a_folder_becomes_a_series(layout: Layout) -> None:
         evaluate(watch, [1.0, 2.0], [3.0, 4.0])
         seen |= train(net, watch, range(12, 14))
         evaluate(watch, [5.0])
-    series = smdebug_folder.read(layout.base / "output" / "tensors")
+    series = offline.read(layout.base / "output" / "tensors")
     assert series.loss.steps == list(range(14))
     assert series.loss.values == [float(had["loss"]) for had in seen.values()]
     gradient = seen[13]["gradients"]["conv.weight"].double()
@@ -544,7 +544,7 @@ def test_evaluations_are_told_apart_where_no_training_step_between_them_was_save
         evaluate(watch, [1.0], [7.0], [3.0], [7.0])
         train(net, watch, range(2, 4))
         evaluate(watch, [5.0], [7.0], [6.0], [7.0])
-    found = smdebug_folder.read(layout.base / "output" / "tensors").evaluated
+    found = offline.read(layout.base / "output" / "tensors").evaluated
     assert [row.validation_loss for row in found] == [2.0, 5.5]
 
 
@@ -553,7 +553,7 @@ def test_saved_reductions_alone_are_enough(layout: Layout) -> None:
     net = Net()
     with opened(layout, config) as hook:
         seen = train(net, hook.stage(net), range(3))
-    gradients = smdebug_folder.read(layout.base / "output" / "tensors").gradients
+    gradients = offline.read(layout.base / "output" / "tensors").gradients
     gradient = seen[2]["gradients"]["head.weight"]
     assert gradients["Net_head.weight"].mean_abs.values[2] == pytest.approx(float(gradient.abs().mean()), rel=1e-6)
     assert gradients["Net_head.weight"].norm.values[2] == pytest.approx(float(gradient.norm()), rel=1e-6)
@@ -591,7 +591,7 @@ def test_a_users_script_gets_its_hook_and_its_folder_is_read(job: Any, tmp_path:
     job.environ |= {"USE_SMDEBUG": "0"}  # as the image has it
     code, log = job.run()
     assert code == 0, log
-    series = smdebug_folder.read(tensors)
+    series = offline.read(tensors)
     assert series.loss.steps == [0, 1, 2]
     assert series.loss.values[2] < series.loss.values[0]
     assert (
@@ -629,7 +629,7 @@ def bad(folder: Path, kind: str) -> Path:
 )
 def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, kind: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        smdebug_folder.read(bad(tmp_path, kind))
+        offline.read(bad(tmp_path, kind))
 
 
 def diverging(layout: Layout) -> Path:
@@ -645,9 +645,9 @@ def diverging(layout: Layout) -> Path:
 
 def test_the_command_tells_what_fires(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(diverging(layout))
-    assert smdebug_folder.main([folder, "--rules", "exploding_tensor"]) == 1
+    assert offline.main([folder, "--rules", "exploding_tensor"]) == 1
     assert capsys.readouterr().out.startswith("rule exploding_tensor: ")
-    assert smdebug_folder.main([folder, "--json"]) == 1
+    assert offline.main([folder, "--json"]) == 1
     assert "exploding_tensor" in [row["rule"] for row in json.loads(capsys.readouterr().out)]
 
 
@@ -658,8 +658,8 @@ def test_the_command_tells_that_nothing_fires_and_what_it_cannot_use(
         net = Net()
         train(net, hook.stage(net), range(3))
     folder = str(layout.base / "output" / "tensors")
-    assert smdebug_folder.main([folder, "--rules", "exploding_tensor"]) == 0
+    assert offline.main([folder, "--rules", "exploding_tensor"]) == 0
     assert capsys.readouterr().out == "no rule fires\n"
-    assert smdebug_folder.main([str(tmp_path / "absent")]) == 2
-    assert smdebug_folder.main([folder, "--rules", "no_such_rule"]) == 2
+    assert offline.main([str(tmp_path / "absent")]) == 2
+    assert offline.main([folder, "--rules", "no_such_rule"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 2

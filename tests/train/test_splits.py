@@ -8,14 +8,14 @@ import pytest
 from kennel.errors import UserError
 from kennel.hyperparameters import Hyperparameters
 from kennel.preprocessing import Preprocessing
-from kennel_train import data
-from kennel_train.cluster import Cluster
-from kennel_train.splits import Splits
+from kennel_train.data import image_folder
+from kennel_train.data.splits import Splits
+from kennel_train.distributed.cluster import Cluster
 
 
 def decoded(root, begin=lambda: lambda: False):
-    found = data.find(root)
-    channels = data.label(found, {split: set(classes) for split, classes in found.folders.items()})
+    found = image_folder.find(root)
+    channels = image_folder.label(found, {split: set(classes) for split, classes in found.folders.items()})
     row, hp = Preprocessing(image_size=32, resize=36), Hyperparameters()
     return Splits.decode(channels, root, frozenset(), row, hp, Cluster(), 1, begin, print)
 

@@ -8,11 +8,13 @@ import torch
 
 from kennel import metrics
 from kennel.hyperparameters import Hyperparameters
-from kennel_train import device, loop, stack
-from kennel_train.cluster import Cluster
-from kennel_train.inputs import Features
-from kennel_train.progress import Best, Hooks, Plan, Run
-from kennel_train.stack import Head
+from kennel_train.distributed import device
+from kennel_train.distributed.cluster import Cluster
+from kennel_train.engine import loop
+from kennel_train.engine.batches import Features
+from kennel_train.engine.progress import Best, Hooks, Plan, Run
+from kennel_train.search import stacked_heads
+from kennel_train.search.stacked_heads import Head
 
 COMMON = {"batch_size": 8, "epochs": 5, "learning_rate": 0.05}
 RECIPES = [
@@ -53,7 +55,7 @@ def test_each_head_learns_what_it_would_alone():
     torch.manual_seed(0)
     module = torch.nn.Linear(6, 3)
     heads = [head(number, recipe, module) for number, recipe in enumerate(RECIPES)]
-    assert stack.fit(heads, TRAIN, VALIDATION, device.choose(""), Cluster(), lambda: False)
+    assert stacked_heads.fit(heads, TRAIN, VALIDATION, device.choose(""), Cluster(), lambda: False)
     for one in heads:
         by_itself = alone(one, module)
         assert one.run.best.epoch == by_itself.best.epoch, RECIPES[one.number]
@@ -73,7 +75,7 @@ def test_a_head_that_diverges_leaves_the_others_alone():
     module = torch.nn.Linear(6, 3)
     wild = {"learning_rate": 10.0, "weight_decay": 1.0, "epochs": 30}
     heads = [head(0, {"epochs": 30}, module), head(1, wild, module), head(2, {"epochs": 30}, module)]
-    assert stack.fit(heads, TRAIN, VALIDATION, device.choose(""), Cluster(), lambda: False)
+    assert stacked_heads.fit(heads, TRAIN, VALIDATION, device.choose(""), Cluster(), lambda: False)
     assert [bool(one.failed) for one in heads] == [False, True, False]
     assert heads[1].failed.startswith("the loss is no number any more in epoch ")
     assert len(heads[1].run.rows) < 30
@@ -86,6 +88,6 @@ def test_a_stack_ends_after_the_epoch_in_which_the_search_is_over():
     module = torch.nn.Linear(6, 3)
     heads = [head(number, {}, module) for number in range(2)]
     asked = iter([False, True])
-    assert not stack.fit(heads, TRAIN, VALIDATION, device.choose(""), Cluster(), lambda: next(asked))
+    assert not stacked_heads.fit(heads, TRAIN, VALIDATION, device.choose(""), Cluster(), lambda: next(asked))
     assert [len(one.run.rows) for one in heads] == [2, 2]
     assert all(one.going for one in heads)

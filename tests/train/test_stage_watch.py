@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from kennel.hyperparameters import Hyperparameters
-from kennel_train import device, loop
-from kennel_train.cluster import Cluster
-from kennel_train.progress import Best, Hooks, Plan
-from kennel_train.series import Series
-from kennel_train.stage_watch import EVERY, StageWatch
-from kennel_train.step_times import StepClock
-from kennel_train.watch import Watch, Watches
+from kennel_train.distributed import device
+from kennel_train.distributed.cluster import Cluster
+from kennel_train.engine import loop
+from kennel_train.engine.progress import Best, Hooks, Plan
+from kennel_train.measure.callbacks import Watch, Watches
+from kennel_train.measure.history import Series
+from kennel_train.measure.stage_recorder import EVERY, StageWatch
+from kennel_train.measure.step_timer import StepClock
 
 from .small import Net, Sleepy, painted
 
@@ -71,7 +72,7 @@ def fit(train, hp, *, micro_batch=64, watch_of=None, state=None, before=0, saves
 
 
 def test_losses_and_norms_are_those_the_training_had_over_micro_batches():
-    from kennel_train.watch import Watches
+    from kennel_train.measure.callbacks import Watches
 
     ledgers = []
 

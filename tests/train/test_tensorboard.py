@@ -12,8 +12,8 @@ import pytest
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
 
-from kennel_train.series import Evaluated, Machine, Series, Tensors
-from kennel_train.tensorboard import POINTS, Board
+from kennel_train.debug.tensorboard import POINTS, Board
+from kennel_train.measure.history import Evaluated, Machine, Series, Tensors
 
 
 def masked(data):
@@ -202,7 +202,7 @@ def test_a_folder_that_cannot_be_made_costs_the_file_and_not_the_job(tmp_path, c
 def test_it_works_beside_smdebug_and_with_protobuf_in_python(tmp_path):
     """smdebug needs protobuf's Python implementation, and defines TensorBoard's messages a second time."""
     code = (
-        "import sys, smdebug.pytorch; from pathlib import Path; from kennel_train.tensorboard import Board\n"
+        "import sys, smdebug.pytorch; from pathlib import Path; from kennel_train.debug.tensorboard import Board\n"
         "from google.protobuf.internal import api_implementation as a; assert a.Type() == 'python'\n"
         "board = Board(Path(sys.argv[1])); board.epoch({'epoch': 1, 'train:loss': 0.5}); board.close()"
     )

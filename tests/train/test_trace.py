@@ -12,7 +12,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from kennel.errors import UserError
-from kennel_train.trace import Trace, steps
+from kennel_train.debug.trace import Trace, steps
 
 PARTS = ["data wait", "forward", "backward", "optimizer"]
 

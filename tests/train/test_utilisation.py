@@ -10,8 +10,8 @@ from typing import ClassVar
 import psutil
 import pytest
 
-from kennel_train import gpus, utilisation
-from kennel_train.utilisation import Sampler
+from kennel_train.measure import gpus, machine_sampler
+from kennel_train.measure.machine_sampler import Sampler
 
 WORK = "import time; end = time.time() + 60\nwhile time.time() < end: pass"
 
@@ -117,14 +117,14 @@ def test_rows_of_this_process():
 
 
 def test_a_childs_work_counts_and_the_machine_is_all_of_the_cores():
-    quiet = utilisation.totals(psutil.Process())
+    quiet = machine_sampler.totals(psutil.Process())
     with subprocess.Popen([sys.executable, "-c", WORK]) as child:
         try:
             machine = sampled(3, 0.3)
             child_seconds = sum(psutil.Process(child.pid).cpu_times()[:2])
         finally:
             child.kill()
-    after = utilisation.totals(psutil.Process())
+    after = machine_sampler.totals(psutil.Process())
     check_rows(machine)
     assert max(machine.cpu) > 2
     # Dead and waited for, it is still in the total, which so never falls.
@@ -132,12 +132,12 @@ def test_a_childs_work_counts_and_the_machine_is_all_of_the_cores():
 
 
 def test_a_childs_memory_counts():
-    alone = utilisation.totals(psutil.Process()).resident
+    alone = machine_sampler.totals(psutil.Process()).resident
     hold = "import sys; held = bytearray(b'1') * 300_000_000; print(len(held), flush=True); sys.stdin.read()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", hold], **pipes) as child:
         assert child.stdout.readline() == b"300000000\n"
-        both = utilisation.totals(psutil.Process()).resident
+        both = machine_sampler.totals(psutil.Process()).resident
         child.stdin.close()
     assert both - alone > 250_000_000
 
@@ -146,11 +146,11 @@ def test_what_is_written_to_the_disk_counts(tmp_path):
     counters = getattr(psutil.Process(), "io_counters", None)
     if not counters:
         pytest.skip("the kernel does not count a process's bytes")
-    before = utilisation.totals(psutil.Process())
+    before = machine_sampler.totals(psutil.Process())
     started = counters().write_bytes
     (tmp_path / "file").write_bytes(bytes(20_000_000))
     counted = counters().write_bytes - started
-    after = utilisation.totals(psutil.Process())
+    after = machine_sampler.totals(psutil.Process())
     assert after.written - before.written >= counted
 
 
@@ -230,7 +230,7 @@ def test_it_may_be_closed_twice_or_unstarted_or_from_its_own_thread(caplog):
 
 
 def test_a_thread_that_hangs_does_not_hold_up_the_end(monkeypatch):
-    monkeypatch.setattr(utilisation, "_PATIENCE", 0.05)
+    monkeypatch.setattr(machine_sampler, "_PATIENCE", 0.05)
     hanging, release = threading.Event(), threading.Event()
 
     def hang():

@@ -17,12 +17,13 @@ from kennel import metrics
 from kennel.artifact import Manifest
 from kennel.backbones import Backbone
 from kennel.layout import Layout
-from kennel_train import crops, evaluation, export, features, loop, quantization, stages
-from kennel_train.evaluation import Evaluation
-from kennel_train.inputs import Inputs, Photos
-from kennel_train.quantization import Gate
-from kennel_train.stages import Job, Trained
-from kennel_train.stop import grace
+from kennel_train.contract.stop import grace
+from kennel_train.engine import crops, features, loop, strategies
+from kennel_train.engine.batches import Inputs, Photos
+from kennel_train.engine.strategies import Job, Trained
+from kennel_train.model import evaluation, export, int8_gate
+from kennel_train.model.evaluation import Evaluation
+from kennel_train.model.int8_gate import Gate
 
 log = logging.getLogger("kennel")
 MISTAKES = 24  # of the worst, in the report
@@ -60,7 +61,7 @@ def finish(job: Job, trained: Trained, ending: Ending) -> None:
     _agree(job)
     inputs = dict(trained.inputs)
     if "test" in job.splits.parts:
-        inputs["test"] = stages.photos(job.splits.parts["test"], job.hp, job.device)
+        inputs["test"] = strategies.photos(job.splits.parts["test"], job.hp, job.device)
     int8 = job.hp.int8 and not job.cluster.any(job.stop())
     with job.phases("evaluate"):
         mine = {split: _judge(job, inputs[split]) for split in inputs if int8 or split != "train"}
@@ -142,7 +143,7 @@ def _export(job: Job, folder: Path, manifest: Manifest, mine: dict[str, Judged] 
     gate = None
     if mine and all(len(mine[split].labels) for split in ("train", "validation")):
         train, validation = (
-            quantization.Part(_squares(job, split), mine[split].logits, mine[split].labels)
+            int8_gate.Part(_squares(job, split), mine[split].logits, mine[split].labels)
             for split in ("train", "validation")
         )
         gate = Gate(train, validation, job.stop)
@@ -170,7 +171,9 @@ def _report(
     found: dict[str, Evaluation],
     mine: dict[str, Judged],
 ) -> None:
-    from kennel_train import report  # here: matplotlib takes a second, which a job that fails early need not wait for
+    from kennel_train.report import (
+        page,  # here: matplotlib takes a second, which a job that fails early need not wait for
+    )
 
     split = "test" if "test" in mine else "validation"
     decoded, labels = job.splits.parts[split].mine, mine[split].labels
@@ -179,7 +182,7 @@ def _report(
     wrong = np.flatnonzero(predicted != labels)
     worst = wrong[np.argsort(-sure[wrong, predicted[wrong]], kind="stable")][:MISTAKES]
     mistakes = [
-        report.Mistake(
+        page.Mistake(
             str(decoded.photos[at].path.relative_to(ending.root)),
             ending.class_names[labels[at]],
             ending.class_names[predicted[at]],
@@ -188,7 +191,7 @@ def _report(
         )
         for at in worst
     ]
-    made = report.Report(
+    made = page.Report(
         job=ending.name,
         outcome=_outcome(job, trained),
         device=job.device.description,
@@ -208,7 +211,7 @@ def _report(
         search=ending.search,
         debug=ending.debug(),
     )
-    report.write(ending.layout.output_data, made)
+    page.write(ending.layout.output_data, made)
 
 
 def _outcome(job: Job, trained: Trained) -> str:

@@ -18,10 +18,10 @@ from sagemaker_training.errors import ClientError
 
 from kennel import files, hyperparameters
 from kennel.layout import Layout
-from kennel_train import failure, hooks
+from kennel_train.contract import failure, user_hook
 
 if TYPE_CHECKING:
-    from kennel_train.cluster import Cluster
+    from kennel_train.distributed.cluster import Cluster
 
 
 class JobFailedError(ClientError):  # type: ignore[misc]
@@ -71,27 +71,28 @@ def main() -> None:
 def _run(layout: Layout, stop: Stop) -> None:
     """A user's script where one was sent, else this image's own training, in as many processes as there are GPUs."""
     given = hyperparameters.load(layout.hyperparameters)
-    program = hooks.fetch(given, layout.code)
-    if program and not hooks.is_hook(layout.code / program):
-        from kennel_train import script
+    program = user_hook.fetch(given, layout.code)
+    if program and not user_hook.is_hook(layout.code / program):
+        from kennel_train.contract import user_script
 
-        script.run(program, layout, stop)
+        user_script.run(program, layout, stop)
         return
     # A lost connection is a page of C++ frames otherwise. Torch reads it once, when imported; the ranks inherit it.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from kennel_train import pipe, ranks
-    from kennel_train.cluster import Cluster
+    from kennel_train.data import pipe_mode
+    from kennel_train.distributed import launcher
+    from kennel_train.distributed.cluster import Cluster
 
     hyperparameters.parse(given)  # before a stream is read, which takes as long as its photos
-    machines = ranks.machines(layout)
+    machines = launcher.machines(layout)
     say = logging.getLogger("kennel").info
     with tempfile.TemporaryDirectory(prefix="kennel-") as scratch:
         if machines.processes == 1:
-            _train(layout, pipe.spool(layout.config, layout.data, Path(scratch), say), stop, Cluster())
+            _train(layout, pipe_mode.spool(layout.config, layout.data, Path(scratch), say), stop, Cluster())
             return
         with machines.meet() as hosts:
-            root = pipe.spool(layout.config, layout.data, Path(scratch), say)  # a stream can be read once only
-            ranks.launch(machines, hosts, "kennel_train.job", {"KENNEL_DATA": str(root)}, stop)
+            root = pipe_mode.spool(layout.config, layout.data, Path(scratch), say)  # a stream can be read once only
+            launcher.launch(machines, hosts, "kennel_train.job", {"KENNEL_DATA": str(root)}, stop)
 
 
 def _train(layout: Layout, root: Path, stop: Stop, cluster: "Cluster") -> None:
@@ -114,9 +115,9 @@ def _train(layout: Layout, root: Path, stop: Stop, cluster: "Cluster") -> None:
 def _give_up(layout: Layout, reason: str) -> None:
     """End this process from another thread than the one that stands still, with the reason where it is looked for."""
     if "RANK" in os.environ:
-        from kennel_train import ranks
+        from kennel_train.distributed import launcher
 
-        ranks.leave_reason(reason, RuntimeError(reason))
+        launcher.leave_reason(reason, RuntimeError(reason))
     else:
         files.put(layout.failure, reason)
     sys.stdout.flush()
@@ -127,8 +128,8 @@ def _rank() -> int:
     """One process of several, started by `ranks.launch`; its exit code."""
     stop = Stop()
     _log_to_stdout(logging.WARNING)
-    from kennel_train import ranks
-    from kennel_train.cluster import Cluster
+    from kennel_train.distributed import launcher
+    from kennel_train.distributed.cluster import Cluster
 
     try:
         cluster = Cluster.join()
@@ -139,7 +140,7 @@ def _rank() -> int:
     except BaseException as error:  # noqa: BLE001 - the launcher is to hear the reason, whatever it is
         text = failure.describe(error)
         logging.getLogger("kennel").error("process %s failed: %s", os.environ.get("RANK"), text)
-        ranks.leave_reason(text, error)
+        launcher.leave_reason(text, error)
         return 1
     return 0
 

@@ -4,9 +4,10 @@ import dataclasses
 import logging
 from typing import Any
 
-from kennel_train import export, failure
+from kennel_train.contract import failure
+from kennel_train.engine.strategies import Job
 from kennel_train.finish import Ending
-from kennel_train.stages import Job
+from kennel_train.model import export
 
 log = logging.getLogger("kennel")
 
@@ -19,10 +20,10 @@ def write(job: Job, rows: list[dict[str, Any]], ending: Ending, error: Exception
     """
     if not job.cluster.leads:
         return
-    from kennel_train import report
+    from kennel_train.report import page
 
     try:
-        made = report.Report(
+        made = page.Report(
             job=ending.name,
             outcome=f"failed: {failure.describe(error).splitlines()[0]}",
             device=job.device.description,
@@ -40,6 +41,6 @@ def write(job: Job, rows: list[dict[str, Any]], ending: Ending, error: Exception
             versions=export.versions(),
             debug=ending.debug(),
         )
-        report.write(ending.layout.output_data, made)
+        page.write(ending.layout.output_data, made)
     except Exception as refused:  # noqa: BLE001 - whatever it is, the job's own error is what has to be heard
         log.warning("warning: no report was written: %s", refused)

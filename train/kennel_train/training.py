@@ -19,31 +19,23 @@ from kennel.hyperparameters import Hyperparameters, Tuning
 from kennel.layout import Layout
 from kennel.metrics import Metric
 from kennel.photos import SPLITS, printable
-from kennel_train import (
-    audit,
-    checkpoint,
-    data,
-    device,
-    earlier,
-    features,
-    finish,
-    hooks,
-    observers,
-    post_mortem,
-    sanity_check,
-    stages,
-)
-from kennel_train.checkpoint import Checkpoints
-from kennel_train.cluster import Cluster
-from kennel_train.data import Channels
-from kennel_train.device import Device
-from kennel_train.earlier import Earlier
+from kennel_train import finish, post_mortem
+from kennel_train.contract import user_hook
+from kennel_train.contract.stop import Stop, grace
+from kennel_train.data import audit, image_folder
+from kennel_train.data.image_folder import Channels
+from kennel_train.data.splits import Splits
+from kennel_train.debug import observers
+from kennel_train.debug.observers import observing
+from kennel_train.distributed import device
+from kennel_train.distributed.cluster import Cluster
+from kennel_train.distributed.device import Device
+from kennel_train.engine import checkpoint, features, sanity_check, strategies, warm_start
+from kennel_train.engine.checkpoint import Checkpoints
+from kennel_train.engine.strategies import Job, Trained
+from kennel_train.engine.warm_start import Earlier
 from kennel_train.finish import Ending
-from kennel_train.observers import observing
-from kennel_train.phases import Phases
-from kennel_train.splits import Splits
-from kennel_train.stages import Job, Trained
-from kennel_train.stop import Stop, grace
+from kennel_train.measure.timing import Phases
 
 log = logging.getLogger("kennel")
 
@@ -81,17 +73,17 @@ def run(
         raw = hyperparameters.load(layout.hyperparameters)
         hp = hyperparameters.parse(raw)
         space = search_space.space(hp.search_space)
-        before = earlier.find(layout.data / "model", scratch / "model")
+        before = warm_start.find(layout.data / "model", scratch / "model")
         if before and (layout.data / "pretrained").is_dir():
             raise UserError("channels 'model' and 'pretrained' both bring weights: keep one")
         hp = _settled(hp, raw, chosen, before)
         log.info("hyperparameters: %s", " ".join(f"{k}={v}" for k, v in dataclasses.asdict(hp).items()))
-        hook = hooks.load(raw, layout.code)
+        hook = user_hook.load(raw, layout.code)
         watching = stack.enter_context(observing(observers.wanted(hp, layout), cluster, phases, give_up, visible))
         with phases("find photos"):
             channels, sharded = _channels(root, _sharded(layout), cluster, hp.allow_missing_classes)
         torch.manual_seed(hp.seed)
-        backbone = earlier.backbone(before) if before else _backbone(hp, layout, weights)
+        backbone = warm_start.backbone(before) if before else _backbone(hp, layout, weights)
         if hp.white_level and not before:  # an earlier model's photos were taken by its own
             preprocessing = dataclasses.replace(backbone.preprocessing, white_level=hp.white_level)
             backbone = dataclasses.replace(backbone, preprocessing=preprocessing)
@@ -106,7 +98,7 @@ def run(
         audited = _audit(splits, channels, root, layout, hp, cluster)
         hp = _clamped(hp, len(splits.parts["train"].photos))
         if before:
-            taken, new = earlier.head(classifier, channels.class_names, before)
+            taken, new = warm_start.head(classifier, channels.class_names, before)
             log.info("head: %d classes of the earlier model, %d new ones", len(taken), len(new))
         classifier.to(chosen.torch)
         classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forgot it
@@ -137,8 +129,8 @@ def _train(
 ) -> tuple[Job, Trained, dict[str, Any]]:
     """The job's one setting, or a search of many: the job as the model had it, what it became, the table of trials."""
     if job.hp.trials == 1:
-        return job, stages.train(job), {}
-    from kennel_train.search import Search  # here: Optuna takes a moment that other jobs need not wait for
+        return job, strategies.train(job), {}
+    from kennel_train.search.search import Search  # here: Optuna takes a moment that other jobs need not wait for
 
     return Search(job, space, identity, scratch, layout.output_data).run()
 
@@ -147,7 +139,7 @@ def _settled(hp: Hyperparameters, raw: Mapping[str, Any], chosen: Device, before
     """The hyperparameters with what the device and an earlier model decide."""
     if hp.strategy == "auto":
         hp = dataclasses.replace(hp, strategy="probe-then-finetune" if chosen.torch.type == "cuda" else "probe")
-    return earlier.settle(hp, raw, before) if before else hp
+    return warm_start.settle(hp, raw, before) if before else hp
 
 
 def _clamped(hp: Hyperparameters, photos: int) -> Hyperparameters:
@@ -167,7 +159,7 @@ def _channels(
     Raises:
         UserError: hosts that should hold the same photos do not.
     """
-    found = data.find(root, sharded_channels, cluster.gather)
+    found = image_folder.find(root, sharded_channels, cluster.gather)
     for note in found.notes:
         log.info("%s", note)
     for path in found.left_out:
@@ -197,7 +189,7 @@ def _channels(
         if name not in found.empty.setdefault("train", []):
             found.empty["train"].append(name)
         log.warning("warning: class folder '%s' of train holds no photo", name)
-    return data.label(found, names, allow_missing), sharded
+    return image_folder.label(found, names, allow_missing), sharded
 
 
 def _sharded(layout: Layout) -> frozenset[str]:

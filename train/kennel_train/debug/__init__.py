@@ -1,0 +1,1 @@
+"""Judging a training while it runs, and writing it down for other tools: rules, smdebug, traces, TensorBoard."""

@@ -1,0 +1,1 @@
+"""The rules: what each looks at, its parameters, and when it fires."""

@@ -1,0 +1,1 @@
+"""Devices and processes: which GPU, one process each, what they exchange, whether the other hosts live."""

@@ -1,0 +1,293 @@
+"""The training loop: epoch, step, evaluate, keep the best, write a checkpoint. It knows neither files nor SageMaker.
+
+Every random choice is a function of (seed, epoch, photo) or (seed, epoch, step), so that a run that was stopped and
+taken up again ends with the weights of one that never was.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from kennel import metrics
+from kennel.errors import UserError
+from kennel.hyperparameters import Hyperparameters
+from kennel.metrics import Metric
+from kennel_train.distributed.cluster import Cluster
+from kennel_train.distributed.device import Device
+from kennel_train.engine import recipe
+from kennel_train.engine.batches import Index, Inputs
+from kennel_train.engine.progress import Best, Hooks, Plan, Run, even_batches
+from kennel_train.measure.callbacks import NOBODY, Watch
+
+_NO_PHOTO = 1e-12  # less than any weight of photos
+
+
+class DivergedError(UserError):
+    """The loss is no number any more."""
+
+
+def fit(
+    module: nn.Module,
+    train: Inputs,
+    validation: Inputs,
+    hp: Hyperparameters,
+    device: Device,
+    cluster: Cluster,
+    plan: Plan,
+    hooks: Hooks,
+    best: Best,
+    state: dict[str, Any] | None,
+) -> Run:
+    """Train `module`; the best epoch on `validation` is in the run that is returned.
+
+    Args:
+        best: what an epoch must beat; an earlier stage's, or an empty one.
+        state: `Run.as_dict()` of a checkpoint of this stage, or None.
+
+    Raises:
+        DivergedError: the loss is no number any more.
+    """
+    run = Run(module, train, hp, device, plan, best)
+    if state:
+        run.restore(state)
+    # Stopped before the first step of all: what can be learned in the time that is left becomes the model.
+    late = not run.best.state and run.step == 0 and cluster.any(hooks.stop())
+    saved = time.monotonic()
+    while run.epoch <= plan.epochs and not (hp.patience and run.stale >= hp.patience):
+        started, waited, begun = time.monotonic(), train.waited, run.step
+        rate = run.schedule.get_last_lr()[-1]
+        for stopped in steps(run, train, hp, device, cluster, plan, hooks.watch, hooks.hurry if late else hooks.stop):
+            if stopped:
+                break
+            if time.monotonic() - saved > 60 * hp.checkpoint_minutes and run.step < run.steps:
+                hooks.save(run.as_dict())
+                saved = time.monotonic()
+        interrupted = run.step < run.steps
+        if interrupted and not late:
+            hooks.save(run.as_dict())  # as it is: the epoch goes on here when the job is started again
+        if interrupted and run.best.state:
+            break
+        run.sums.cpu()  # waits for a GPU to be done
+        seconds = max(time.monotonic() - started, 1e-9)
+        row = {"learning_rate": rate, "seconds": seconds}
+        row["photos_per_second"] = train.total * (run.step - begun) / run.steps / seconds
+        row["waited"] = (train.waited - waited) / seconds
+        # Where there is a model already, a job that is stopped while it validates leaves the epoch as it is.
+        cut = hooks.stop if run.best.state else hooks.hurry
+        closed = close_epoch(run, plan, row, validation, device, cluster, hooks.watch, cut)
+        if closed is None:
+            if not late:
+                hooks.save(run.as_dict())
+            break
+        hooks.on_epoch_end(*closed)
+        if interrupted:
+            break
+        if not late:
+            hooks.save(run.as_dict())
+            saved = time.monotonic()
+    return run
+
+
+def never() -> bool:
+    return False
+
+
+def evaluate(
+    module: nn.Module,
+    split: Inputs,
+    device: Device,
+    cluster: Cluster,
+    watch: Watch = NOBODY,
+    cut: Callable[[], bool] = never,
+) -> tuple[float, float]:
+    """(mean cross-entropy in nats, accuracy 0–1) of a module on a split, over all ranks.
+
+    Args:
+        cut: asked after each batch; from then on this rank's photos are left out.
+    """
+    sums = torch.zeros(3, dtype=torch.float64)
+    with watch.evaluating():
+        for logits, labels in logits_of(module, split, device):
+            losses = cross_entropy(logits, labels, reduction="none")
+            watch.evaluated(losses)
+            hits = (logits.argmax(1) == labels).sum()
+            count = torch.tensor(len(labels), device=losses.device)
+            sums += torch.stack([losses.double().sum(), hits.double(), count]).cpu()
+            if cut():
+                break
+    loss, hits, count = cluster.sum(sums).tolist()
+    return loss / count, hits / count
+
+
+def logits_of(module: nn.Module, split: Inputs, device: Device) -> Iterator[tuple[Tensor, Tensor]]:
+    """(float32 logits (n, classes), labels (n,)) of this rank's items of a split, in order."""
+    module.eval()
+    with torch.inference_mode(), torch.autocast(device.torch.type, torch.bfloat16, enabled=device.bf16):
+        for inputs, labels in split.evaluation():
+            yield module(inputs).float(), labels
+
+
+def steps(
+    run: Run,
+    train: Inputs,
+    hp: Hyperparameters,
+    device: Device,
+    cluster: Cluster,
+    plan: Plan,
+    watch: Watch,
+    stop: Callable[[], bool],
+) -> Iterator[bool]:
+    """The steps that are left of the running epoch; after each, whether the job is to stop.
+
+    An epoch's photos are dealt evenly over its steps, so that no step has a remainder of one or two.
+    """
+    parts = np.array_split(train.order(hp.seed, run.epoch), run.steps)[run.step :]
+    micro = [_cut(part, plan.micro_batch) for part in parts]
+    batches = train.training([index for cuts in micro for index in cuts], hp.seed, run.epoch)
+    weights = plan.class_weights.to(device.torch)
+    train_mode(run.module, plan.keep_statistics)
+    for cuts in micro:
+        if cluster.world == 1 and stop() and (run.step or run.epoch > 1 or run.best.state):
+            yield True
+            return
+        torch.manual_seed(hash((hp.seed, run.epoch, run.step, cluster.rank)) % 2**63)  # for dropout
+        watch.begin((plan.before + run.epoch - 1) * run.steps + run.step)
+        run.optimizer.zero_grad(set_to_none=True)
+        sums = torch.zeros(2, device=device.torch)
+        for _ in cuts:
+            inputs, labels = next(batches)
+            watch.lap("data wait")
+            with torch.autocast(device.torch.type, torch.bfloat16, enabled=device.bf16):
+                logits = run.module(inputs)
+            loss, weight = recipe.loss_sum(logits, labels, weights, hp.label_smoothing)
+            watch.lap("forward")
+            loss.backward()  # type: ignore[no-untyped-call]
+            watch.lap("backward")
+            watch.batch(logits.detach(), labels)
+            sums += torch.stack([loss.detach(), weight])
+        stopped = share(run.module, sums, cluster, stop() if cluster.world > 1 else False)
+        watch.lap("other")
+        update(run, hp, sums)
+        watch.lap("optimizer")
+        watch.end(sums)
+        yield stopped
+
+
+def update(run: Run, hp: Hyperparameters, sums: Tensor) -> None:
+    """One optimizer step, by gradients of a sum over photos; `sums` is (2,): that sum, and the photos' weights.
+
+    A job that was stopped while it extracted features has steps without a photo: they change nothing.
+    """
+    gradients = [p.grad for p in run.module.parameters() if p.grad is not None]
+    if gradients:
+        torch._foreach_div_(gradients, sums[1].clamp(min=_NO_PHOTO))  # of several ranks all may be without one
+    if hp.gradient_clip:
+        nn.utils.clip_grad_norm_(run.module.parameters(), hp.gradient_clip)
+    run.optimizer.step()
+    run.schedule.step()
+    if run.average:
+        run.average.update_parameters(run.module)
+    run.sums += sums
+    run.step += 1
+
+
+def share(module: nn.Module, sums: Tensor, cluster: Cluster, stop: bool) -> bool:
+    """Add up gradients and `sums` over all ranks and average the statistics, in one transfer; whether any rank stops.
+
+    Afterwards every rank holds the same numbers to the last bit. One flat buffer instead of DistributedDataParallel,
+    because a rank may have no photo in a step, and because statistics then agree at every checkpoint.
+    """
+    if cluster.world == 1:
+        return stop
+    targets = [sums]
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            targets.append(parameter.grad)
+    # Of layers that keep their statistics nothing is exchanged: a third of a number, three times, is not that number.
+    learning = [inner for inner in module.modules() if inner.training]
+    buffers = [row for inner in learning for row in inner.named_buffers(recurse=False)]
+    statistics = [buffer for name, buffer in buffers if name in ("running_mean", "running_var")]
+    for statistic in statistics:
+        statistic /= cluster.world
+    counters = [buffer for name, buffer in buffers if name == "num_batches_tracked"]
+    for counter in counters:  # ranks cut their share into more or fewer micro-batches: rank 0's count is everyone's
+        counter *= cluster.leads
+    targets += statistics + counters
+    flat = torch.cat([target.reshape(-1) for target in targets] + [sums.new_tensor([float(stop)])])
+    cluster.sum(flat)
+    at = 0
+    for target in targets:
+        target.copy_(flat[at : at + target.numel()].view_as(target))
+        at += target.numel()
+    return bool(flat[-1] > 0)
+
+
+def train_mode(module: nn.Module, keep_statistics: bool) -> None:
+    module.train()
+    for inner in module.modules():
+        if keep_statistics and isinstance(inner, nn.modules.batchnorm._BatchNorm):
+            inner.eval()
+
+
+def _cut(part: Index, size: int) -> list[Index]:
+    """An optimizer's batch as micro-batches of nearly equal length; none where this rank has no photo in it."""
+    return np.array_split(part, even_batches(len(part), size)) if len(part) else []
+
+
+def close_epoch(
+    run: Run,
+    plan: Plan,
+    row: dict[str, Any],
+    validation: Inputs,
+    device: Device,
+    cluster: Cluster,
+    watch: Watch = NOBODY,
+    cut: Callable[[], bool] = never,
+) -> tuple[dict[str, Any], dict[Metric, float]] | None:
+    """Judge the epoch, note it, keep it where it is the best, and stand at the start of the next one.
+
+    Args:
+        cut: whether judging is to end before its last photo; of a first epoch what was judged until then counts.
+
+    Returns:
+        `row` with the stage, the epoch's number and its metrics before it, and the metrics; None where it was cut short
+        and there is a best epoch already: then nothing has changed.
+
+    Raises:
+        DivergedError: the loss is no number any more.
+    """
+    values = _epoch_values(run, validation, device, cluster, watch, cut)
+    if run.best.state and cluster.any(cut()):
+        return None
+    row = {"stage": plan.stage, "epoch": plan.before + run.epoch, "stage_epoch": run.epoch, **row}
+    row |= {metric.name: value for metric, value in values.items()}
+    run.rows.append(row)
+    run.stale += 1
+    if not run.best.beats(plan.stage, values):
+        state = {key: value.cpu().clone() for key, value in run.judged.state_dict().items()}
+        run.best, run.stale = Best(plan.stage, row["epoch"], values, state), 0
+    run.epoch, run.step = run.epoch + 1, 0
+    run.sums.zero_()
+    return row, values
+
+
+def _epoch_values(
+    run: Run, validation: Inputs, device: Device, cluster: Cluster, watch: Watch, cut: Callable[[], bool]
+) -> dict[Metric, float]:
+    loss, accuracy = evaluate(run.judged, validation, device, cluster, watch, cut)
+    values = {metrics.VALIDATION_LOSS: loss, metrics.VALIDATION_ACCURACY: accuracy}
+    total, weight = run.sums.tolist()
+    watch.epoch(total / weight if weight else None, loss)
+    if not weight:
+        return values
+    if not (math.isfinite(total) and math.isfinite(loss)):
+        raise DivergedError(f"the loss is no number any more in epoch {run.epoch}: lower learning_rate")
+    return {metrics.TRAIN_LOSS: total / weight, **values}

@@ -1,0 +1,190 @@
+"""The strategies: a probe on features, a fine-tune on crops, one after the other, from wherever a checkpoint stands."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from kennel.backbones import Classifier
+from kennel.hyperparameters import Hyperparameters
+from kennel.metrics import Metric
+from kennel_train.contract.stop import Stop, grace
+from kennel_train.data.splits import Part, Splits
+from kennel_train.debug.debugger import Debugger
+from kennel_train.distributed.cluster import Cluster
+from kennel_train.distributed.device import Device
+from kennel_train.engine import features, loop, micro_batch_size, progress, recipe
+from kennel_train.engine.batches import Features, Inputs, Photos
+from kennel_train.engine.checkpoint import Checkpoints
+from kennel_train.engine.progress import Best, Hooks, Plan, Run
+from kennel_train.measure.callbacks import NOBODY, Watch
+from kennel_train.measure.timing import Phases
+
+log = logging.getLogger("kennel")
+_STAGES = {"probe": ["probe"], "finetune": ["finetune"], "probe-then-finetune": ["probe", "finetune"]}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every stage needs."""
+
+    classifier: Classifier
+    splits: Splits
+    hp: Hyperparameters
+    device: Device
+    cluster: Cluster
+    checkpoints: Checkpoints
+    features_key: str
+    pretrained: bool  # the backbone does not start from random weights
+    stop: Stop
+    phases: Phases
+    on_epoch_end: Callable[[dict[str, Any], dict[Metric, float]], None]
+    extracted: dict[str, Features] = field(default_factory=dict)  # by split: trials share them
+    debugger: Debugger | None = None  # watches the training; of a search, the model's and no trial's
+
+    def over(self) -> bool:
+        """Whether this process wants the training to end: the job was asked to, or a rule fired that ends it."""
+        return self.stop() or (self.debugger is not None and self.debugger.stop())
+
+
+@dataclass
+class Trained:
+    """The best epoch, every epoch's row, and the splits as the last stage saw them."""
+
+    best: Best = field(default_factory=Best)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    inputs: dict[str, Inputs] = field(default_factory=dict)
+
+
+def photos(part: Part, hp: Hyperparameters, device: Device) -> Photos:
+    """A split as crops out of the decoded photos."""
+    labels = torch.from_numpy(part.mine.labels)
+    total, mine = len(part.photos), part.mine
+    cut = (hp.image_size, hp.trivial_augment, device.threads)
+    return Photos(labels, part.ids, total, device.torch, mine.images, mine.rows, *cut)
+
+
+def train(job: Job) -> Trained:
+    """Run the stages of `job.hp.strategy`; the classifier ends as the best epoch of them all."""
+    resumed = job.cluster.told(job.checkpoints.load() if job.cluster.leads else None)
+    done = Trained(rows=list(resumed["rows_before"]) if resumed else [])
+    if resumed:
+        at = resumed["run"]["position"]
+        log.info("resumed from a checkpoint: %s, epoch %d, step %d", resumed["stage"], at["epoch"], at["step"])
+    stages = _STAGES[job.hp.strategy]
+    for stage in stages[stages.index(resumed["stage"]) if resumed else 0 :]:
+        state = resumed if resumed and resumed["stage"] == stage else None
+        run = (_probe if stage == "probe" else _finetune)(job, done, state)
+        done.rows += run.rows
+        done.best = run.best
+        if stage == "probe":
+            job.classifier.head.load_state_dict(run.best.state)
+            whole = {key: value.cpu().clone() for key, value in job.classifier.state_dict().items()}
+            done.best = Best(stage, run.best.epoch, run.best.values, whole)
+        if job.cluster.any(job.over()):
+            break
+    job.classifier.load_state_dict(done.best.state)
+    return done
+
+
+def _probe(job: Job, done: Trained, state: dict[str, Any] | None) -> Run:
+    done.inputs = dict(extract(job))
+    epochs = job.hp.epochs if job.hp.strategy == "probe" else job.hp.probe_epochs
+    size = max(1, len(done.inputs["train"].ids))  # features are small: a batch is never cut
+    return _fit(job, job.classifier.head, done, "probe", epochs, size, state)
+
+
+def extract(job: Job) -> dict[str, Features]:
+    """The features of training and validation, computed once a job."""
+    if not job.extracted:
+        with job.phases("features"):
+            parts = {name: part for name, part in job.splits.parts.items() if name != "test"}
+            job.extracted.update({name: _features(job, name, part) for name, part in parts.items()})
+            job.cluster.gather(None)  # hosts of a sharded channel may differ by more than a step's patience
+    return job.extracted
+
+
+def _finetune(job: Job, done: Trained, state: dict[str, Any] | None) -> Run:
+    done.inputs = {n: photos(part, job.hp, job.device) for n, part in job.splits.parts.items() if n != "test"}
+    share = -(-min(job.hp.batch_size, done.inputs["train"].total) // job.cluster.world)
+    if state:  # what was found is kept, so that a restart is exact, but where a smaller GPU took the place of the first
+        share = min(share, state["micro_batch"])
+    fits = micro_batch_size.micro_batch(job.classifier, job.hp.image_size, share, job.device, job.cluster.local_world)
+    size = min(job.cluster.gather(fits))
+    return _fit(job, job.classifier, done, "finetune", job.hp.epochs, size, state)
+
+
+def _features(job: Job, name: str, part: Part) -> Features:
+    given = photos(part, job.hp, job.device)
+    folder, rank = job.checkpoints.folder, job.cluster.rank
+    key = f"{job.features_key}-{name.encode().hex()}"
+    found = features.kept(folder, key, rank, given)
+    if found is None:
+        found = features.extract(job.classifier, given, job.device, grace(job.stop))
+        if len(found.ids) == len(given.ids) and not job.splits.unread:
+            features.keep(folder, key, rank, found)
+    return found
+
+
+def _fit(
+    job: Job,
+    module: torch.nn.Module,
+    done: Trained,
+    stage: str,
+    epochs: int,
+    micro_batch: int,
+    state: dict[str, Any] | None,
+) -> Run:
+    before = list(done.rows)
+
+    def save(run: dict[str, Any]) -> None:
+        if job.cluster.leads:
+            with job.phases("checkpoints"):
+                job.checkpoints.save({"stage": stage, "rows_before": before, "micro_batch": micro_batch, "run": run})
+
+    plan = Plan(stage, epochs, len(before), micro_batch, class_weights(job), job.pretrained)
+    train = done.inputs["train"]
+    with job.phases(stage), _watched(job, stage, module, train) as watch:
+        hooks = Hooks(job.over, grace(job.stop), save, job.on_epoch_end, watch)
+        return loop.fit(
+            module,
+            train,
+            done.inputs["validation"],
+            job.hp,
+            job.device,
+            job.cluster,
+            plan,
+            hooks,
+            done.best,
+            state["run"] if state else None,
+        )
+
+
+@contextmanager
+def _watched(job: Job, stage: str, module: torch.nn.Module, train: Inputs) -> Iterator[Watch]:
+    """Whoever watches this stage.
+
+    Raises:
+        DivergedError: the stage's own, with what a rule had found before.
+    """
+    if not job.debugger:
+        yield NOBODY
+        return
+    steps = progress.even_batches(train.total, job.hp.batch_size)
+    loaders = train.threads if isinstance(train, Photos) else 0
+    try:
+        with job.debugger.stage(
+            stage, module, train.device, lambda: train.waited, steps, pretrained=job.pretrained, loaders=loaders
+        ) as watch:
+            yield watch
+    except loop.DivergedError as error:
+        raise loop.DivergedError(f"{error}; {job.debugger.reason}" if job.debugger.reason else str(error)) from None
+
+
+def class_weights(job: Job) -> torch.Tensor:
+    """Of the training photos, by `job.hp`."""
+    labels = [photo.label for photo in job.splits.parts["train"].photos]
+    return recipe.class_weights(labels, job.classifier.head.out_features, job.hp)

@@ -1,0 +1,115 @@
+"""The best model as a folder: weights, ONNX, maybe int8, and the manifest, checked before they are put in place."""
+
+import contextlib
+import dataclasses
+import io
+import logging
+import platform
+import shutil
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from kennel import artifact
+from kennel.artifact import Manifest
+from kennel.backbones import Classifier
+from kennel.layout import INT8, ONNX, WEIGHTS
+from kennel.photos import file_hash
+from kennel_train.model import int8_gate
+from kennel_train.model.int8_gate import Gate
+
+_PACKAGES = ("kennel", "torch", "torchvision", "timm", "numpy", "pillow", "onnx", "onnxruntime")
+for chatty in ("onnx_ir", "onnxscript", "torch.onnx"):  # the exporter tells every constant that it merges
+    logging.getLogger(chatty).setLevel(logging.ERROR)
+TOLERANCE = 1e-3  # of a probability; measured on lite0 and ResNet-50: below 1e-5
+
+
+def export(
+    classifier: Classifier,
+    sample: Tensor,
+    manifest: Manifest,
+    folder: Path,
+    *,
+    int8: Gate | None = None,
+    phase: Callable[[str], AbstractContextManager[None]] = lambda _: contextlib.nullcontext(),
+) -> Manifest:
+    """Write a model folder: everything into a hidden folder first, the manifest last.
+
+    Args:
+        classifier: moved to the CPU and to evaluation mode, in place.
+        sample: uint8 (N, 3, S, S), a few real photos that torch and ONNX Runtime must agree on.
+        manifest: `files`, `versions` and, with a gate, `int8` are filled in here.
+        int8: what an int8 copy is judged by; None makes none.
+        phase: entered by name around each part, to time it.
+
+    Returns:
+        The manifest as it was written.
+
+    Raises:
+        RuntimeError: ONNX Runtime's probabilities differ from torch's by more than `TOLERANCE`.
+        OSError: the disk is full.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / ".partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        classifier.cpu().eval()
+        state = {key: value.contiguous() for key, value in classifier.state_dict().items()}
+        safetensors.torch.save_file(state, partial / WEIGHTS)
+        (partial / WEIGHTS).chmod(0o644)  # safetensors makes it 0600, and another user may serve it
+        with phase("export"):
+            _onnx(classifier, sample, partial / ONNX)
+        if int8:
+            with phase("int8"):
+                verdict = int8_gate.attempt(partial / ONNX, partial / INT8, int8)
+            manifest = dataclasses.replace(manifest, int8=dataclasses.asdict(verdict))
+        files = {name: file_hash(partial / name) for name in (WEIGHTS, ONNX, INT8) if (partial / name).exists()}
+        for name in files:
+            (partial / name).replace(folder / name)
+        if INT8 not in files:
+            (folder / INT8).unlink(missing_ok=True)  # of an earlier export
+        manifest = dataclasses.replace(manifest, files=files, versions=versions())
+        artifact.write_manifest(folder, manifest)
+        return manifest
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of what a model depends on, by package."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+
+
+def _onnx(classifier: Classifier, sample: Tensor, path: Path) -> None:
+    batch = torch.export.Dim("batch", min=1)
+    example = sample[:2] if len(sample) > 1 else sample.repeat(2, 1, 1, 1)  # a batch of 1 would be frozen as 1
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # the exporter's notes on its own deprecations
+        torch.onnx.export(
+            classifier,
+            (example,),
+            path,
+            dynamo=True,
+            external_data=False,
+            input_names=["photos"],
+            output_names=["logits"],
+            dynamic_shapes=({0: batch},),
+            verbose=False,
+        )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    with torch.inference_mode():
+        ours = classifier(sample).softmax(1).numpy()
+    (logits,) = session.run(["logits"], {"photos": sample.numpy()})
+    theirs = torch.from_numpy(np.asarray(logits)).softmax(1).numpy()
+    worst = float(np.abs(ours - theirs).max())
+    if not worst <= TOLERANCE:
+        raise RuntimeError(f"ONNX Runtime's probabilities differ from torch's by {worst:.2g}, allowed is {TOLERANCE}")
