@@ -67,26 +67,26 @@ help: ## this list
 
 ##@ Try it (no AWS, no GPU)
 demo: .data $(DEMO_ENV)/.ready ## train and serve sample photos here [DATA=folder] [IMAGE=name: by docker run]
-	@$(OURS) $(DEMO_ENV)/bin/python -m kennel_launch.demo --started $(STARTED) \
+	@$(OURS) $(DEMO_ENV)/bin/python -m kennel_launch.make.demo --started $(STARTED) \
 		$(if $(DATA),--data "$$DATA") $(if $(DEMO_IMAGE),--image "$$IMAGE") $(if $(GPUS),--gpus "$$GPUS")
 
 ##@ The image
 build: ## build IMAGE [BASE_IMAGE=name] [WEIGHTS=folder of <backbone>.safetensors or .pth to bake in]
 	@$(NEEDS_PYTHON)
-	@$(OURS) "$(PYTHON)" -m kennel_launch.build "$$IMAGE" --base-image "$$BASE_IMAGE" $(if $(WEIGHTS),--weights "$$WEIGHTS")
+	@$(OURS) "$(PYTHON)" -m kennel_launch.make.build "$$IMAGE" --base-image "$$BASE_IMAGE" $(if $(WEIGHTS),--weights "$$WEIGHTS")
 
 build-serve-cpu: ## build SERVE_IMAGE, slim: it only serves, on CPUs, without torch [SERVE_BASE_IMAGE=name]
 	@$(NEEDS_PYTHON)
-	@$(OURS) "$(PYTHON)" -m kennel_launch.build "$$SERVE_IMAGE" --target serve-cpu --base-image "$$SERVE_BASE_IMAGE"
+	@$(OURS) "$(PYTHON)" -m kennel_launch.make.build "$$SERVE_IMAGE" --target serve-cpu --base-image "$$SERVE_BASE_IMAGE"
 
 train-local: .data-named .data ## train in IMAGE: DATA=folder [GPUS=all] [OUT=folder] [PRETRAINED=folder] [HP='epochs=5 ...']
 	@$(NEEDS_PYTHON)
-	@$(OURS) "$(PYTHON)" -m kennel_launch.local train --image "$$IMAGE" --data "$$DATA" --out "$$OUT" \
+	@$(OURS) "$(PYTHON)" -m kennel_launch.make.local train --image "$$IMAGE" --data "$$DATA" --out "$$OUT" \
 		--gpus "$$GPUS" --hyperparameters "$$HP" $(if $(PRETRAINED),--pretrained "$$PRETRAINED")
 
 ifdef HERE
 train: .data $(DEMO_ENV)/.ready ## train here, without Docker: DATA=folder [HP='epochs=5 ...'] [OUT=folder] [PRETRAINED=folder] [IMAGE=name: by docker run]; with ARGS on SageMaker
-	@$(OURS) $(DEMO_ENV)/bin/python -m kennel_launch.local train --data "$$DATA" --out "$$OUT" --hyperparameters "$$HP" \
+	@$(OURS) $(DEMO_ENV)/bin/python -m kennel_launch.make.local train --data "$$DATA" --out "$$OUT" --hyperparameters "$$HP" \
 		$(if $(DEMO_IMAGE),--image "$$IMAGE") $(if $(GPUS),--gpus "$$GPUS") $(if $(PRETRAINED),--pretrained "$$PRETRAINED")
 endif
 
@@ -99,7 +99,7 @@ tune-local: .data-named .data $(DEMO_ENV)/.ready ## search hyperparameters here:
 
 serve-local: ## serve a trained model from IMAGE [MODEL=folder] [PORT=8080] [GPUS=all]
 	@$(NEEDS_PYTHON)
-	@$(OURS) "$(PYTHON)" -m kennel_launch.local serve --image "$$IMAGE" --model "$$MODEL" --port "$$PORT" --gpus "$$GPUS"
+	@$(OURS) "$(PYTHON)" -m kennel_launch.make.local serve --image "$$IMAGE" --model "$$MODEL" --port "$$PORT" --gpus "$$GPUS"
 
 ##@ On SageMaker (also: make upload|train|tune|deploy|invoke|transform|status|logs|report|delete ARGS='...')
 launch: $(VENV_LAUNCH)/.ready ## the `kennel` command for AWS, in an environment without torch: build/venv-launch/bin/kennel
@@ -110,7 +110,7 @@ push: $(VENV_LAUNCH)/.ready ## tag IMAGE and push it, to ECR or any registry: TO
 	@DOCKER="$(DOCKER)" $(VENV_LAUNCH)/bin/kennel push "$$IMAGE" --to "$$TO"
 
 $(filter-out $(HERE),$(COMMANDS)): $(VENV_LAUNCH)/.ready
-	@$(OURS) "$(VENV_LAUNCH)/bin/python" -m kennel_launch.make_arguments "$(VENV_LAUNCH)/bin/kennel" $@
+	@$(OURS) "$(VENV_LAUNCH)/bin/python" -m kennel_launch.make.arguments "$(VENV_LAUNCH)/bin/kennel" $@
 
 ##@ Work on it
 venv: $(VENV)/.ready ## the environment of the image, here (3 GB)
@@ -164,7 +164,7 @@ check: $(VENV)/.test ## lint, format, types, import order, the README's tables, 
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
-	$(VENV)/bin/python -m kennel_launch.docs --check
+	$(VENV)/bin/python -m kennel_launch.make.docs --check
 	@! grep -nE '://|^ *--(index|extra-index|find-links)' requirements/*.txt
 
 check-arm: build/uv/.ready ## whether the slim image's packages all exist for arm64 (asks the package index, installs nothing)
@@ -172,7 +172,7 @@ check-arm: build/uv/.ready ## whether the slim image's packages all exist for ar
 		--python-platform aarch64-manylinux_2_39 --only-binary :all: --no-binary sagemaker-inference -r requirements/serve.txt
 
 docs: $(VENV)/.ready ## write the README's tables from the code
-	$(VENV)/bin/python -m kennel_launch.docs
+	$(VENV)/bin/python -m kennel_launch.make.docs
 
 LOCK = build/uv/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate $(if $(UPGRADE),--upgrade)
 LOCK_GROUP = $(LOCK) --universal --python-version 3.11 pyproject.toml

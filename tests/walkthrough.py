@@ -13,7 +13,7 @@ import nbformat
 from nbclient import NotebookClient
 from PIL import Image
 
-from kennel_launch import flags
+from kennel_launch.console import flags
 
 from .launch.emulated import pictures
 

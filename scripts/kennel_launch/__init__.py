@@ -1,1 +1,1 @@
-"""What a laptop runs: demo, push, and later the AWS commands. Needs no torch."""
+"""What a laptop runs: the `kennel` command for SageMaker, and what `make` calls. Needs no torch."""

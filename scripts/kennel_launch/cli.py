@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name, help=what, description=what, allow_abbrev=False, formatter_class=_Wide)
         command.set_defaults(parser=command, words=words)
         if name == asked:  # the others may need packages that are not here
-            importlib.import_module(f"kennel_launch.{name}").add_arguments(command)
+            importlib.import_module(f"kennel_launch.commands.{name}").add_arguments(command)
     if not words:
         parser.print_help()
         return 0
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _refuse(commands.choices[options.command], unknown[0])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     try:
-        return int(importlib.import_module(f"kennel_launch.{options.command}").run(options))
+        return int(importlib.import_module(f"kennel_launch.commands.{options.command}").run(options))
     except UserError as error:
         print(f"kennel {options.command}: {error}", file=sys.stderr)
         return 2

@@ -11,8 +11,8 @@ import sys
 from kennel import cgroup
 from kennel.errors import UserError
 from kennel_serve import settings
-from kennel_serve.java import CACHE
-from kennel_serve.model_server import ModelServer
+from kennel_serve.model_server.java import CACHE
+from kennel_serve.model_server.process import ModelServer
 
 _SECONDS = 60
 

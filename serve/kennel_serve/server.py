@@ -25,17 +25,21 @@ from kennel import cgroup
 from kennel.artifact import read_manifest
 from kennel.errors import UserError
 from kennel.layout import MANIFEST
-from kennel_serve import batch, codec, engines, log, model_folder, multi_model, settings, user_code
-from kennel_serve.configuration import Limits
-from kennel_serve.endpoint import SAMPLE, Endpoint
-from kennel_serve.front import Front
-from kennel_serve.http1 import HttpServer
-from kennel_serve.model_server import MODEL, ModelServer
-from kennel_serve.models import Models
-from kennel_serve.routes import Route
-from kennel_serve.serving import Serving
+from kennel_serve import log, settings
+from kennel_serve.formats import request_body
+from kennel_serve.front import execution_parameters, multi_model
+from kennel_serve.front.gateway import Front
+from kennel_serve.front.model_registry import Models
+from kennel_serve.front.telemetry import Record, Telemetry
+from kennel_serve.http.routes import Route
+from kennel_serve.http.server import HttpServer
+from kennel_serve.inference import engines, model_folder
+from kennel_serve.inference.model_spec import Serving
+from kennel_serve.model_server.configuration import Limits
+from kennel_serve.model_server.process import MODEL, ModelServer
 from kennel_serve.settings import Settings
-from kennel_serve.telemetry import Record, Telemetry
+from kennel_serve.worker import user_code
+from kennel_serve.worker.endpoint import SAMPLE, Endpoint
 
 DRAIN_SECONDS = 25  # SageMaker kills 30 s after SIGTERM
 _WATCH_SECONDS = 0.5
@@ -114,7 +118,10 @@ async def _live(chosen: Settings, limits: Limits, model_server: ModelServer, lis
     telemetry = Telemetry(chosen.request_log)
     front = Front(model_server.socket, 2 * chosen.response_seconds + 5, telemetry, _waiting_bytes(chosen))
     front.admit(MODEL, share)
-    routes = [Route("POST", "/invocations", front.invocations), batch.route(share.workers, chosen.max_bytes)]
+    routes = [
+        Route("POST", "/invocations", front.invocations),
+        execution_parameters.route(share.workers, chosen.max_bytes),
+    ]
     port = HttpServer(front.answers(routes), chosen.max_bytes)
     try:
         record = Record("first", "/invocations")
@@ -196,7 +203,7 @@ def check(
     serving = Serving.of(folder, manifest, engine, chosen.default_accept, str(program or ""), chosen.on_error)
     ready(serving)
     if serving.engine != "torch":
-        Endpoint(serving).predict(codec.read(_sample(), "image/png", serving.preprocessing).photos)
+        Endpoint(serving).predict(request_body.read(_sample(), "image/png", serving.preprocessing).photos)
     return serving
 
 

@@ -11,8 +11,10 @@ from sagemaker_inference.environment import Environment
 
 from kennel.errors import UserError
 from kennel.layout import Layout
-from kennel_serve import answers, codec, engines, user_code
-from kennel_serve.configuration import Limits, Share
+from kennel_serve.formats import request_body, response_body
+from kennel_serve.inference import engines
+from kennel_serve.model_server.configuration import Limits, Share
+from kennel_serve.worker import user_code
 
 _MB = 1024 * 1024
 _MAX_MB = 25  # SageMaker's own limit for real-time endpoints
@@ -86,13 +88,15 @@ def read(environ: Mapping[str, str], memory: int = 1 << 40, cpus: int = 1) -> Se
     engine = environ.get("KENNEL_ENGINE", engines.AUTO).strip().lower()
     if engine not in _ENGINES:
         raise UserError(f"KENNEL_ENGINE={engine[:40]!r}: choose one of {', '.join(_ENGINES)}, or leave it out")
-    on_error = environ.get("KENNEL_ON_ERROR", answers.REQUEST).strip().lower()
-    if on_error not in answers.ON_ERROR:
-        raise UserError(f"KENNEL_ON_ERROR={on_error[:40]!r}: write {' or '.join(answers.ON_ERROR)}, or leave it out")
+    on_error = environ.get("KENNEL_ON_ERROR", response_body.REQUEST).strip().lower()
+    if on_error not in response_body.ON_ERROR:
+        raise UserError(
+            f"KENNEL_ON_ERROR={on_error[:40]!r}: write {' or '.join(response_body.ON_ERROR)}, or leave it out"
+        )
     found = Environment()
     try:
-        codec.check_accept(found.default_accept)
-    except codec.RequestError as error:
+        request_body.check_accept(found.default_accept)
+    except request_body.RequestError as error:
         raise UserError(f"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT: {error}") from error
     max_bytes = _max_bytes(found.max_request_size, memory, cpus)
     patient = max_bytes > _MAX_MB * _MB or _is_true(environ, "SAGEMAKER_BATCH")

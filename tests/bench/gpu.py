@@ -18,7 +18,7 @@ import train as bench_train
 
 from kennel import backbones
 from kennel.backbones import Classifier
-from kennel_serve import cuda_graphs, torch_network
+from kennel_serve.inference import cuda_graphs, torch_network
 from kennel_train.distributed import device
 
 CLASSES, SIDE, ROUNDS = 133, 224, 50

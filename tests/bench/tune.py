@@ -16,7 +16,8 @@ from typing import Any
 from rich.progress import track
 
 from kennel import cgroup
-from kennel_launch import runs, samples, scratch
+from kennel_launch.machine import opt_ml, processes
+from kennel_launch.make import samples
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"
@@ -72,14 +73,14 @@ def job(base: Path, hyperparameters: dict[str, str]) -> tuple[float, Path]:
     """(seconds of a whole training job, its output folder)."""
     photos = SHARED / "hymenoptera"
     channels = {"train": photos / "train", "validation": photos / "val", "pretrained": samples.weights()}
-    layout = scratch.lay_out(base, channels, {**COMMON, **hyperparameters}, "localhost")
-    scratch.link_channels(layout, channels)
+    layout = opt_ml.lay_out(base, channels, {**COMMON, **hyperparameters}, "localhost")
+    opt_ml.link_channels(layout, channels)
     log = base.with_suffix(".log")
     began = time.perf_counter()
-    with runs.started(runs.train_here(layout), log) as process:
+    with processes.started(processes.train_here(layout), log) as process:
         code = process.wait()
     if code:
-        sys.exit(runs.failure(layout, code, log))
+        sys.exit(processes.failure(layout, code, log))
     return time.perf_counter() - began, layout.output_data
 
 

@@ -43,5 +43,5 @@ def test_a_laptops_part_of_the_core_imports_the_standard_library_only(package):
 
 
 def test_a_cpu_endpoint_imports_no_torch():
-    code = "import sys; import kennel_serve.handler, kennel_serve.server; print('torch' in sys.modules)"
+    code = "import sys; import kennel_serve.worker.handler, kennel_serve.server; print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"

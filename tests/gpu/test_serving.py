@@ -22,7 +22,7 @@ from kennel.artifact import Manifest
 from kennel.backbones import Classifier
 from kennel.layout import ONNX, WEIGHTS
 from kennel.photos import file_hash
-from kennel_serve import cuda_graphs, engines
+from kennel_serve.inference import cuda_graphs, engines
 
 SIDE = 224
 CLASSES = ("ants", "bees", "wasps")

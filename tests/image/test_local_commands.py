@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from kennel_launch.endpoint import free_port
+from kennel_launch.machine.http_probe import free_port
 
 from .conftest import DOCKER, answers
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kennel_launch.endpoint import free_port
+from kennel_launch.machine.http_probe import free_port
 
 from .conftest import answers
 

@@ -24,7 +24,7 @@ def slim(docker: Callable, image: str) -> str:
     """`image` is asked for because it trains the models, and answers `skip` where no engine does."""
     if docker("image", "inspect", BASE).returncode != 0:
         pytest.skip(f"the slim image's base {BASE!r} is not there: docker pull it, or set SERVE_BASE_IMAGE")
-    command = [sys.executable, "-m", "kennel_launch.build", SLIM, "--target", "serve-cpu", "--base-image", BASE]
+    command = [sys.executable, "-m", "kennel_launch.make.build", SLIM, "--target", "serve-cpu", "--base-image", BASE]
     built = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, check=False)
     assert built.returncode == 0, built.stdout + built.stderr
     return SLIM

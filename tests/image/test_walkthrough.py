@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kennel_launch import endpoint, samples
+from kennel_launch.machine import http_probe
+from kennel_launch.make import samples
 
 from ..walkthrough import executed, on_path, zipped
 from .conftest import Docker
@@ -19,7 +20,7 @@ def test_the_notebook_names_the_breed_of_a_photo_and_leaves_nothing_running(
     docker: Docker, image: str, tmp_path: Path
 ) -> None:
     zipped(tmp_path / "dogImages.zip")
-    port, path = endpoint.free_port(), on_path(tmp_path)
+    port, path = http_probe.free_port(), on_path(tmp_path)
     told = {"LOCAL": "1", "BACKBONE": samples.BACKBONE, "PRETRAINED": str(samples.weights()), "PORT": str(port)}
     try:
         shown = executed(tmp_path, told | {"IMAGE": image, "PATH": path})

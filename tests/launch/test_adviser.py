@@ -7,7 +7,7 @@ import boto3
 import pytest
 
 from kennel.errors import UserError
-from kennel_launch import hosts
+from kennel_launch.aws import instance_types
 
 from .conftest import Command
 from .emulated.client import Aws
@@ -104,22 +104,22 @@ def test_the_host_is_one_whose_driver_runs_the_image(
         ((12, 8), "ml.g7e.2xlarge", False, ""),
     ],
 )
-def test_the_oldest_system_that_will_do(cuda: hosts.Version, kind: str, transform: bool, ami: str) -> None:
-    assert hosts.choose_ami(cuda, kind, transform).ami == ami
+def test_the_oldest_system_that_will_do(cuda: instance_types.Version, kind: str, transform: bool, ami: str) -> None:
+    assert instance_types.choose_ami(cuda, kind, transform).ami == ami
 
 
 def test_an_image_too_new_for_every_driver_of_a_host(front: Front) -> None:
     said = front.refused("deploy", "--endpoint-instance-type", "ml.p3.2xlarge", image=front.put_image("new", CUDA_13))
     assert "the image's CUDA 13.0 does not run on ml.p3.2xlarge, which has host driver 470 (CUDA 11.4) at most" in said
     with pytest.raises(UserError, match="CUDA 14"):
-        hosts.choose_ami((14, 0), "ml.g5.xlarge")
+        instance_types.choose_ami((14, 0), "ml.g5.xlarge")
 
 
 def test_graviton_grace_and_gpu_are_told_by_the_name() -> None:
     arm = {"ml.c7g.large", "ml.m6gd.xlarge", "ml.c6gn.xlarge", "ml.r8g.large", "ml.p6e-gb200.36xlarge"}
     kinds = ("ml.g5.xlarge", "ml.g4dn.xlarge", "ml.m5.large", "ml.c7i-flex.large", "ml.p5en.48xlarge", *arm)
-    assert {kind for kind in kinds if hosts.architecture(kind) == "arm64"} == arm
-    gpus = {kind for kind in kinds if hosts.has_gpu(kind)}
+    assert {kind for kind in kinds if instance_types.architecture(kind) == "arm64"} == arm
+    gpus = {kind for kind in kinds if instance_types.has_gpu(kind)}
     assert gpus == {"ml.g5.xlarge", "ml.g4dn.xlarge", "ml.p5en.48xlarge", "ml.p6e-gb200.36xlarge"}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kennel.errors import UserError
-from kennel_launch import build, layers, local
+from kennel_launch.make import build, layers, local
 
 from .conftest import REPOSITORY
 

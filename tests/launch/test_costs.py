@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from kennel_launch import costs
-from kennel_launch.costs import Cost
+from kennel_launch.advice import costs
+from kennel_launch.advice.costs import Cost
 
 from .conftest import Command
 from .emulated.client import Aws

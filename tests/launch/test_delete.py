@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kennel_launch import models
+from kennel_launch.hosting import specs
 
 from .conftest import Command
 from .deployments import JOB, NOTHING, Kennel, in_service, of, shown, trained, wait_until_gone
@@ -193,7 +193,7 @@ def test_a_model_that_lies_among_all_else_takes_nothing_else_with_it(kennel: Ken
     for key in ("kennel/output/model.tar.gz", "kennel/jobs/output/model.tar.gz"):
         name = key.split("/")[1]
         container = {"Image": kennel.settings["image"], "ModelDataUrl": kennel.put(key)}
-        version = models.stamped("pets", "20260101-00000" + str(len(name) % 10))
+        version = specs.stamped("pets", "20260101-00000" + str(len(name) % 10))
         client.create_model(ModelName=version, ExecutionRoleArn=kennel.aws.role, PrimaryContainer=container)
     kennel.put("kennel/data/pets/ant/0.jpg")
     kennel.put("kennel/jobs/other/output/model.tar.gz")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kennel.errors import UserError
-from kennel_launch import models, ttl
+from kennel_launch.hosting import specs, ttl
 
 from .conftest import Command
 from .deployments import (
@@ -47,7 +47,7 @@ def test_a_dry_run_prints_the_three_requests_and_sends_none(kennel: Kennel, mode
     (_, made), (_, config), (_, endpoint) = calls = shown(done.stdout)
     assert [operation for operation, _ in calls] == ["CreateModel", "CreateEndpointConfig", "CreateEndpoint"]
     name = made["ModelName"]
-    assert models.is_version(name, JOB)
+    assert specs.is_version(name, JOB)
     tags = [{"Key": "team", "Value": "ears"}, {"Key": "kennel", "Value": "1"}]
     container = {"Image": kennel.settings["image"], "ModelDataUrl": model, "Environment": {"KENNEL_ENGINE": "fp32"}}
     assert made == {
@@ -126,12 +126,12 @@ def test_a_multi_model_endpoint_gets_a_folder_with_a_copy(kennel: Kennel, model:
 
 @pytest.mark.parametrize("kind", ["ml.g5.xlarge", "ml.g4dn.xlarge", "ml.m5d.large", "ml.c6id.large", "ml.p4d.24xlarge"])
 def test_hosts_whose_own_disks_take_no_key(kind: str) -> None:
-    assert models.has_own_disk(kind)
+    assert specs.has_own_disk(kind)
 
 
 @pytest.mark.parametrize("kind", ["ml.c7i.large", "ml.m5.large", "ml.p3.2xlarge", "ml.c5.xlarge", ""])
 def test_hosts_without_disks_of_their_own(kind: str) -> None:
-    assert not models.has_own_disk(kind)
+    assert not specs.has_own_disk(kind)
 
 
 @pytest.mark.parametrize(
@@ -221,16 +221,16 @@ def test_the_endpoints_own_role_deletes_where_its_trust_allows(kennel: Kennel, m
 
 @pytest.mark.parametrize("name", ["pets", "p" * 63, "a-" + "b" * 50])
 def test_versions_are_names_that_lead_back(name: str) -> None:
-    version = models.stamped(name, models.stamp())
-    assert models.checked(version, "model") == version
-    assert models.is_version(version, name)
-    assert not models.is_version(version, "other")
-    assert not models.is_version(f"{name}-b", name)
+    version = specs.stamped(name, specs.stamp())
+    assert specs.checked(version, "model") == version
+    assert specs.is_version(version, name)
+    assert not specs.is_version(version, "other")
+    assert not specs.is_version(f"{name}-b", name)
 
 
 def test_a_name_that_is_none() -> None:
     with pytest.raises(UserError, match="endpoint 'a_b'"):
-        models.checked("a_b", "endpoint")
+        specs.checked("a_b", "endpoint")
 
 
 def test_an_endpoint_is_put_into_service_updated_and_leaves_no_earlier_version(kennel: Kennel, programs: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from kennel import hyperparameters
 from kennel.errors import UserError
-from kennel_launch import docs
+from kennel_launch.make import docs
 
 from .conftest import Command
 
@@ -38,8 +38,8 @@ def test_a_page_without_markers_is_refused() -> None:
 def test_check_fails_until_the_tables_are_written(process: Command, tmp_path: Path) -> None:
     page = tmp_path / "README.md"
     page.write_text(PAGE)
-    assert process("docs", "--check", str(page)).returncode == 1
+    assert process("make.docs", "--check", str(page)).returncode == 1
     assert page.read_text() == PAGE
-    assert process("docs", str(page)).returncode == 0
-    assert process("docs", "--check", str(page)).returncode == 0
+    assert process("make.docs", str(page)).returncode == 0
+    assert process("make.docs", "--check", str(page)).returncode == 0
     assert hyperparameters.markdown() in page.read_text()

@@ -11,8 +11,9 @@ import pytest
 from rich.console import Console
 
 from kennel.errors import UserError
-from kennel_launch import endpoint, results
-from kennel_launch.scratch import Photo
+from kennel_launch.machine import http_probe
+from kennel_launch.machine.opt_ml import Photo
+from kennel_launch.make import results
 
 from .conftest import serving
 
@@ -54,14 +55,14 @@ def port() -> Iterator[int]:
 
 def test_waits_while_the_server_is_not_healthy(port: int, tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        endpoint.wait_until_healthy(port, process, lambda: None, tmp_path / "log")
+        http_probe.wait_until_healthy(port, process, lambda: None, tmp_path / "log")
     assert Handler.pings == 3
 
 
 def test_a_server_that_ends_is_not_waited_for(dead_port: int, tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(7)"])
     with process, pytest.raises(UserError, match="exit code 7"):
-        endpoint.wait_until_healthy(dead_port, process, lambda: None, tmp_path / "log")
+        http_probe.wait_until_healthy(dead_port, process, lambda: None, tmp_path / "log")
 
 
 @pytest.mark.parametrize(
@@ -69,28 +70,28 @@ def test_a_server_that_ends_is_not_waited_for(dead_port: int, tmp_path: Path) ->
 )
 def test_a_photo_is_sent_with_its_type(port: int, tmp_path: Path, name: str, kind: str) -> None:
     (tmp_path / name).write_text("bytes")
-    guesses = endpoint.classify(port, tmp_path / name, tmp_path / "log")
-    assert guesses == [endpoint.Guess("ants", 0.9), endpoint.Guess("bees", 0.1)]
+    guesses = http_probe.classify(port, tmp_path / name, tmp_path / "log")
+    assert guesses == [http_probe.Guess("ants", 0.9), http_probe.Guess("bees", 0.1)]
     assert Handler.types == [kind]
 
 
 @pytest.mark.parametrize(
-    ("asked", "error"), [("400", endpoint.RefusedPhotoError), ("500", UserError), ("html", UserError)]
+    ("asked", "error"), [("400", http_probe.RefusedPhotoError), ("500", UserError), ("html", UserError)]
 )
 def test_bad_answers(port: int, tmp_path: Path, asked: str, error: type[Exception]) -> None:
     (tmp_path / "a.jpg").write_text(asked)
     with pytest.raises(error):
-        endpoint.classify(port, tmp_path / "a.jpg", tmp_path / "log")
+        http_probe.classify(port, tmp_path / "a.jpg", tmp_path / "log")
 
 
 def test_no_answer_at_all(dead_port: int, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("x")
     with pytest.raises(UserError, match="did not answer"):
-        endpoint.classify(dead_port, tmp_path / "a.jpg", tmp_path / "log")
+        http_probe.classify(dead_port, tmp_path / "a.jpg", tmp_path / "log")
 
 
 def found(right: int, wrong: int) -> results.Results:
-    guesses = [endpoint.Guess("ants", 0.75), endpoint.Guess("bees", 0.25)]
+    guesses = [http_probe.Guess("ants", 0.75), http_probe.Guess("bees", 0.25)]
     truths = ["ants"] * right + ["bees"] * wrong
     photos = [Photo(Path(f"photos/{truth}/{i}.jpg"), truth) for i, truth in enumerate(truths)]
     return results.Results([results.Prediction(photo, guesses) for photo in photos], [(photos[0], "400: torn")])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kennel.errors import UserError
-from kennel_launch import images
+from kennel_launch.advice import images
 
 from .conftest import REPOSITORY, Command
 from .emulated.client import Aws

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from kennel.errors import UserError
-from kennel_launch import asked, models, runtime, shrink
-from kennel_launch.endpoint import RefusedPhotoError
+from kennel_launch.hosting import invocation, photo_sources, shrink, specs
+from kennel_launch.machine.http_probe import RefusedPhotoError
 from kennel_launch.settings import Settings
 
 from .conftest import Command
@@ -158,12 +158,12 @@ def test_photos_are_found_by_their_names(tmp_path: Path) -> None:
     for name in ("b/2.JPG", "a.webp", "b/.hidden.jpg", ".cache/x.jpg", "c.txt", "d.gif"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
-    assert [photo.name for photo in asked.find(str(tmp_path), Settings())] == ["a.webp", "b/2.JPG", "d.gif"]
+    assert [photo.name for photo in photo_sources.find(str(tmp_path), Settings())] == ["a.webp", "b/2.JPG", "d.gif"]
     with pytest.raises(UserError, match="is no file and no folder"):
-        asked.find(str(tmp_path / "none"), Settings())
+        photo_sources.find(str(tmp_path / "none"), Settings())
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no photos"):
-        asked.find(str(tmp_path / "empty"), Settings())
+        photo_sources.find(str(tmp_path / "empty"), Settings())
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_photos_are_found_by_their_names(tmp_path: Path) -> None:
     ],
 )
 def test_content_types(name: str, kind: str) -> None:
-    assert asked.content_type(name) == kind
+    assert photo_sources.content_type(name) == kind
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_content_types(name: str, kind: str) -> None:
     ],
 )
 def test_the_largest_body(mode: str, environment: dict[str, str], megabytes: int) -> None:
-    assert models.largest_body(mode, environment) == megabytes * 1024 * 1024
+    assert specs.largest_body(mode, environment) == megabytes * 1024 * 1024
 
 
 def test_a_photo_is_cut_no_more_than_it_must_and_turned_as_it_was_held() -> None:
@@ -232,9 +232,9 @@ def test_a_photo_is_cut_no_more_than_it_must_and_turned_as_it_was_held() -> None
     ],
 )
 def test_an_error_is_the_endpoints_own_sentence(status: int | None, message: str, said: str) -> None:
-    assert str(runtime.refused(status, message)).startswith(said)
+    assert str(invocation.refused(status, message)).startswith(said)
 
 
 def test_an_answer_of_somebody_elses_is_no_prediction() -> None:
     with pytest.raises(RefusedPhotoError, match="the answer holds no predictions"):
-        runtime._guesses(b"[1, 2]")
+        invocation._guesses(b"[1, 2]")

@@ -104,10 +104,10 @@ def test_a_value_is_passed_as_it_is_and_never_run(
 @pytest.mark.parametrize(
     ("words", "module"),
     [
-        (["DATA=."], "kennel_launch.local"),
-        (["DATA=.", "ARGS=--wait"], "kennel_launch.make_arguments"),
-        (["ARGS=--wait"], "kennel_launch.make_arguments"),
-        ([], "kennel_launch.make_arguments"),
+        (["DATA=."], "kennel_launch.make.local"),
+        (["DATA=.", "ARGS=--wait"], "kennel_launch.make.arguments"),
+        (["ARGS=--wait"], "kennel_launch.make.arguments"),
+        ([], "kennel_launch.make.arguments"),
     ],
 )
 def test_train_with_photos_alone_is_done_here(tmp_path: Path, stub: Path, words: list[str], module: str) -> None:
@@ -154,7 +154,7 @@ def test_every_other_command_but_check_is_a_target(tmp_path: Path, stub: Path) -
     assert done.returncode == 0, done.stderr
     heard = (tmp_path / "heard").read_text().splitlines()
     assert set(heard[3::5]) == names
-    assert heard[:3] == ["-m", "kennel_launch.make_arguments", str(stub.with_name("kennel"))]
+    assert heard[:3] == ["-m", "kennel_launch.make.arguments", str(stub.with_name("kennel"))]
 
 
 def test_the_words_of_a_target_are_the_command_s(launch: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kennel.errors import UserError
-from kennel_launch import push
+from kennel_launch.commands import push
 
 from .conftest import REPOSITORY, Command
 from .emulated.client import Aws

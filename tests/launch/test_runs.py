@@ -11,7 +11,9 @@ import pytest
 from kennel import metrics
 from kennel.errors import UserError
 from kennel.layout import Layout
-from kennel_launch import demo, runs, settings
+from kennel_launch import settings
+from kennel_launch.machine import processes
+from kennel_launch.make import demo
 
 
 def alive(pid: int) -> bool:
@@ -37,7 +39,7 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
     script = "trap 'echo stopped; exit 0' TERM; sleep 300 & echo $!; wait"
 
     def interrupted() -> None:
-        with runs.started(runs.Run(["sh", "-c", script], settings.child()), log) as process:
+        with processes.started(processes.Run(["sh", "-c", script], settings.child()), log) as process:
             started.append(process)
             assert until(lambda: log.read_text().strip())
             raise KeyboardInterrupt
@@ -52,8 +54,8 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_a_missing_command_is_one_sentence(tmp_path: Path) -> None:
-    run = runs.Run([str(tmp_path / "docker")], settings.child())
-    with pytest.raises(UserError, match="cannot be started"), runs.started(run, tmp_path / "log"):
+    run = processes.Run([str(tmp_path / "docker")], settings.child())
+    with pytest.raises(UserError, match="cannot be started"), processes.started(run, tmp_path / "log"):
         pass
 
 
@@ -69,13 +71,13 @@ def test_the_platforms_variables_are_not_handed_on(monkeypatch: pytest.MonkeyPat
 def test_the_container_gets_the_mounts_that_sagemaker_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER", "/usr/bin/docker")
     layout = Layout(tmp_path / "ml")
-    run = runs.train_in_image("kennel:dev", layout, {"train": tmp_path / "my photos"}, gpus="all")
+    run = processes.train_in_image("kennel:dev", layout, {"train": tmp_path / "my photos"}, gpus="all")
     mounts = [run.argv[i + 1] for i, word in enumerate(run.argv) if word == "-v"]
     assert mounts == [f"{tmp_path}/ml:/opt/ml", f"{tmp_path}/my photos:/opt/ml/input/data/train:ro"]
     assert run.argv[:4] == ["/usr/bin/docker", "run", "--rm", "--name"]
     assert run.argv[run.argv.index("--gpus") + 1] == "all"
     assert run.argv[-2:] == ["kennel:dev", "train"]
-    served = runs.serve_in_image("kennel:dev", layout.model, 8181)
+    served = processes.serve_in_image("kennel:dev", layout.model, 8181)
     assert f"{tmp_path}/ml/model:/opt/ml/model:ro" in served.argv
     assert "127.0.0.1:8181:8080" in served.argv
     assert "--gpus" not in served.argv
@@ -84,18 +86,18 @@ def test_the_container_gets_the_mounts_that_sagemaker_gives(tmp_path: Path, monk
 def test_a_failed_job_is_told_by_the_first_line_of_its_failure_file(tmp_path: Path) -> None:
     layout, log = Layout(tmp_path), tmp_path / "log"
     log.write_text("first\n\nlast words\n")
-    assert "exit code 3" in runs.failure(layout, 3, log)
-    assert "last words" in runs.failure(layout, 3, log)
+    assert "exit code 3" in processes.failure(layout, 3, log)
+    assert "last words" in processes.failure(layout, 3, log)
     layout.failure.parent.mkdir()
     layout.failure.write_text("channel 'train' is empty\nTraceback ...\n")
-    assert runs.failure(layout, 1, log) == f"training failed: channel 'train' is empty; see {log}"
+    assert processes.failure(layout, 1, log) == f"training failed: channel 'train' is empty; see {log}"
 
 
 def test_the_end_of_a_long_log(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("".join(f"line {i}\n\n" for i in range(10_000)))
-    assert runs.last_lines(tmp_path / "log", 2) == ["line 9998", "line 9999"]
+    assert processes.last_lines(tmp_path / "log", 2) == ["line 9998", "line 9999"]
     subprocess.run(["truncate", "-s", "0", str(tmp_path / "log")], check=True)
-    assert runs.last_lines(tmp_path / "log", 2) == []
+    assert processes.last_lines(tmp_path / "log", 2) == []
 
 
 def test_the_bar_follows_the_epochs_of_the_log() -> None:

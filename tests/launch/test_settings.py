@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from kennel.errors import UserError
-from kennel_launch import aws, confirm, settings
+from kennel_launch import settings
+from kennel_launch.aws import session
+from kennel_launch.console import confirm
 
 from .conftest import REPOSITORY
 
@@ -172,12 +174,12 @@ def test_a_request_that_botocore_would_not_send_is_not_printed(monkeypatch: pyte
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     made = settings.Settings(region="eu-west-2")  # a session of its own
-    aws.dry_run(made)
+    session.dry_run(made)
     with (
         pytest.raises(UserError, match=r"endpoint pets: AWS cannot be asked \(Parameter validation failed: Missing"),
-        aws.told("endpoint pets"),
+        session.told("endpoint pets"),
     ):
-        aws.client("sagemaker", made).create_endpoint(EndpointName="pets")
+        session.client("sagemaker", made).create_endpoint(EndpointName="pets")
     assert capsys.readouterr().out == ""
 
 
@@ -185,7 +187,7 @@ def test_what_aws_says_becomes_one_sentence() -> None:
     from botocore.exceptions import ClientError
 
     said = {"Error": {"Code": "ResourceLimitExceeded", "Message": "The account-level limit\nis 0."}}
-    with pytest.raises(UserError) as raised, aws.told("job j"):
+    with pytest.raises(UserError) as raised, session.told("job j"):
         raise ClientError(said, "CreateTrainingJob")
     assert str(raised.value) == (
         "job j: AWS refuses (ResourceLimitExceeded: The account-level limit is 0): "
@@ -195,6 +197,6 @@ def test_what_aws_says_becomes_one_sentence() -> None:
 
 def test_no_region_and_no_such_profile_say_where_to_write_them() -> None:
     with pytest.raises(UserError, match=r"no AWS region: write --region, or region = \.\.\. in kennel\.toml"):
-        aws.client("s3", settings.Settings())
+        session.client("s3", settings.Settings())
     with pytest.raises(UserError, match=r"AWS profile nobody: .*nobody"):
-        aws.client("s3", settings.Settings(profile="nobody", region="eu-west-1"))
+        session.client("s3", settings.Settings(profile="nobody", region="eu-west-1"))

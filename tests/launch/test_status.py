@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kennel_launch import resources
+from kennel_launch.aws import inventory
 
 from .conftest import Command
 from .emulated.client import Aws
@@ -67,7 +67,7 @@ def test_what_costs_by_the_hour_is_found_behind_all_that_is_newer(aws: Aws, comm
     train(aws, "kennel-20250101-000000-000")
     for name in ("pets-ended", "kennel-20250101-000000-000"):
         aws.change("TrainingJob", name, TrainingJobStatus="Completed")
-    for number in range(resources.NEWEST + 1):
+    for number in range(inventory.NEWEST + 1):
         client.create_endpoint(EndpointName=f"other-{number}", EndpointConfigName="c")
         train(aws, f"other-{number}")
         aws.change("TrainingJob", f"other-{number}", TrainingJobStatus="Completed")

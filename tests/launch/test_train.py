@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from kennel import metrics
-from kennel_launch import fit, flags
+from kennel_launch.advice import image_fit
+from kennel_launch.console import flags
 from kennel_launch.settings import Settings
 
 from . import front
@@ -306,7 +307,7 @@ def test_photos_that_do_not_fit_are_refused_before_they_are_sent(
     ("kind", "machines", "volume"), [("ml.p3.2xlarge", 1, 7), ("ml.p3.2xlarge", 2, 1), ("ml.g5.xlarge", 1, 1)]
 )
 def test_photos_fit_on_more_disk_more_machines_or_disks_of_their_own(kind: str, machines: int, volume: int) -> None:
-    fit.check_volume(Settings(instance_type=kind, instance_count=machines), 300, 10**6, 1024, volume)
+    image_fit.check_volume(Settings(instance_type=kind, instance_count=machines), 300, 10**6, 1024, volume)
 
 
 def test_nothing_is_made_without_a_yes(aws: Aws, env: Env, command: Command, make_photos: MakePhotos) -> None:

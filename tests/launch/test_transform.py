@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from kennel.errors import UserError
-from kennel_launch import predictions, terminal
-from kennel_launch.endpoint import Guess
-from kennel_launch.predictions import Prediction
-from kennel_launch.steps import Steps
+from kennel_launch.console import terminal
+from kennel_launch.console.steps import Steps
+from kennel_launch.hosting import predictions
+from kennel_launch.hosting.predictions import Prediction
+from kennel_launch.machine.http_probe import Guess
 
 from .conftest import Command
 from .deployments import JOB, NOTHING, Kennel, images, of, shown, trained

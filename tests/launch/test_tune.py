@@ -17,7 +17,9 @@ import pytest
 from rich.console import Console
 
 from kennel.layout import Layout
-from kennel_launch import runs, trials, tune
+from kennel_launch.commands import tune
+from kennel_launch.console import trials_table
+from kennel_launch.machine import processes
 
 from .conftest import REPOSITORY, Command
 
@@ -59,10 +61,10 @@ def write(path: Path, rows: list[dict[str, Any]], best: int | None, **more: Any)
 
 def shown(path: Path) -> list[list[str]]:
     """The cells of the table, row by row."""
-    found = trials.read(path)
+    found = trials_table.read(path)
     assert found
     console = Console(width=160, record=True, file=io.StringIO())
-    console.print(trials.table(found))
+    console.print(trials_table.table(found))
     lines = console.export_text().splitlines()
     return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
 
@@ -115,21 +117,23 @@ def test_a_long_table_keeps_the_best_the_newest_the_failed_and_the_running(tmp_p
 
 
 def test_there_may_be_no_trials_yet(tmp_path: Path) -> None:
-    assert trials.read(tmp_path / "trials.json") is None
+    assert trials_table.read(tmp_path / "trials.json") is None
     (tmp_path / "trials.json").write_text("{")
-    assert trials.read(tmp_path / "trials.json") is None
+    assert trials_table.read(tmp_path / "trials.json") is None
 
 
 def test_a_line_for_each_trial_that_has_ended_since(tmp_path: Path) -> None:
-    before = trials.read(write(tmp_path / "trials.json", SOME[:6], best=3))
-    now = trials.read(write(tmp_path / "trials.json", [*SOME[:5], row(5, "failed", reason="why"), SOME[6]], best=6))
+    before = trials_table.read(write(tmp_path / "trials.json", SOME[:6], best=3))
+    now = trials_table.read(
+        write(tmp_path / "trials.json", [*SOME[:5], row(5, "failed", reason="why"), SOME[6]], best=6)
+    )
     assert before
     assert now
-    assert list(trials.lines(before, now)) == [
+    assert list(trials_table.lines(before, now)) == [
         "trial 5: learning_rate=0.015 batch_size=32 failed: why",
         "trial 6: validation:accuracy=0.7500 learning_rate=0.016 batch_size=32 best so far",
     ]
-    assert len(list(trials.lines(None, before))) == 5
+    assert len(list(trials_table.lines(None, before))) == 5
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -160,7 +164,7 @@ def test_the_end_says_what_is_best_where_it_lies_and_how_to_train_with_it(tmp_pa
     (layout.output_data / "best-hyperparameters.json").write_text("{}")
     layout.model.mkdir()  # empty: no model
     asked = options(image="kennel:dev", gpus="all", pretrained=Path("weights"))
-    told = list(tune.summary(layout, trials.read(path), tune.settings_of(asked), asked))
+    told = list(tune.summary(layout, trials_table.read(path), tune.settings_of(asked), asked))
     assert told[:2] == [
         "best: trial 6: validation:accuracy=0.7500 learning_rate=0.01235",
         f"settings: {tmp_path}/output/data/best-hyperparameters.json",
@@ -175,7 +179,7 @@ def test_the_end_says_what_is_best_where_it_lies_and_how_to_train_with_it(tmp_pa
 
 def test_a_search_that_was_stopped_in_its_first_trial_has_a_best_without_a_figure(tmp_path: Path) -> None:
     path = write(tmp_path / "trials.json", [row(0, "running"), row(1, "running")], best=0)
-    told = list(tune.summary(Layout(tmp_path), trials.read(path), {}, options()))
+    told = list(tune.summary(Layout(tmp_path), trials_table.read(path), {}, options()))
     assert told == [
         "best: trial 0: learning_rate=0.01 batch_size=32",
         "train with it: make train 'DATA=my photos' 'HP=learning_rate=0.01 batch_size=32'",
@@ -221,7 +225,7 @@ def test_a_search_of_another_kind_and_flags_without_a_command_are_bad_usage(comm
     assert "COMMAND" in done.stderr
 
 
-@pytest.mark.skipif(runs.executable("train").is_file(), reason="this is the image's environment, with its `train`")
+@pytest.mark.skipif(processes.executable("train").is_file(), reason="this is the image's environment, with its `train`")
 def test_without_an_image_the_images_environment_is_needed(command: Command, tmp_path: Path) -> None:
     done = command("cli", "tune", "--local", "--data", str(tmp_path))
     assert done.returncode == 2

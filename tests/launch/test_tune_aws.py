@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kennel.tuning import Options, tuning_request
-from kennel_launch import flags
+from kennel_launch.console import flags
 
 from . import front
 from .conftest import Command

@@ -30,7 +30,8 @@ from kennel.artifact import Manifest, write_manifest
 from kennel.layout import MANIFEST, ONNX
 from kennel.photos import file_hash
 from kennel.preprocessing import Preprocessing
-from kennel_serve import handler, server, settings
+from kennel_serve import server, settings
+from kennel_serve.worker import handler
 
 CLASSES = ("red", "green", "blue")
 PREPROCESSING = Preprocessing(image_size=32, resize=36)

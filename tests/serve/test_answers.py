@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kennel_serve import answers
-from kennel_serve.answers import CSV, JSON, JSON_LINES, Options, RequestError
+from kennel_serve.formats import response_body
+from kennel_serve.formats.response_body import CSV, JSON, JSON_LINES, Options, RequestError
 
 LINES = JSON_LINES[0]
 CLASSES = ("a", "b", 'c,"é"')
@@ -18,7 +18,7 @@ PROBABILITIES = np.array([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3]], np.float32)
 
 
 def rows(kind, is_list=True, **asked):
-    body, content_type = answers.write(PROBABILITIES, CLASSES, Options(kind=kind, **asked), is_list)
+    body, content_type = response_body.write(PROBABILITIES, CLASSES, Options(kind=kind, **asked), is_list)
     assert content_type == kind
     return body
 
@@ -46,27 +46,29 @@ def rows(kind, is_list=True, **asked):
     ],
 )
 def test_accept(accept, kind):
-    assert answers.options(accept, None).kind == kind
-    answers.check_accept(accept)
+    assert response_body.options(accept, None).kind == kind
+    response_body.check_accept(accept)
 
 
 @pytest.mark.parametrize("accept", ["text/plain", "image/*", "application/x-npy", "application/json;q=0", "*/*;q=0"])
 def test_accept_that_leaves_all_of_ours_out(accept):
     with pytest.raises(RequestError, match="application/json, application/jsonlines, text/csv or") as raised:
-        answers.check_accept(accept)
+        response_body.check_accept(accept)
     assert raised.value.status_code == 406
 
 
 @pytest.mark.parametrize("sent", JSON_LINES)
 @pytest.mark.parametrize(("accept", "kind"), [(None, None), ("*/*", None), (JSON, JSON), ("text/csv", CSV)])
 def test_json_lines_are_answered_in_kind_where_nothing_else_is_asked_for(sent, accept, kind):
-    assert answers.options(accept, None, f"{sent}; charset=utf-8").kind == (kind or sent)
+    assert response_body.options(accept, None, f"{sent}; charset=utf-8").kind == (kind or sent)
 
 
 def test_the_endpoints_own_accept_is_for_requests_without_one():
-    assert answers.options(None, None, LINES, "text/csv").kind == CSV
-    assert answers.options(JSON, None, LINES, "text/csv").kind == JSON
-    assert answers.options(None, None, LINES, JSON).kind == LINES  # JSON is what the variable says when nobody set it
+    assert response_body.options(None, None, LINES, "text/csv").kind == CSV
+    assert response_body.options(JSON, None, LINES, "text/csv").kind == JSON
+    assert (
+        response_body.options(None, None, LINES, JSON).kind == LINES
+    )  # JSON is what the variable says when nobody set it
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ def test_the_endpoints_own_accept_is_for_requests_without_one():
     ],
 )
 def test_options(attributes, top_k, threshold):
-    found = answers.options(None, attributes)
+    found = response_body.options(None, attributes)
     assert (found.top_k, found.threshold) == (top_k, threshold)
 
 
@@ -103,7 +105,7 @@ def test_options(attributes, top_k, threshold):
     ],
 )
 def test_bad_options(name, text):
-    for ask in (lambda: answers.options(None, f"{name}={text}"), lambda: answers.asked([(name, text)], "")):
+    for ask in (lambda: response_body.options(None, f"{name}={text}"), lambda: response_body.asked([(name, text)], "")):
         with pytest.raises(RequestError, match=f"^{name}=.*: write ") as raised:
             ask()
         assert raised.value.status_code == 400
@@ -122,15 +124,15 @@ def test_bad_options(name, text):
     ],
 )
 def test_the_query_wins(query, attributes, expected):
-    said = answers.asked(query, attributes)
+    said = response_body.asked(query, attributes)
     assert said.endswith(attributes)  # a user's own code may read what is not ours
-    assert answers.options(None, said) == expected
+    assert response_body.options(None, said) == expected
 
 
 @pytest.mark.parametrize("name", ["topk", "TOP_K", "", "é\r\n"])
 def test_an_unknown_option_in_the_query_is_refused_by_name(name):
     with pytest.raises(RequestError, match=r"no option: there are top_k, threshold, all, on_error$") as raised:
-        answers.asked([("top_k", "1"), (name, "1")], "")
+        response_body.asked([("top_k", "1"), (name, "1")], "")
     assert raised.value.status_code == 400
 
 
@@ -138,7 +140,7 @@ def test_an_unknown_option_in_the_query_is_refused_by_name(name):
 def test_any_headers_are_options_or_a_request_error(accept, attributes, content_type):
     kind, status = JSON, 400
     try:
-        kind = answers.options(accept, attributes, content_type).kind
+        kind = response_body.options(accept, attributes, content_type).kind
     except RequestError as error:
         status = error.status_code
     assert kind in (JSON, CSV, *JSON_LINES)
@@ -187,16 +189,16 @@ def test_csv_is_one_row_a_photo(asked, columns, first, second):
 
 
 def test_the_header_row_is_asked_for_by_the_types_own_parameter():
-    assert answers.options("text/csv; header=present", None) == Options(kind=CSV, header=True)
-    assert not answers.options("text/csv; header=absent", None).header
+    assert response_body.options("text/csv; header=present", None) == Options(kind=CSV, header=True)
+    assert not response_body.options("text/csv; header=absent", None).header
 
 
 @pytest.mark.parametrize("kind", [JSON, LINES])
 def test_a_threshold_leaves_out_what_is_shown_below_it(kind):
     probabilities = np.array([[0.3, 0.7 - 1e-8, 0.0]], np.float32)
-    body, _ = answers.write(probabilities, CLASSES, Options(threshold=0.7, kind=kind), is_list=False)
+    body, _ = response_body.write(probabilities, CLASSES, Options(threshold=0.7, kind=kind), is_list=False)
     assert json.loads(body) == {"predictions": [{"label": "b", "probability": 0.7}]}
-    body, _ = answers.write(probabilities, CLASSES, Options(threshold=0.9, kind=kind), is_list=False)
+    body, _ = response_body.write(probabilities, CLASSES, Options(threshold=0.9, kind=kind), is_list=False)
     assert json.loads(body) == {"predictions": []}
 
 
@@ -204,21 +206,21 @@ def test_all_is_more_than_the_default():
     many = np.full((1, 9), 1 / 9, np.float32)
     names = tuple("abcdefghi")
     for asked, count in ((Options(), 5), (Options(top_k=None), 9)):
-        body, _ = answers.write(many, names, asked, is_list=False)
+        body, _ = response_body.write(many, names, asked, is_list=False)
         assert len(json.loads(body)["predictions"]) == count
 
 
 def test_what_is_wrong_with_a_photo_of_a_list_stands_in_its_place():
     errors = ["", "line 2: no base64 photo there"]
     asked = {"class_names": CLASSES, "is_list": True, "errors": errors}
-    body, _ = answers.write(PROBABILITIES[:2], options=Options(top_k=1), **asked)
+    body, _ = response_body.write(PROBABILITIES[:2], options=Options(top_k=1), **asked)
     good, bad = json.loads(body)["predictions"]
     assert (len(good), bad) == (1, {"error": errors[1]})
-    body, _ = answers.write(PROBABILITIES[:2], options=Options(top_k=1, kind=LINES), **asked)
+    body, _ = response_body.write(PROBABILITIES[:2], options=Options(top_k=1, kind=LINES), **asked)
     good, bad = map(json.loads, body.splitlines())
     assert (len(good["predictions"]), bad) == (1, {"error": errors[1]})
     for all_classes in (Options(top_k=1, kind=CSV), Options(top_k=None, kind=CSV)):
-        body, _ = answers.write(PROBABILITIES[:2], options=all_classes, **asked)
+        body, _ = response_body.write(PROBABILITIES[:2], options=all_classes, **asked)
         good, bad = csv.reader(body.decode().splitlines())
         assert any(good)
         assert not any(bad)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kennel_serve.backend import Backend
+from kennel_serve.http.client import Backend
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 HUNG_UP = "hung up"

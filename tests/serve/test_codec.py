@@ -13,8 +13,8 @@ from PIL import Image
 
 from kennel.errors import UserError
 from kennel.preprocessing import Preprocessing
-from kennel_serve import codec
-from kennel_serve.codec import RequestError
+from kennel_serve.formats import request_body
+from kennel_serve.formats.request_body import RequestError
 
 PREPROCESSING = Preprocessing(image_size=32, resize=36)
 RED, BLUE = np.array([255, 0, 0]), np.array([0, 0, 255])
@@ -22,7 +22,7 @@ JSON, LINES, NPY = "application/json", "application/jsonlines", "application/x-n
 
 
 def read(body, content_type):
-    return codec.read(body, content_type, PREPROCESSING)
+    return request_body.read(body, content_type, PREPROCESSING)
 
 
 def b64(data):
@@ -245,8 +245,8 @@ def test_the_most_photos_of_a_megapixel_are_taken():
 
 
 def test_the_most_photos_follow_from_their_size():
-    assert codec.most_photos(Preprocessing(image_size=224)) == 1783
-    assert codec.most_photos(Preprocessing(image_size=1024, resize=1024)) == 85
+    assert request_body.most_photos(Preprocessing(image_size=224)) == 1783
+    assert request_body.most_photos(Preprocessing(image_size=1024, resize=1024)) == 85
 
 
 def outcome(body, content_type):
@@ -291,11 +291,11 @@ def test_a_bad_photo_of_a_list_fails_its_line_alone_where_that_is_asked_for(phot
     bad = range(1, 4) if kind == JSON else range(1, 5)
     with pytest.raises(RequestError):
         read(body.encode(), kind)
-    request = codec.read(body.encode(), kind, PREPROCESSING, on_error="line")
+    request = request_body.read(body.encode(), kind, PREPROCESSING, on_error="line")
     assert [at for at, error in enumerate(request.errors) if error] == list(bad)
     place = "instances[3]: " if kind == JSON else "line 4: "
     assert request.errors[3].startswith(place + "the photo has 20000x20000 pixels")
     np.testing.assert_allclose(request.photos[0].mean(axis=(1, 2)), RED, atol=4)
     np.testing.assert_allclose(request.photos[-1].mean(axis=(1, 2)), BLUE, atol=4)
     with pytest.raises(RequestError, match="not a readable photo"):  # one photo alone is the whole request
-        codec.read(json.dumps(entries[1]).encode(), JSON, PREPROCESSING, on_error="line")
+        request_body.read(json.dumps(entries[1]).encode(), JSON, PREPROCESSING, on_error="line")

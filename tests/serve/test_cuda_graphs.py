@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_flatten, tree_map
 from kennel.backbones import Backbone, Classifier
 from kennel.errors import UserError
 from kennel.preprocessing import Preprocessing
-from kennel_serve import cuda_graphs
-from kennel_serve.cuda_graphs import SIZES
+from kennel_serve.inference import cuda_graphs
+from kennel_serve.inference.cuda_graphs import SIZES
 
 SIDE = 32
 

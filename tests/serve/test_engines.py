@@ -15,8 +15,8 @@ from kennel.errors import UserError
 from kennel.layout import INT8, ONNX, WEIGHTS
 from kennel.photos import file_hash
 from kennel.preprocessing import Preprocessing
-from kennel_serve import engines
-from kennel_serve.predictor import Predictor
+from kennel_serve.inference import engines
+from kennel_serve.inference.predictor import Predictor
 
 NAME, SIDE = "mobilenet_v3_small", 32
 

@@ -8,8 +8,9 @@ from mms.context import Context, RequestProcessor
 
 from kennel import artifact
 from kennel.layout import MANIFEST
-from kennel_serve import endpoint, engines, handler
-from kennel_serve.serving import Serving
+from kennel_serve.inference import engines
+from kennel_serve.inference.model_spec import Serving
+from kennel_serve.worker import endpoint, handler
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 import pytest
 import uvloop
 
-from kennel_serve.http1 import HttpServer
-from kennel_serve.messages import RefusedError, Reply, refusal
+from kennel_serve.http.messages import RefusedError, Reply, refusal
+from kennel_serve.http.server import HttpServer
 
 LIMIT = 2 * 1024 * 1024
 PING = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -16,9 +16,9 @@ import sys
 before = set(sys.modules)
 import importlib, json, pkgutil
 import kennel_serve
-for module in pkgutil.iter_modules(kennel_serve.__path__):
-    if module.name not in ("torch_network", "cuda_graphs", "torch_defaults"):
-        importlib.import_module("kennel_serve." + module.name)
+for module in pkgutil.walk_packages(kennel_serve.__path__, "kennel_serve."):
+    if module.name.rpartition(".")[2] not in ("torch_network", "cuda_graphs", "torch_defaults"):
+        importlib.import_module(module.name)
 import mms.model_server, mms.model_service_worker
 print(json.dumps(sorted({name.partition(".")[0] for name in set(sys.modules) - before})))
 """

@@ -9,7 +9,7 @@ import pytest
 
 from kennel import layout
 from kennel.errors import UserError
-from kennel_serve import model_folder
+from kennel_serve.inference import model_folder
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from kennel import cgroup
-from kennel_serve import batch, settings
+from kennel_serve import settings
+from kennel_serve.front import execution_parameters
 
 MB = 1 << 20
 GB = 1 << 30
@@ -39,7 +40,7 @@ exec "$@"
     ],
 )
 def test_what_a_batch_transform_is_told(workers, largest, concurrent, megabytes):
-    row = batch.parameters(workers, largest * MB)
+    row = execution_parameters.parameters(workers, largest * MB)
     assert row == {
         "MaxConcurrentTransforms": concurrent,
         "BatchStrategy": "SINGLE_RECORD",

@@ -9,8 +9,8 @@ import pytest
 
 from kennel.errors import UserError
 from kennel.layout import ONNX
-from kennel_serve import onnx_network
-from kennel_serve.predictor import Predictor, softmax
+from kennel_serve.inference import onnx_network
+from kennel_serve.inference.predictor import Predictor, softmax
 
 
 def predictor(model, temperature=1.0):

@@ -178,7 +178,7 @@ def test_a_model_that_cannot_be_loaded(worker, base, files, words):
 
 def test_without_torch(worker, base, monkeypatch):
     """As in the slim image."""
-    monkeypatch.setitem(sys.modules, "kennel_serve.torch_defaults", None)
+    monkeypatch.setitem(sys.modules, "kennel_serve.worker.torch_defaults", None)
     with pytest.raises(
         UserError, match=r"inference.py defines no input_fn, and this image has no torch to do it .*: def"
     ):

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from kennel.errors import UserError
-from kennel_serve import handler, server, settings, user_code
+from kennel_serve import server, settings
+from kennel_serve.worker import handler, user_code
 
 PNG = {"Content-Type": "image/png"}
 OWN_MODEL = "def model_fn(model_dir):\n    return model_dir\n"

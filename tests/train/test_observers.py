@@ -10,7 +10,7 @@ import pytest
 from kennel import artifact
 from kennel.hyperparameters import Hyperparameters
 from kennel.layout import Layout
-from kennel_launch import samples
+from kennel_launch.make import samples
 from kennel_train.debug import observers
 from kennel_train.debug.rules import table
 from kennel_train.debug.smdebug import offline

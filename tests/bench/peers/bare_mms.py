@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from kennel import cgroup
-from kennel_serve import configuration, server, settings
-from kennel_serve.model_server import ModelServer
+from kennel_serve import server, settings
+from kennel_serve.model_server import configuration
+from kennel_serve.model_server.process import ModelServer
 
 _write = configuration.write
 

@@ -12,8 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from kennel.layout import Layout
-from kennel_launch import runs
-from kennel_launch.endpoint import START_LIMIT, free_port
+from kennel_launch.machine import processes
+from kennel_launch.machine.http_probe import START_LIMIT, free_port
 
 from . import objects, programs
 from .account import Account
@@ -141,11 +141,11 @@ def started(
     port = free_port()
     many = {"SAGEMAKER_MULTI_MODEL": "true"} if container.get("Mode") == "MultiModel" else {}
     told = {"SAGEMAKER_BIND_TO_PORT": str(port), "PYTHONUNBUFFERED": "1", **many, **container.get("Environment", {})}
-    run = programs.run(account, "serve", base, runs.GRACE, {**told, **(env or {})})
+    run = programs.run(account, "serve", base, processes.GRACE, {**told, **(env or {})})
     file = base.with_name(base.name + ".log")
     stream = Stream(account, *log, file)
     try:
-        with runs.started(run, file) as process:
+        with processes.started(run, file) as process:
             try:
                 yield Host(account, container, base, port, process, stream)
             finally:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kennel.layout import Layout
-from kennel_launch import scratch
+from kennel_launch.machine import opt_ml
 
 from . import objects, programs
 from .account import Account
@@ -34,7 +34,7 @@ def lay_out(account: Account, record: Record) -> Layout:
     """
     channels = {row["ChannelName"]: row for row in record.get("InputDataConfig", [])}
     base = account.folder / record["TrainingJobName"]
-    layout = scratch.lay_out(base, dict.fromkeys(channels, base), record.get("HyperParameters", {}), programs.HOST)
+    layout = opt_ml.lay_out(base, dict.fromkeys(channels, base), record.get("HyperParameters", {}), programs.HOST)
     told = {name: _told(row, record) for name, row in channels.items()}
     (layout.config / "inputdataconfig.json").write_text(json.dumps(told))
     for member, file in _FILES.items():

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from kennel_launch.scratch import lay_out, link_channels
+from kennel_launch.machine.opt_ml import lay_out, link_channels
 
 from .client import REPOSITORY
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kennel.layout import Layout
-from kennel_launch import runs
+from kennel_launch.machine import processes
 
 from . import objects, opt_ml, programs
 from .account import Account
@@ -76,8 +76,8 @@ def _train(account: Account, record: Record, layout: Layout) -> tuple[int, str]:
     mirror = opt_ml.checkpoints(account, record, layout)
     limit = time.monotonic() + record.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", _DAY)
     stop, why, synced = account.stops[record["TrainingJobName"]], "", 0.0
-    run = programs.run(account, "train", layout.base, runs.TRAINING_GRACE, opt_ml.environment(record))
-    with runs.started(run, log) as process:
+    run = programs.run(account, "train", layout.base, processes.TRAINING_GRACE, opt_ml.environment(record))
+    with processes.started(run, log) as process:
         while process.poll() is None:
             _metrics(account, record, stream.pump())
             if account.background.closing.is_set():

@@ -1,0 +1,1 @@
+"""What would fail on SageMaker, and what it costs, before anything is created."""

@@ -1,0 +1,126 @@
+"""What of ours there is on SageMaker: jobs and endpoints, found by name or by our tag. Changes nothing."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from kennel.errors import UserError
+from kennel_launch import settings
+from kennel_launch.aws import session
+from kennel_launch.hosting import endpoint_info
+from kennel_launch.settings import Settings
+
+PREFIX = "kennel"  # of names that we choose; what has another is known by its tag
+NEWEST = 50  # jobs of each kind, of all and of those with our name, are looked at; and all that cost by the hour
+ENDED = ("Completed", "Failed", "Stopped")
+_ABSENT = ("ValidationException", "ResourceNotFound", "ResourceNotFoundException")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How SageMaker's API speaks of one kind of thing."""
+
+    shown: str
+    noun: str  # in the names of operations and members: TrainingJob
+    log_group: str  # of CloudWatch, without the name where one group holds many
+
+    @property
+    def snake(self) -> str:
+        return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in self.noun).lstrip("_")
+
+    @property
+    def summaries(self) -> str:
+        return "Endpoints" if self.noun == "Endpoint" else f"{self.noun}Summaries"
+
+
+TRAINING = Kind("training", "TrainingJob", "/aws/sagemaker/TrainingJobs")
+TUNING = Kind("tuning", "HyperParameterTuningJob", "")  # its training jobs have the logs
+TRANSFORM = Kind("transform", "TransformJob", "/aws/sagemaker/TransformJobs")
+ENDPOINT = Kind("endpoint", "Endpoint", "/aws/sagemaker/Endpoints")
+KINDS = (TRAINING, TUNING, TRANSFORM, ENDPOINT)
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One job or endpoint; `about` is what SageMaker says of it, in short (of a list) or in full (of find)."""
+
+    kind: Kind
+    name: str
+    status: str
+    created: datetime
+    about: Mapping[str, Any]
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED
+
+
+def find(name: str, told: Settings, kinds: tuple[Kind, ...] = KINDS) -> Resource:
+    """The job or endpoint of that name, in full; the first of those kinds.
+
+    Raises:
+        UserError: there is none, or AWS refuses.
+    """
+    client = session.client("sagemaker", told)
+    for kind in kinds:
+        if about := _described(client, kind, name):
+            return _resource(kind, about)
+    shown = " or ".join(kind.shown + ("" if kind is ENDPOINT else " job") for kind in kinds)
+    raise UserError(f"there is no {shown} {name!r} in {session.region(told)}: kennel status lists what there is")
+
+
+def ours(told: Settings) -> list[Resource]:
+    """What is ours, the newest first: all endpoints, all jobs that run, and the newest of those that have ended.
+
+    Raises:
+        UserError: AWS refuses.
+    """
+    client = session.client("sagemaker", told)
+    with session.told("what there is on SageMaker"):
+        found = [resource for kind in KINDS for resource in _listed(client, kind)]
+    return sorted(found, key=lambda resource: resource.created, reverse=True)
+
+
+def is_tagged(client: Any, arn: str) -> bool:
+    """Whether it has our tag; what is gone since it was listed has none."""
+    found = endpoint_info.describe(client, "list_tags", ResourceArn=arn) or {}
+    return any((tag["Key"], tag["Value"]) in settings.TAG.items() for tag in found.get("Tags", []))
+
+
+def _listed(client: Any, kind: Kind) -> Iterator[Resource]:
+    """An account may have thousands of others' jobs: of those that have ended only so many are looked at."""
+    asked: tuple[dict[str, Any], ...] = ({},)
+    if kind is not ENDPOINT:
+        newest = {"PaginationConfig": {"MaxItems": NEWEST, "PageSize": NEWEST}}
+        running = ({"StatusEquals": "InProgress"}, {"StatusEquals": "Stopping"})
+        asked = (*running, newest, newest | {"NameContains": PREFIX})
+    pages = client.get_paginator(f"list_{kind.snake}s").paginate
+    order = {"SortBy": "CreationTime", "SortOrder": "Descending"}
+    found = {
+        about[f"{kind.noun}Name"]: about
+        for one in asked
+        for page in pages(**order, **one)
+        for about in page[kind.summaries]
+    }
+    for name, about in found.items():
+        if name.startswith(PREFIX) or is_tagged(client, about[f"{kind.noun}Arn"]):
+            yield _resource(kind, about)
+
+
+def _described(client: Any, kind: Kind, name: str) -> Mapping[str, Any] | None:
+    from botocore.exceptions import ClientError
+
+    with session.told(f"{kind.shown} {name}"):
+        try:
+            answer: Mapping[str, Any] = getattr(client, f"describe_{kind.snake}")(**{f"{kind.noun}Name": name})
+        except ClientError as error:
+            if session.code_of(error) in _ABSENT:
+                return None
+            raise
+    return answer
+
+
+def _resource(kind: Kind, about: Mapping[str, Any]) -> Resource:
+    name, status = (str(about[f"{kind.noun}{what}"]) for what in ("Name", "Status"))
+    return Resource(kind, name, status, about["CreationTime"], about)

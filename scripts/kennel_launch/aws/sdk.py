@@ -1,0 +1,340 @@
+"""Training and tuning jobs as SageMaker's SDK makes them. The only module that imports the SDK; decides nothing itself.
+
+The SDK sends no telemetry, makes no bucket and asks for no debugger or profiler by itself from here. Long, because what
+its version 3 replaces must be replaceable in one place.
+"""
+
+import contextlib
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kennel import metrics
+from kennel.errors import UserError
+from kennel_launch import settings as kennel_settings
+from kennel_launch.aws import session as aws
+from kennel_launch.hosting import specs
+from kennel_launch.settings import Settings
+
+# https://github.com/aws/sagemaker-python-sdk/blob/master/doc/overview.rst, "Telemetry"
+_SDK = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
+FAILED = 1  # what train_locally returns of a job, or of docker compose
+_NO_ROLE = "arn:aws:iam::123456789012:role/local"  # local mode asks for one and never uses it
+# https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html
+_DEBUGGER_RULES = ("vanishing_gradient", "overfit", "overtraining", "poor_weight_initialization", "loss_not_decreasing")
+_PROFILER_RULES = ("LowGPUUtilization", "ProfilerReport")
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training job, or what all jobs of a tuning job share; times in seconds."""
+
+    name: str
+    channels: Mapping[str, str]  # channel -> S3 URI, or file:// in local mode
+    hyperparameters: Mapping[str, str]
+    spot: bool = False
+    checkpoints: str = ""  # S3 URI
+    max_run: int = 24 * 3600
+    max_wait: int | None = None
+    keep_alive: int = 0
+    input_mode: str = "File"
+    volume_size: int = 30  # GB
+    network_isolation: bool = False
+    encrypt_traffic: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+    debugger: bool = False
+    streamed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # channel of a manifest -> its attributes
+
+
+@dataclass(frozen=True)
+class Local:
+    """One run in the SDK's local mode."""
+
+    folder: Path  # whole; all that the SDK and its containers write
+    label: str  # NAME=VALUE, of its containers
+    port: int = 8080  # of an endpoint, on loopback
+
+    @property
+    def output(self) -> Path:
+        """Where a job's model.tar.gz and output.tar.gz land."""
+        return self.folder / "output"
+
+
+class _OnLoopback(int):
+    """A port that the SDK asks for as a number, and writes into its compose file as a word."""
+
+    def __str__(self) -> str:
+        return f"127.0.0.1:{int(self)}"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The SDK says a screen of things that are none of the user's business.
+
+    And it checks its configuration, which is our constant, 26 times a job: three seconds of a command.
+    """
+    for name in ("sagemaker", "sagemaker.config", "sagemaker.telemetry.telemetry_logging", "botocore.credentials"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from sagemaker import utils
+
+        check, utils.validate_sagemaker_config = utils.validate_sagemaker_config, lambda _config: None
+        try:
+            yield
+        finally:
+            utils.validate_sagemaker_config = check
+
+
+def train(settings: Settings, training: Training) -> None:
+    """Creates the training job, and does not wait for it.
+
+    Raises:
+        UserError: AWS refuses, with its reason.
+    """
+    made = estimator(settings, training)
+    with aws.told(f"training job {training.name}"), _quiet():
+        made.fit(_inputs(training), job_name=training.name, wait=False)
+
+
+def train_locally(settings: Settings, training: Training, local: Local) -> int:
+    """The SDK's local mode: the whole job here, by docker compose; FAILED where that ends with another code than 0.
+
+    Raises:
+        UserError: the SDK can't do it here.
+    """
+    made = estimator(settings, training, local)
+    try:
+        with _local(), _quiet():
+            made.fit(_inputs(training), job_name=training.name)
+    except RuntimeError:
+        return FAILED
+    return 0
+
+
+def serve_locally(settings: Settings, model: Path, local: Local, environment: Mapping[str, str]) -> None:
+    """The SDK's local mode: an endpoint here, until its container ends.
+
+    Args:
+        model: a model.tar.gz; it is unpacked beside itself.
+
+    Raises:
+        UserError: the SDK can't do it here.
+    """
+    threading.excepthook = _compose_ended
+    # A RuntimeError is the end of the SDK's two minutes of patience: whoever waits for the endpoint has another limit.
+    with _local(), _quiet(), contextlib.suppress(RuntimeError):
+        from sagemaker.model import Model
+
+        made = Model(
+            image_uri=settings.image,
+            model_data=f"file://{model}",
+            role=_NO_ROLE,
+            name="kennel",
+            env=dict(environment),
+            sagemaker_session=session(settings, local),
+        )
+        made.deploy(1, "local", endpoint_name=made.name)
+    for thread in threading.enumerate():  # the SDK's, which reads what the container says
+        if thread is not threading.main_thread():
+            thread.join()
+
+
+def _compose_ended(raised: threading.ExceptHookArgs) -> None:
+    """Ends the process, where the SDK would go on asking a dead container; says what it does not read of compose."""
+    process = getattr(raised.thread, "process", None)
+    said = process.stderr.read().decode(errors="replace") if process else ""
+    print(said or raised.exc_value, flush=True)
+    os._exit(FAILED)
+
+
+@contextlib.contextmanager
+def _local() -> Iterator[None]:
+    """What the SDK can't do here as a sentence."""
+    try:
+        yield
+    except (ImportError, OSError, ValueError) as error:  # ImportError: docker compose is missing
+        raise UserError(f"the SDK's local mode: {' '.join(str(error).split())}") from error
+
+
+def tune(settings: Settings, training: Training, request: Mapping[str, Any]) -> None:
+    """Creates the tuning job, and does not wait for it.
+
+    Args:
+        request: of kennel.tuning.tuning_request.
+
+    Raises:
+        UserError: AWS refuses, with its reason.
+    """
+    made = tuner(settings, training, request)
+    with aws.told(f"tuning job {training.name}"), _quiet():
+        made.fit(_inputs(training), job_name=training.name, include_cls_metadata=False, wait=False)
+
+
+@_quiet()
+def estimator(settings: Settings, training: Training, local: Local | None = None) -> Any:
+    """The SDK's Estimator.
+
+    Args:
+        local: run in local mode.
+    """
+    from sagemaker.estimator import Estimator
+
+    return Estimator(
+        image_uri=settings.image,
+        role=_NO_ROLE if local else aws.role_arn(settings),
+        instance_count=settings.instance_count,
+        instance_type="local" if local else settings.instance_type,
+        sagemaker_session=session(settings, local),
+        hyperparameters=dict(training.hyperparameters),
+        output_path=f"file://{local.output}" if local else output_path(settings),
+        metric_definitions=metrics.definitions(),
+        input_mode="File" if training.streamed else training.input_mode,  # those that are streamed say so
+        volume_size=training.volume_size,
+        max_run=training.max_run,
+        environment=dict(training.environment) or None,
+        tags=kennel_settings.tags(settings),
+        **({} if local else _platform(settings, training)),
+    )
+
+
+@_quiet()
+def tuner(settings: Settings, training: Training, request: Mapping[str, Any]) -> Any:
+    """The SDK's HyperparameterTuner, which says the same as the request."""
+    from sagemaker.tuner import HyperparameterTuner
+
+    config = request["HyperParameterTuningJobConfig"]
+    return HyperparameterTuner(
+        estimator(settings, training),
+        objective_metric_name=config["HyperParameterTuningJobObjective"]["MetricName"],
+        objective_type=config["HyperParameterTuningJobObjective"]["Type"],
+        hyperparameter_ranges=_ranges(config["ParameterRanges"]),
+        metric_definitions=metrics.definitions(),
+        strategy=config["Strategy"],
+        max_jobs=config["ResourceLimits"]["MaxNumberOfTrainingJobs"],
+        max_parallel_jobs=config["ResourceLimits"]["MaxParallelTrainingJobs"],
+        max_runtime_in_seconds=config["ResourceLimits"].get("MaxRuntimeInSeconds"),
+        early_stopping_type=config["TrainingJobEarlyStoppingType"],
+        random_seed=config.get("RandomSeed"),
+        tags=kennel_settings.tags(settings),
+        **_tuning(request),
+    )
+
+
+@_quiet()
+def session(settings: Settings, local: Local | None = None) -> Any:
+    """The SDK's session on our boto3 session, so that what is told of one holds for the other."""
+    if local:
+        from sagemaker.local import LocalSession
+
+        made = LocalSession(aws.session(settings), sagemaker_config=_SDK)
+        # Docker's own 64 MB of shared memory is less than SageMaker's hosts give.
+        container = {"labels": [local.label], "shm_size": "1g"}
+        places = {"container_root": str(local.folder), "serving_port": _OnLoopback(local.port)}
+        made.config = {"local": {"local_code": True, "container_config": container, **places}}
+        return made
+    from sagemaker.session import Session
+
+    return Session(aws.session(settings), sagemaker_config=_SDK, default_bucket=settings.bucket)
+
+
+def output_path(settings: Settings) -> str:
+    """SageMaker adds the job's name."""
+    return f"s3://{settings.bucket}/{settings.prefix}/jobs"
+
+
+def _platform(settings: Settings, training: Training) -> dict[str, Any]:
+    """What only SageMaker itself can do; nothing that was not asked for.
+
+    A host with disks of its own encrypts them itself, and a request with a key for them is refused:
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ResourceConfig.html
+    """
+    volume_key = None if specs.has_own_disk(settings.instance_type) else settings.kms_key or None
+    told: dict[str, Any] = {
+        "enable_network_isolation": training.network_isolation,
+        "encrypt_inter_container_traffic": training.encrypt_traffic,
+        "subnets": list(settings.subnets) or None,
+        "security_group_ids": list(settings.security_groups) or None,
+        "volume_kms_key": volume_key,
+        "output_kms_key": settings.kms_key or None,
+        "checkpoint_s3_uri": training.checkpoints or None,
+        "keep_alive_period_in_seconds": training.keep_alive or None,
+    }
+    if training.spot:
+        told |= {"use_spot_instances": True, "max_wait": training.max_wait}
+    if training.debugger:
+        return told | _debugger(settings)
+    return told | {"disable_profiler": True, "debugger_hook_config": False}
+
+
+def _debugger(settings: Settings) -> dict[str, Any]:
+    """Hook, profiler and AWS's built-in rules: a service that is closed to new customers since 2026-07-30."""
+    from sagemaker.debugger import DebuggerHookConfig, ProfilerConfig, ProfilerRule, Rule, rule_configs
+
+    output = output_path(settings)
+    return {
+        "debugger_hook_config": DebuggerHookConfig(s3_output_path=output),
+        "profiler_config": ProfilerConfig(s3_output_path=output, system_monitor_interval_millis=500),
+        "rules": [
+            *(Rule.sagemaker(getattr(rule_configs, name)()) for name in _DEBUGGER_RULES),
+            # Named, since the SDK would put the time into the report's name.
+            *(ProfilerRule.sagemaker(getattr(rule_configs, name)(), name=name) for name in _PROFILER_RULES),
+        ],
+    }
+
+
+def _inputs(training: Training) -> dict[str, Any]:
+    from sagemaker.inputs import TrainingInput
+
+    def made(name: str, uri: str) -> Any:
+        if uri.startswith("file://"):
+            return uri
+        if name not in training.streamed:
+            return TrainingInput(uri)
+        # https://docs.aws.amazon.com/sagemaker/latest/dg/augmented-manifest-stream.html
+        return TrainingInput(
+            uri,
+            s3_data_type="AugmentedManifestFile",
+            attribute_names=list(training.streamed[name]),
+            record_wrapping="RecordIO",
+            content_type="application/x-recordio",
+            input_mode="Pipe",
+        )
+
+    return {name: made(name, uri) for name, uri in training.channels.items()}
+
+
+def _ranges(told: Mapping[str, Any]) -> dict[str, Any]:
+    from sagemaker.tuner import CategoricalParameter, ContinuousParameter, IntegerParameter
+
+    kinds = {"Integer": IntegerParameter, "Continuous": ContinuousParameter}
+    found = {row["Name"]: CategoricalParameter(row["Values"]) for row in told.get("CategoricalParameterRanges", [])}
+    for kind, made in kinds.items():
+        for row in told.get(f"{kind}ParameterRanges", []):
+            found[row["Name"]] = made(row["MinValue"], row["MaxValue"], scaling_type=row["ScalingType"])
+    return found
+
+
+def _tuning(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Warm start, Hyperband's resources and the ends of a search, as the SDK's objects."""
+    from sagemaker import tuner as sdk
+
+    config, told = request["HyperParameterTuningJobConfig"], {}
+    if resources := config.get("StrategyConfig", {}).get("HyperbandStrategyConfig"):
+        limits = sdk.HyperbandStrategyConfig(resources["MaxResource"], resources["MinResource"])
+        told["strategy_config"] = sdk.StrategyConfig(limits)
+    if ends := config.get("TuningJobCompletionCriteria"):
+        told["completion_criteria_config"] = sdk.TuningJobCompletionCriteriaConfig(
+            ends.get("BestObjectiveNotImproving", {}).get("MaxNumberOfTrainingJobsNotImproving"),
+            True if "ConvergenceDetected" in ends else None,
+            ends.get("TargetObjectiveMetricValue"),
+        )
+    if start := request.get("WarmStartConfig"):
+        parents = {row["HyperParameterTuningJobName"] for row in start["ParentHyperParameterTuningJobs"]}
+        told["warm_start_config"] = sdk.WarmStartConfig(sdk.WarmStartTypes(start["WarmStartType"]), parents)
+    return told

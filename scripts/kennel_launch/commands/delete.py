@@ -1,0 +1,117 @@
+"""`kennel delete`: an endpoint and all that was made for it, or all that is ours; asked first, told as it goes."""
+
+import argparse
+import time
+from typing import Any
+
+from kennel.errors import UserError
+from kennel_launch import settings as kennel_settings
+from kennel_launch.aws import s3, session
+from kennel_launch.console import confirm, flags, terminal
+from kennel_launch.console.steps import Show, Steps
+from kennel_launch.hosting import endpoint_info, leftovers, rollout, specs
+from kennel_launch.hosting.leftovers import Found
+from kennel_launch.local_mode import local_endpoint, local_job
+from kennel_launch.settings import Settings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", default="", metavar="ENDPOINT")
+    parser.add_argument(
+        "--all", action="store_true", help="every endpoint, configuration and model with the tag kennel=1"
+    )
+    parser.add_argument(
+        "--data", action="store_true", help="also what lies in S3 of it: model, report, photos asked about"
+    )
+    local_job.add_flags(parser)
+    flags.add_doing(parser)
+    kennel_settings.add_flags(parser, [*kennel_settings.OF_ACCESS, "bucket", "prefix"])
+
+
+def run(options: argparse.Namespace) -> int:
+    """0: all of it is gone.
+
+    Raises:
+        UserError: there is nothing to remove, or AWS refuses.
+    """
+    if options.local:
+        return delete_here(options)
+    settings = kennel_settings.load(vars(options))
+    check(options, settings)
+    if options.dry_run:
+        session.dry_run(settings)
+    found = leftovers.tagged(settings) if options.all else leftovers.of_endpoint(options.name, settings)
+    folders = leftovers.data(options.name, found, settings) if options.data else []
+    if not found and not folders:
+        where = "tagged kennel=1" if options.all else f"of the name {options.name}"
+        raise UserError(f"nothing {where} is in {session.region(settings)}: kennel status lists what there is")
+    lines = [f"removes {item}" for item in found] + [f"removes all under {folder}" for folder in folders]
+    confirm.ask(lines, options.yes or options.dry_run)
+    for item in found:
+        with session.told(str(item)):
+            removed = _remove(item, settings)
+        if not options.dry_run:
+            print(f"removed {item}" if removed else f"{item} was gone already")
+    for folder in folders:
+        with session.told(folder):
+            count = s3.remove(session.client("s3", settings), *s3.split(folder))
+        if not options.dry_run:
+            print(f"removed {count} objects under {folder}")
+    return 0
+
+
+def delete_here(options: argparse.Namespace) -> int:
+    """The endpoint of --local, of which a folder has one.
+
+    Raises:
+        UserError: nothing runs from there, or more is named.
+    """
+    if options.name or options.all or options.data or options.dry_run:
+        raise UserError("--local stands alone, with --out: that folder's endpoint is the one that goes")
+    return local_endpoint.delete(options.out)
+
+
+def check(options: argparse.Namespace, settings: Settings) -> None:
+    """
+    Raises:
+        UserError: neither or both of a name and --all.
+    """
+    if bool(options.name) == options.all:
+        raise UserError("name an endpoint, or write --all for every one that is tagged kennel=1")
+    if options.all and options.data:
+        raise UserError("--all leaves S3 as it is: name one endpoint to remove its data")
+    if options.name:
+        specs.checked(options.name, "endpoint")
+    if options.data:
+        kennel_settings.needed(settings, "bucket", "prefix")
+
+
+def _remove(item: Found, settings: Settings) -> bool:
+    """Whether it was there. An endpoint that is just changing is waited for: until then SageMaker refuses."""
+    client = session.client(item.call.service, settings)
+    if item.what != "endpoint":
+        return _once(client, item)
+    steps = Steps(terminal.err())
+    for pause in rollout.pauses():
+        try:
+            return _once(client, item)
+        except client.exceptions.ClientError as error:
+            if "in-progress" not in str(error):
+                raise
+        with steps.phase("endpoint", f"{item.call.name} is just changing, and goes as soon as it can") as show:
+            _settle(client, item.call.name, show)
+        time.sleep(pause)
+    raise AssertionError("unreachable")
+
+
+def _settle(client: Any, name: str, show: Show) -> None:
+    for pause in rollout.pauses():
+        found = endpoint_info.describe(client, "describe_endpoint", EndpointName=name)
+        if found is None or found["EndpointStatus"] not in rollout.CHANGING:
+            return
+        show(f"{name}: {found['EndpointStatus']}", 0)
+        time.sleep(pause)
+
+
+def _once(client: Any, item: Found) -> bool:
+    return endpoint_info.describe(client, item.call.operation, **item.call.request) is not None

@@ -1,0 +1,244 @@
+"""`kennel deploy`: a trained model becomes an endpoint or its next version; shown and asked about before it costs."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from kennel.errors import UserError
+from kennel_launch import settings as kennel_settings
+from kennel_launch.advice import adviser
+from kennel_launch.aws import instance_types, s3, session
+from kennel_launch.console import confirm, flags, terminal
+from kennel_launch.console.steps import Steps
+from kennel_launch.hosting import artifacts, endpoint_info, rollout, specs, ttl
+from kennel_launch.hosting.artifacts import Artifact
+from kennel_launch.hosting.endpoint_info import Served
+from kennel_launch.hosting.specs import ASYNC, MULTI_MODEL, REAL_TIME, SERVERLESS, Plan, Source
+from kennel_launch.local_mode import local_endpoint, local_job
+from kennel_launch.settings import Settings
+
+NOT_OURS = ("instance_type", "instance_count", "endpoint_instance_type")  # training's, and one with a shorter flag
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "kennel deploy --job NAME|--tuning-job NAME|--model S3-URI|--local [flags]"
+    parser.epilog = "--local serves what kennel train --local left in --out, or --model FILE.tar.gz"
+    artifacts.add_arguments(parser)
+    parser.add_argument("--mode", default=REAL_TIME, choices=specs.MODES)
+    parser.add_argument("--name", default="", help="the endpoint's; by itself the training job's")
+    add_instance_type(parser)
+    parser.add_argument("--memory", type=int, metavar="MB", help=f"of a serverless endpoint ({specs.MEMORY})")
+    parser.add_argument(
+        "--max-concurrency",
+        type=int,
+        metavar="N",
+        help=f"requests that it takes at once ({specs.CONCURRENCY})",
+    )
+    parser.add_argument("--engine", default="", choices=specs.ENGINES, help="what predicts; by itself by the host")
+    parser.add_argument("--ttl", default="", metavar="TIME", help="delete it after so long: 90m, 2h, 1d")
+    parser.add_argument("--scheduler-role", default="", metavar="ARN", help="by which --ttl deletes it")
+    local_job.add_arguments(parser)
+    parser.add_argument("--port", type=int, default=8080, help="of --local, on loopback (%(default)s)")
+    flags.add_doing(parser)
+    kennel_settings.add_flags(parser, [name for name in kennel_settings.ROWS if name not in NOT_OURS])
+
+
+def add_instance_type(parser: argparse.ArgumentParser) -> None:
+    """`--instance-type` of what serves; the setting of that name is the one that trains."""
+    row = kennel_settings.ROWS["endpoint_instance_type"]
+    flags = ("--instance-type", kennel_settings.flag("endpoint_instance_type"))
+    parser.add_argument(*flags, dest="endpoint_instance_type", metavar="TYPE", help=f"that serves ({row.default})")
+
+
+def run(options: argparse.Namespace) -> int:
+    """0: in service; 1: it could not be started.
+
+    Raises:
+        UserError: it can't be deployed as asked; nothing is left behind.
+    """
+    length = ttl.parse(options.ttl) if options.ttl else None
+    settings = kennel_settings.load(vars(options))
+    if options.local:
+        return (local_endpoint.work if options.sdk_run else local_endpoint.deploy)(options, local_job.nowhere(settings))
+    check_flags(options, settings)
+    if options.dry_run:
+        session.dry_run(settings)
+    settings = replace(settings, role=session.role_arn(settings))
+    artifact = artifacts.find(options, settings)
+    settings = replace(settings, image=artifact.image)
+    plan = planned(options, settings, artifact)
+    check_models(plan, artifact, settings)
+    there = endpoint_info.find(plan.name, settings)
+    check_change(plan, there)
+    advice = adviser.check_endpoint(settings, plan.mode, memory=plan.memory, concurrency=plan.concurrency)
+    plan = replace(plan, ami=advice.add)
+    by = ttl.role(options.scheduler_role, settings) if length else ""
+    scheduled = ttl.find(plan.name, settings) if length or there else None
+    copies = plan.mode == MULTI_MODEL and artifact.data != plan.source.data
+    if copies and there and there.data == plan.source.data and not length:
+        return added(plan, artifact, settings, options)
+    confirm.ask(
+        (*told(plan, options, settings, artifact, there, scheduled is not None), *advice.lines),
+        options.yes or options.dry_run,
+    )
+    if copies:
+        copy_model(artifact, plan, settings)
+    end = ttl.schedule(plan.name, length, by) if length else None
+    before = ttl.as_request(scheduled) if scheduled else None
+    wanted = rollout.calls(plan, settings, update=there is not None, schedule=end, before=before)
+    rollout.send(wanted, settings)
+    return 0 if options.dry_run else watched(plan, artifact, settings, wanted, there)
+
+
+def check_flags(options: argparse.Namespace, settings: Settings) -> None:
+    """Refuses what does not go together, before AWS is asked for anything.
+
+    Raises:
+        UserError: says what.
+    """
+    if options.mode != SERVERLESS:
+        for flag, value in (("--memory", options.memory), ("--max-concurrency", options.max_concurrency)):
+            if value is not None:
+                raise UserError(f"{flag} is of serverless endpoints: add --mode {SERVERLESS}, or leave it out")
+    elif options.endpoint_instance_type:
+        raise UserError("a serverless endpoint has no instance type: write --memory MB instead")
+    kennel_settings.needed(settings, "role", *(("bucket",) if options.mode in (ASYNC, MULTI_MODEL) else ()))
+    if options.scheduler_role and not options.ttl:
+        raise UserError("--scheduler-role is what --ttl deletes by: add --ttl, or leave it out")
+
+
+def planned(options: argparse.Namespace, settings: Settings, artifact: Artifact) -> Plan:
+    """The deployment that is asked for."""
+    name = specs.checked(options.name or artifact.name, "endpoint")
+    data = artifact.data
+    if options.mode == MULTI_MODEL and not data.endswith("/"):  # a folder is served as it is
+        data = f"s3://{settings.bucket}/{settings.prefix}/models/{name}/"
+    return Plan(
+        name,
+        specs.stamp(),
+        options.mode,
+        Source(data, artifact.image),
+        "" if options.mode == SERVERLESS else settings.endpoint_instance_type,
+        specs.MEMORY if options.memory is None else options.memory,
+        specs.CONCURRENCY if options.max_concurrency is None else options.max_concurrency,
+        options.engine,
+    )
+
+
+def check_models(plan: Plan, artifact: Artifact, settings: Settings) -> None:
+    """What a multi-model endpoint of kennel's image cannot do.
+
+    Raises:
+        UserError: a GPU, or a folder without a model.
+    """
+    if plan.mode != MULTI_MODEL:
+        return
+    if instance_types.has_gpu(plan.instance_type):
+        raise UserError(f"many models are served on CPUs, and {plan.instance_type} has a GPU: take ml.c7i.large")
+    if artifact.data == plan.source.data:
+        with session.told(artifact.data):
+            names = list(s3.keys(session.client("s3", settings), *s3.split(artifact.data)))
+        if not any(name.endswith(".tar.gz") for name in names):
+            raise UserError(f"{artifact.data} holds no .tar.gz: name a folder of models, or one model.tar.gz")
+
+
+def check_change(plan: Plan, there: Served | None) -> None:
+    """Refuses an update that AWS would refuse or undo.
+
+    Raises:
+        UserError: says why.
+    """
+    if there is None:
+        return
+    if there.status not in ("InService", "OutOfService"):
+        how = "wait until it is in service" if there.status.endswith("ing") else f"kennel delete {plan.name}"
+        raise UserError(
+            f"endpoint {plan.name} is {there.status} and cannot be changed: {how}, or choose another --name"
+        )
+    if (there.mode == SERVERLESS) != (plan.mode == SERVERLESS) or (there.mode == ASYNC) != (plan.mode == ASYNC):
+        raise UserError(
+            f"endpoint {plan.name} is {there.mode} and cannot become {plan.mode}: "
+            f"choose another --name, or kennel delete {plan.name} first"
+        )
+
+
+def told(
+    plan: Plan,
+    options: argparse.Namespace,
+    settings: Settings,
+    artifact: Artifact,
+    there: Served | None,
+    scheduled: bool,
+) -> Iterator[str]:
+    """What is going to be made, and what it costs."""
+    verb = f"updates endpoint {plan.name} (now {', '.join(there.models)})" if there else f"creates endpoint {plan.name}"
+    yield f"{verb}: {plan.mode}"
+    yield f"  model: {artifact.data}"
+    yield f"  also made: model and endpoint configuration {plan.version}"
+    if options.ttl:
+        yield f"  deleted by itself after {options.ttl}"
+    elif scheduled:
+        yield "  deleted by itself when an earlier --ttl said: that stays, a new --ttl changes it"
+    if settings.kms_key and specs.has_own_disk(plan.instance_type):
+        yield f"  {plan.instance_type} encrypts its own disks and takes no key: {settings.kms_key} is not used for them"
+
+
+def added(plan: Plan, artifact: Artifact, settings: Settings, options: argparse.Namespace) -> int:
+    """Another model in a multi-model endpoint's folder: the endpoint itself stays as it is and loads it when asked."""
+    line = f"adds {artifact.data} to endpoint {plan.name} as {artifact.name}.tar.gz; an earlier file of that name goes"
+    confirm.ask([line], options.yes or options.dry_run)
+    copy_model(artifact, plan, settings)
+    if not options.dry_run:
+        print(f"added {artifact.name}: {asking(plan, artifact)}")
+    return 0
+
+
+def copy_model(artifact: Artifact, plan: Plan, settings: Settings) -> None:
+    """Copies a model into a multi-model endpoint's folder, under its job's name.
+
+    Raises:
+        UserError: S3 refuses.
+    """
+    bucket, key = s3.split(artifact.data)
+    target, folder = s3.split(plan.source.data)
+    with session.told(f"copying {artifact.data}"):
+        session.client("s3", settings).copy({"Bucket": bucket, "Key": key}, target, f"{folder}{artifact.name}.tar.gz")
+
+
+def watched(plan: Plan, artifact: Artifact, settings: Settings, sent: list[rollout.Call], before: Served | None) -> int:
+    """Waits, and says how it ended and what comes next."""
+    steps = Steps(terminal.out())
+    try:
+        with steps.phase("endpoint", f"{plan.name} starts", None) as show:
+            rollout.wait(plan.name, plan.version, settings, lambda text, done: show(f"{plan.name}: {text}", done))
+    except rollout.FailedError as error:
+        rollout.undo(sent, settings)
+        print(f"kennel deploy: {error}; see its log, /aws/sagemaker/Endpoints/{plan.name}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, SystemExit):
+        print(f"endpoint {plan.name} goes on starting, and costs: kennel delete {plan.name} ends it", file=sys.stderr)
+        raise
+    if before and specs.is_version(before.config, plan.name):
+        rollout.undo(earlier(before, plan), settings)
+    print(f"in service: {asking(plan, artifact)}")
+    print(f"end it:     kennel delete {plan.name}")
+    return 0
+
+
+def earlier(before: Served, plan: Plan) -> list[rollout.Call]:
+    """The configuration and the models that an update left unused, as calls to undo."""
+    names = [name for name in before.models if specs.is_version(name, plan.name)]
+    config: dict[str, Any] = {"EndpointConfigName": before.config}
+    return [
+        *(rollout.Call("sagemaker", "create_model", {"ModelName": n}, "ModelName", "delete_model") for n in names),
+        rollout.Call("sagemaker", "create_endpoint_config", config, "EndpointConfigName", "delete_endpoint_config"),
+    ]
+
+
+def asking(plan: Plan, artifact: Artifact) -> str:
+    """The command that asks it."""
+    target = "FILE" if artifact.data == plan.source.data else f"{artifact.name}.tar.gz"
+    target = f" --target-model {target}" if plan.mode == MULTI_MODEL else ""
+    return f"kennel invoke {plan.name} PHOTO{target}"

@@ -1,0 +1,94 @@
+"""`kennel report NAME`: a training job's HTML report, out of its output.tar.gz in S3."""
+
+import argparse
+import tarfile
+import webbrowser
+import zlib
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from kennel.errors import UserError
+from kennel_launch import settings
+from kennel_launch.aws import inventory, session
+from kennel_launch.aws.inventory import TRAINING, TUNING, Resource
+from kennel_launch.settings import Settings
+
+REPORT = "report.html"  # what kennel_train calls it
+LARGEST = 200 * 2**20  # bytes; ours have a few MB
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help="of a training job, or of a tuning job: its best job's")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where it is written (NAME.html)")
+    parser.add_argument("--open", action="store_true", help="show it in the browser")
+    settings.add_flags(parser, settings.OF_ACCESS)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Writes the report; its path is the last line, on stdout.
+
+    Raises:
+        UserError: no such job, it has not ended, or no report is in its output.
+    """
+    told = settings.load(vars(options))
+    job = _job(options.name, told)
+    out = options.out or Path(f"{job.name}.html")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(fetch(job, told))
+    print(out)
+    if options.open and not webbrowser.open(out.resolve().as_uri()):
+        raise UserError(f"no browser can be opened here: open {out} yourself")
+    return 0
+
+
+def fetch(job: Resource, told: Settings) -> bytes:
+    """The report; of the archive nothing else is kept, and nothing is unpacked to the disk.
+
+    Raises:
+        UserError: there is no output, no report in it, or AWS refuses.
+    """
+    if not job.ended:
+        raise UserError(
+            f"training job {job.name} is {job.status}: its report comes at the end, kennel status {job.name}"
+        )
+    uri = f"{job.about['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{job.name}/output/output.tar.gz"
+    place = urlsplit(uri)
+    client = session.client("s3", told)
+    with session.told(uri):
+        try:
+            body = client.get_object(Bucket=place.netloc, Key=place.path.lstrip("/"))["Body"]
+        except client.exceptions.NoSuchKey as error:
+            raise UserError(
+                f"training job {job.name} has left no output ({uri}; it is {job.status}): kennel logs {job.name}"
+            ) from error
+        return member(body, uri)
+
+
+def _job(name: str, told: Settings) -> Resource:
+    found = inventory.find(name, told, (TRAINING, TUNING))
+    if found.kind is TRAINING:
+        return found
+    best = found.about.get("BestTrainingJob", {}).get("TrainingJobName")
+    if not best:
+        raise UserError(f"tuning job {name} has no best training job yet ({found.status}): see kennel status {name}")
+    return inventory.find(best, told, (TRAINING,))
+
+
+def member(body: Any, uri: str, name: str = REPORT) -> bytes:
+    """One file of an archive, which is read from its beginning to there.
+
+    Raises:
+        UserError: there is none, it is larger than LARGEST, or the archive is cut short.
+    """
+    try:
+        with tarfile.open(fileobj=body, mode="r|gz") as archive:
+            for member in archive:
+                if member.name.removeprefix("./") != name or not member.isfile():
+                    continue
+                file = archive.extractfile(member)
+                if file and member.size <= LARGEST:
+                    return file.read()
+    except (tarfile.TarError, zlib.error, EOFError) as error:
+        raise UserError(f"{uri} cannot be unpacked ({error}): the job may have been stopped while it wrote") from error
+    raise UserError(f"{uri} holds no {name}: was the job one of this image?")

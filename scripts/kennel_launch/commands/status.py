@@ -1,0 +1,174 @@
+"""`kennel status [NAME]`: a table of our jobs and endpoints, or one of them in detail. Changes nothing."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from kennel_launch import settings
+from kennel_launch.advice import costs
+from kennel_launch.aws import inventory, session
+from kennel_launch.aws.inventory import ENDPOINT, TRAINING, TUNING, Resource
+from kennel_launch.console import terminal
+from kennel_launch.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_STYLES = {"Failed": "red", "InProgress": "cyan", "Creating": "cyan", "InService": "green"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", default="", help="of a job or an endpoint; without one, a table of them all")
+    parser.add_argument("--json", action="store_true", help="all that SageMaker says, as JSON")
+    settings.add_flags(parser, settings.OF_ACCESS)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints to stdout.
+
+    Raises:
+        UserError: nothing of that name, or AWS refuses.
+    """
+    told = settings.load(vars(options))
+    console = terminal.out(160)
+    if options.name:
+        found = inventory.find(options.name, told)
+        if options.json:
+            print(_json(found.about))
+            return 0
+        for key, value in details(found, told):
+            console.print(f"{key + ':':<21}{value}", markup=False, highlight=False, soft_wrap=True)
+        return 0
+    ours = inventory.ours(told)
+    if options.json:
+        print(_json([row.about for row in ours]))
+    elif ours:
+        console.print(table(ours))
+    else:
+        print("nothing of ours: kennel train starts a job", file=sys.stderr)
+    return 0
+
+
+def table(ours: list[Resource]) -> "Table":
+    """The newest first; what costs by the hour stands out by its status."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table("kind", "name", "status", "created", "minutes", "")
+    for row in ours:
+        cells = (row.kind.shown, row.name, row.status, _moment(row.created), _minutes(row), _remark(row))
+        made.add_row(*map(Text, cells), style=_STYLES.get(row.status, ""))
+    return made
+
+
+def details(found: Resource, told: Settings) -> Iterator[tuple[str, str]]:
+    """Key and value, line by line: what a person asks first comes first."""
+    about = found.about
+    yield found.kind.shown, found.name
+    secondary = about.get("SecondaryStatus", found.status)
+    yield "status", found.status if secondary == found.status else f"{found.status} ({secondary})"
+    if reason := about.get("FailureReason"):
+        yield "reason", " ".join(str(reason).split())
+    yield "created", _moment(found.created)
+    if found.kind is TRAINING:
+        yield from _of_training(about, told)
+    elif found.kind is TUNING:
+        yield from _of_tuning(about)
+    elif found.kind is ENDPOINT:
+        yield from _of_endpoint(about)
+    else:
+        yield from _of_transform(about)
+    if found.kind is not TUNING:
+        yield "log", f"kennel logs {found.name}"
+
+
+def _of_training(about: Mapping[str, Any], told: Settings) -> Iterator[tuple[str, str]]:
+    for row in about.get("FinalMetricDataList", []):
+        yield row["MetricName"], f"{row['Value']:.4f}"
+    if artifact := about.get("ModelArtifacts", {}).get("S3ModelArtifacts"):
+        yield "model", artifact
+    machines = about.get("ResourceConfig", {})
+    count, kind = machines.get("InstanceCount", 1), machines.get("InstanceType", "?")
+    yield "machines", f"{count} × {kind}"
+    if (billed := about.get("BillableTimeInSeconds")) is not None:
+        used = about.get("TrainingTimeInSeconds") or billed
+        saved = f", {1 - billed / used:.0%} saved by spot" if about.get("EnableManagedSpotTraining") and used else ""
+        yield "seconds billed", f"{billed} of {used}{saved}"
+        yield "cost", costs.say_billed(costs.hourly(kind, session.region(told), told), kind, billed * count)
+    for channel in about.get("InputDataConfig", []):
+        yield f"channel {channel['ChannelName']}", channel["DataSource"]["S3DataSource"]["S3Uri"]
+    given = about.get("HyperParameters", {})
+    yield "hyperparameters", " ".join(f"{name}={value}" for name, value in sorted(given.items())) or "by default"
+    yield "image", about.get("AlgorithmSpecification", {}).get("TrainingImage", "?")
+
+
+def _of_tuning(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    config = about.get("HyperParameterTuningJobConfig", {})
+    limits = config.get("ResourceLimits", {})
+    yield "strategy", f"{config.get('Strategy', '?')}, {limits.get('MaxNumberOfTrainingJobs', '?')} jobs at most"
+    yield "jobs", counts(about)
+    if best := about.get("BestTrainingJob"):
+        yield "best job", best["TrainingJobName"]
+        yield from _objective(best)
+        tuned = best.get("TunedHyperParameters", {})
+        yield "found", " ".join(f"{name}={value}" for name, value in sorted(tuned.items()))
+
+
+def _objective(best: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if metric := best.get("FinalHyperParameterTuningJobObjectiveMetric"):
+        yield metric["MetricName"], f"{metric['Value']:.4f}"
+
+
+def counts(about: Mapping[str, Any]) -> str:
+    """`3 completed, 1 in progress, 0 failed, 0 stopped`."""
+    told = about.get("TrainingJobStatusCounters", {})
+    failed = told.get("NonRetryableError", 0) + told.get("RetryableError", 0)
+    return (
+        f"{told.get('Completed', 0)} completed, {told.get('InProgress', 0)} in progress, "
+        f"{failed} failed, {told.get('Stopped', 0)} stopped"
+    )
+
+
+def progress(about: Mapping[str, Any]) -> str:
+    """One line of a tuning job: the counts, and the best so far."""
+    best = about.get("BestTrainingJob", {})
+    told = ", ".join(f"{name}={value}" for name, value in _objective(best))
+    return counts(about) + (f"; best {told} ({best['TrainingJobName']})" if told else "")
+
+
+def _of_endpoint(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "configuration", str(about.get("EndpointConfigName", "?"))
+    for variant in about.get("ProductionVariants", []):
+        count = variant.get("CurrentInstanceCount")
+        yield f"variant {variant['VariantName']}", "serverless" if count is None else f"{count} machines"
+
+
+def _of_transform(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "model", str(about.get("ModelName", "?"))
+    yield "output", str(about.get("TransformOutput", {}).get("S3OutputPath", "?"))
+
+
+def _remark(row: Resource) -> str:
+    if row.kind is TUNING:
+        return counts(row.about)
+    return "costs by the hour until it is deleted" if row.kind is ENDPOINT and row.status == "InService" else ""
+
+
+def _minutes(row: Resource) -> str:
+    ends = ("TrainingEndTime", "TransformEndTime", "HyperParameterTuningEndTime")
+    end = next((row.about[key] for key in ends if row.about.get(key)), None)
+    end = end or (row.about.get("LastModifiedTime") if row.ended else None) or datetime.now(UTC)
+    return f"{(end - row.created).total_seconds() / 60:.0f}"
+
+
+def _moment(when: datetime) -> str:
+    return when.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _json(told: object) -> str:
+    return json.dumps(
+        told, indent=2, default=lambda value: value.isoformat() if isinstance(value, datetime) else str(value)
+    )

@@ -1,0 +1,161 @@
+"""`kennel tune` on SageMaker: its own tuner, or by --one-job one training job that tries all settings itself."""
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from kennel import tuning
+from kennel.errors import UserError
+from kennel_launch import settings
+from kennel_launch.advice import adviser
+from kennel_launch.aws import inventory, manifests, sdk, session
+from kennel_launch.aws.sdk import Training
+from kennel_launch.commands import logs, status, train
+from kennel_launch.console import flags
+from kennel_launch.jobs import channels as inputs
+from kennel_launch.settings import Settings
+
+_STRATEGIES = " or ".join(tuning.STRATEGIES)
+_POLL = 5.0  # seconds
+_NEEDED = ("role", "bucket", "image")
+_LONGEST_NAME = 32  # botocore's service model, HyperParameterTuningJobName
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """SageMaker's tuner, beside what a search by ourselves has."""
+    group = parser.add_argument_group("SageMaker's tuner")
+    group.add_argument("--one-job", action="store_true", help="no tuner: one job that tries --trials settings")
+    group.add_argument("--tuner", choices=tuning.STRATEGIES, default="Bayesian", metavar="NAME", help=_STRATEGIES)
+    group.add_argument("--jobs", type=int, metavar="N", help="training jobs in all (20, or a grid's points)")
+    group.add_argument("--parallel", type=int, default=1, metavar="N", help="at a time (1)")
+    group.add_argument("--early-stopping", choices=("on", "off"), help="(on, where the strategy allows it)")
+    group.add_argument("--target", type=float, metavar="ACCURACY", help="end when a job reaches it")
+    group.add_argument("--no-improvement", type=int, metavar="N", help="end after so many jobs that are not better")
+    group.add_argument("--convergence", action="store_true", help="end when nothing better is to come")
+    group.add_argument("--max-runtime", type=int, metavar="SECONDS", help="of the whole search")
+    group.add_argument("--tuner-seed", type=int, metavar="N", help="of what the tuner tries")
+    group.add_argument(
+        "--warm-start", action="append", default=[], metavar="NAME", help="learn from a tuning job; repeat"
+    )
+    group.add_argument("--transfer", action="store_true", help="with --warm-start, from other data or image")
+
+
+def run(options: argparse.Namespace, given: Mapping[str, str]) -> int:
+    """Starts the search, with --wait until it ends.
+
+    Args:
+        given: the hyperparameters that all jobs share, or those of the one job.
+
+    Raises:
+        UserError: it can't be started as asked.
+    """
+    told = settings.load(vars(options))
+    if options.dry_run:
+        session.dry_run(told)
+    if options.one_job:
+        return train.start(options, told, given)
+    request = tuning.tuning_request(given, options.search_space, asked(options))
+    more = flags.checked_training(options)
+    settings.needed(told, *_NEEDED)
+    manifests.check_mode(inputs.photos_of(options), options.input_mode)
+    name = train.new_name(options.name)
+    if len(name) > _LONGEST_NAME:
+        raise UserError(f"--name {name}: a tuning job's has {_LONGEST_NAME} letters at most")
+    limits = request["HyperParameterTuningJobConfig"]["ResourceLimits"]
+    turns = math.ceil(limits["MaxNumberOfTrainingJobs"] / limits["MaxParallelTrainingJobs"])
+    hours = turns * options.max_run / 3600
+    advice = adviser.check_training(told, spot=options.spot, jobs=options.parallel, hours=hours)
+    plans, channels = inputs.placed(options, told)
+    shared = request["TrainingJobDefinition"]["StaticHyperParameters"]
+    more["streamed"] = inputs.streamed(channels, told)
+    found = inputs.check_volume(options, told, plans, channels, shared)
+    made = Training(name, channels, shared, **_spot(more, told, name))
+    lines = _lines(made, request, told)
+    train.agree([*lines, *inputs.shown(channels, plans), *found, *advice.lines], options)
+    train.send(plans.values(), told, dry_run=options.dry_run)
+    sdk.tune(told, made, request)
+    if options.dry_run:
+        return 0
+    print(name)
+    if options.wait:
+        return follow(name, told)
+    print(f"see it: kennel status {name}", file=sys.stderr)
+    return 0
+
+
+def asked(options: argparse.Namespace) -> tuning.Options:
+    """The flags as kennel.tuning has them."""
+    return tuning.Options(
+        strategy=options.tuner,
+        jobs=options.jobs,
+        parallel=options.parallel,
+        early_stopping=None if options.early_stopping is None else options.early_stopping == "on",
+        target=options.target,
+        no_improvement=options.no_improvement,
+        convergence=options.convergence,
+        max_runtime=options.max_runtime,
+        seed=options.tuner_seed,
+        parents=tuple(options.warm_start),
+        warm_start=tuning.WARM_STARTS[1 if options.transfer else 0],
+    )
+
+
+def follow(name: str, told: Settings) -> int:
+    """A line whenever a job begins or ends, then how the search ended: 0 completed, 1 failed or stopped.
+
+    Raises:
+        UserError: AWS refuses.
+    """
+    said = ""
+    try:
+        while True:
+            now = inventory.find(name, told, (inventory.TUNING,))
+            line = status.progress(now.about)
+            if line != said:
+                print(line, flush=True)
+                said = line
+            if now.ended:
+                return _ended(now)
+            time.sleep(settings.pause(_POLL))
+    except KeyboardInterrupt:
+        stop = f"aws sagemaker stop-hyper-parameter-tuning-job --hyper-parameter-tuning-job-name {name}"
+        print(f"{name} goes on: kennel status {name}, or end it: {stop}", file=sys.stderr)
+        raise
+
+
+def _ended(now: inventory.Resource) -> int:
+    code = logs.ended(now)
+    if now.about.get("BestTrainingJob"):
+        print(f"train with it: kennel train --from-tuning-job {now.name} --data ...", file=sys.stderr)
+    return code
+
+
+def _lines(made: Training, request: Mapping[str, Any], told: Settings) -> list[str]:
+    """What is going to be searched, where, and on how many machines."""
+    config = request["HyperParameterTuningJobConfig"]
+    limits = config["ResourceLimits"]
+    return [
+        f"tuning job {made.name}: {config['Strategy']}, {limits['MaxNumberOfTrainingJobs']} training jobs, "
+        f"{limits['MaxParallelTrainingJobs']} at a time, each {told.instance_count} × {told.instance_type}",
+        f"searched: {_space(config['ParameterRanges'])}",
+        f"shared: {flags.changed(made.hyperparameters)}",
+    ]
+
+
+def _spot(more: dict[str, Any], told: Settings, name: str) -> dict[str, Any]:
+    """SageMaker adds each training job's name to the place of the checkpoints."""
+    if more["spot"] and not more["checkpoints"]:
+        return more | {"checkpoints": f"s3://{told.bucket}/{told.prefix}/checkpoints/{name}"}
+    return more
+
+
+def _space(ranges: Mapping[str, Any]) -> str:
+    words = []
+    for rows in ranges.values():
+        for row in rows:
+            span = ",".join(row["Values"]) if "Values" in row else f"{row['MinValue']}..{row['MaxValue']}"
+            words.append(f"{row['Name']}={span}")
+    return " ".join(words)

@@ -1,0 +1,103 @@
+"""What an endpoint serves: its configuration and model, and by them its mode, its limits and where answers go."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from kennel.errors import UserError
+from kennel_launch.aws import session
+from kennel_launch.hosting import specs
+from kennel_launch.settings import Settings
+
+_ABSENT = ("could not find", "does not exist", "not found", "cannot find")
+
+
+@dataclass(frozen=True)
+class Served:
+    """One endpoint as AWS describes it."""
+
+    name: str
+    status: str
+    config: str
+    mode: str
+    models: tuple[str, ...] = ()
+    data: str = ""  # s3://, of the first model
+    image: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    reason: str = ""
+    concurrency: int | None = None  # requests that it takes at once, where that is limited
+
+    @property
+    def largest_body(self) -> int:
+        """Bytes."""
+        return specs.largest_body(self.mode, self.environment)
+
+
+def find(name: str, settings: Settings) -> Served | None:
+    """None: there is no endpoint of that name.
+
+    Raises:
+        UserError: AWS does not say.
+    """
+    client = session.client("sagemaker", settings)
+    with session.told(f"endpoint {name}"):
+        endpoint = describe(client, "describe_endpoint", EndpointName=specs.checked(name, "endpoint"))
+        if endpoint is None:
+            return None
+        config_name = endpoint["EndpointConfigName"]
+        # Both can be gone while the endpoint goes on.
+        config = describe(client, "describe_endpoint_config", EndpointConfigName=config_name) or {}
+        variants = config.get("ProductionVariants", [])
+        names = tuple(variant["ModelName"] for variant in variants if variant.get("ModelName"))
+        model = (describe(client, "describe_model", ModelName=names[0]) if names else None) or {}
+    container = model.get("PrimaryContainer", {})
+    return Served(
+        name,
+        endpoint["EndpointStatus"],
+        config_name,
+        _mode(config, container),
+        names,
+        container.get("ModelDataUrl", ""),
+        container.get("Image", ""),
+        dict(container.get("Environment", {})),
+        endpoint.get("FailureReason", ""),
+        next((v["ServerlessConfig"]["MaxConcurrency"] for v in variants if "ServerlessConfig" in v), None),
+    )
+
+
+def needed(name: str, settings: Settings) -> Served:
+    """An endpoint that takes requests.
+
+    Raises:
+        UserError: there is none of that name, or it takes none.
+    """
+    found = find(name, settings)
+    if found is None:
+        raise UserError(
+            f"there is no endpoint {name} in {session.region(settings)}: kennel status lists those that are"
+        )
+    if found.status in ("Creating", "Failed", "Deleting", "OutOfService"):
+        wait = "wait until it is in service" if found.status == "Creating" else "deploy it again by kennel deploy"
+        raise UserError(f"endpoint {name} is {found.status} and takes no requests: {wait}")
+    return found
+
+
+def describe(client: Any, operation: str, **request: Any) -> dict[str, Any] | None:
+    """The answer, or None where there is no such thing.
+
+    For SageMaker that is a ValidationException as any other, told apart by its sentence: `Could not find endpoint ...`.
+    """
+    try:
+        return dict(getattr(client, operation)(**request))
+    except client.exceptions.ClientError as error:
+        said = str(error.response.get("Error", {}).get("Message", "")).lower()
+        if "NotFound" in session.code_of(error) or any(words in said for words in _ABSENT):
+            return None
+        raise
+
+
+def _mode(config: dict[str, Any], container: dict[str, Any]) -> str:
+    if "AsyncInferenceConfig" in config:
+        return specs.ASYNC
+    if any("ServerlessConfig" in variant for variant in config.get("ProductionVariants", [])):
+        return specs.SERVERLESS
+    return specs.MULTI_MODEL if container.get("Mode") == "MultiModel" else specs.REAL_TIME

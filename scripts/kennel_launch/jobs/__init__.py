@@ -1,0 +1,1 @@
+"""Training and tuning jobs: their channels, their start, their logs."""

@@ -1,0 +1,100 @@
+"""Channels of a training job, by the flags that name their places: what is uploaded, what is streamed, what fits."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+from kennel import hyperparameters
+from kennel.errors import UserError
+from kennel_launch.advice import image_fit
+from kennel_launch.aws import manifests, readonly, sync
+from kennel_launch.commands import upload
+from kennel_launch.console import flags
+from kennel_launch.hosting import photo_sources, specs
+from kennel_launch.settings import Settings
+
+PHOTOS = ("data", "val", "test")  # flags of channels that hold photos
+CHANNELS = {"data": "train", "val": "validation", "test": "test", "pretrained": "pretrained", "from_model": "model"}
+
+
+def places(options: argparse.Namespace) -> dict[str, str]:
+    """Where the channels that were asked for lie, by their flag's name."""
+    told = {flag: str(getattr(options, flag, "") or "") for flag in CHANNELS}
+    return {flag: place for flag, place in told.items() if place not in ("", *flags.SWITCHED)}
+
+
+def photos_of(options: argparse.Namespace) -> dict[str, str]:
+    """Where the photos lie, by their flag's name."""
+    return {flag: place for flag, place in places(options).items() if flag in PHOTOS}
+
+
+def placed(options: argparse.Namespace, told: Settings) -> tuple[dict[str, sync.Plan], dict[str, str]]:
+    """(what must be uploaded first, S3 URI) by channel.
+
+    Raises:
+        UserError: no photos are named, or a place is neither a folder nor in S3.
+    """
+    if not options.data:
+        raise UserError(
+            "say where the photos are: --data FOLDER, or --data s3://bucket/prefix as kennel upload says it"
+        )
+    plans, channels = {}, {}
+    for flag, place in places(options).items():
+        channel = CHANNELS[flag]
+        if place.startswith("s3://"):
+            # SageMaker takes all that begins alike: of .../pets also .../pets-old.
+            folder = flag in PHOTOS and not manifests.is_manifest(place) and not place.endswith("/")
+            channels[channel] = f"{place}/" if folder else place
+        elif Path(place).is_dir():
+            plans[channel] = sync.plan(Path(place), told)
+            channels[channel] = plans[channel].uri
+        else:
+            raise UserError(f"--{flag.replace('_', '-')} {place} is no folder here: give one, or s3://bucket/prefix")
+    uris = [plan.uri for plan in plans.values()]
+    if len(set(uris)) < len(uris):
+        raise UserError(f"two folders of one name would both lie in {uris[0]}: kennel upload them by --name")
+    return plans, channels
+
+
+def streamed(channels: Mapping[str, str], told: Settings) -> dict[str, tuple[str, ...]]:
+    """The attributes that Pipe mode streams, by channel; those of weights are no manifests.
+
+    Raises:
+        UserError: as manifests.attributes.
+    """
+    return {name: manifests.attributes(uri, told) for name, uri in channels.items() if manifests.is_manifest(uri)}
+
+
+def check_volume(
+    options: argparse.Namespace,
+    told: Settings,
+    plans: Mapping[str, sync.Plan],
+    channels: Mapping[str, str],
+    given: Mapping[str, str],
+) -> list[str]:
+    """Whether photos and decoded photos fit on each machine's volume; lines to show, of its key too.
+
+    Raises:
+        UserError: they do not, or there are none.
+    """
+    count = size = 0
+    lines: list[str] = []
+    for name in (CHANNELS[flag] for flag in PHOTOS if CHANNELS[flag] in channels):
+        plan = plans.get(name)
+        found = {key: file.size for key, file in plan.files.items()} if plan else {}
+        with readonly.if_allowed(f"the size of {channels[name]}", lines):
+            found = found or upload.sizes(channels[name], told)
+            if not found:
+                raise UserError(f"nothing lies in {channels[name]}: kennel upload FOLDER says where its photos are")
+        count += sum(map(photo_sources.is_photo, found))
+        size += sum(found.values()) if options.input_mode == "File" else 0
+    side = hyperparameters.parse(given).image_size
+    image_fit.check_volume(told, count, size, side, options.volume_size)
+    if told.kms_key and specs.has_own_disk(told.instance_type):
+        lines.append(f"{told.instance_type} encrypts its own disks and takes no key: {told.kms_key} is for the output")
+    return lines
+
+
+def shown(channels: Mapping[str, str], plans: Mapping[str, sync.Plan]) -> list[str]:
+    """A line for each channel."""
+    return [f"channel {name}: {plans.get(name, uri)}" for name, uri in channels.items()]

@@ -1,0 +1,1 @@
+"""This machine: docker, processes, a scratch /opt/ml, an endpoint on loopback."""

@@ -1,0 +1,1 @@
+"""What `make` calls: build, demo, train-local, docs."""

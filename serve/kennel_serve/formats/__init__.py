@@ -1,0 +1,1 @@
+"""Bodies of /invocations: photos out of a request, predictions into a response."""

@@ -1,0 +1,1 @@
+"""What each path of the endpoint answers: /ping, /invocations, /models, /execution-parameters."""

@@ -1,0 +1,31 @@
+"""What a batch transform may ask first: how many requests at once, of which size."""
+
+import json
+
+from kennel_serve.front.telemetry import Record
+from kennel_serve.http.messages import Reply, Request
+from kennel_serve.http.routes import Route
+
+_MB = 1024 * 1024
+_LARGEST_MB = 100  # SageMaker's limit, for one request and for all at once
+_USUAL_MB = 6  # its own, where nobody says anything
+
+
+def parameters(workers: int, max_bytes: int) -> dict[str, int | str]:
+    """A request for each worker, as large as SageMaker then allows, but never smaller than it would choose.
+
+    SINGLE_RECORD: one photo is one record; several of them in one body would be no photo.
+    """
+    megabytes = min(max_bytes // _MB, _LARGEST_MB, max(_USUAL_MB, _LARGEST_MB // workers))
+    concurrent = min(workers, _LARGEST_MB // megabytes)
+    return {"MaxConcurrentTransforms": concurrent, "BatchStrategy": "SINGLE_RECORD", "MaxPayloadInMB": megabytes}
+
+
+def route(workers: int, max_bytes: int) -> Route:
+    """GET /execution-parameters."""
+    reply = Reply(200, json.dumps(parameters(workers, max_bytes)).encode())
+
+    async def answer(request: Request, record: Record) -> Reply:
+        return reply
+
+    return Route("GET", "/execution-parameters", answer)

@@ -1,0 +1,1 @@
+"""The multi-model-server (MMS) as a child process: its configuration, its Java, its start and end."""

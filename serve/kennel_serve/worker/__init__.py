@@ -1,0 +1,1 @@
+"""What runs inside the model server's workers: our endpoint, or a user's inference.py."""
