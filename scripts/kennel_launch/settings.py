@@ -53,6 +53,11 @@ class Settings:
 ROWS: dict[str, dataclasses.Field[Any]] = {row.name: row for row in dataclasses.fields(Settings)}
 TYPES: dict[str, type] = {name: type(getattr(Settings(), name)) for name in ROWS}
 PAUSE = "KENNEL_PAUSE"  # seconds at most between two questions to AWS
+OF_A_JOB = tuple(name for name in ROWS if name != "endpoint_instance_type")
+# Of what serves: without those of training, and without one that has a shorter flag.
+OF_AN_ENDPOINT = tuple(
+    name for name in ROWS if name not in ("instance_type", "instance_count", "endpoint_instance_type")
+)
 OF_ACCESS = ("region", "profile")  # what a command needs that creates nothing
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kennel.errors import UserError
+from kennel_launch.aws import instance_types
 from kennel_launch.hosting import specs, ttl
 
 from .conftest import Command
@@ -126,12 +127,12 @@ def test_a_multi_model_endpoint_gets_a_folder_with_a_copy(kennel: Kennel, model:
 
 @pytest.mark.parametrize("kind", ["ml.g5.xlarge", "ml.g4dn.xlarge", "ml.m5d.large", "ml.c6id.large", "ml.p4d.24xlarge"])
 def test_hosts_whose_own_disks_take_no_key(kind: str) -> None:
-    assert specs.has_own_disk(kind)
+    assert instance_types.has_own_disk(kind)
 
 
 @pytest.mark.parametrize("kind", ["ml.c7i.large", "ml.m5.large", "ml.p3.2xlarge", "ml.c5.xlarge", ""])
 def test_hosts_without_disks_of_their_own(kind: str) -> None:
-    assert not specs.has_own_disk(kind)
+    assert not instance_types.has_own_disk(kind)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from kennel.errors import UserError
 from kennel_launch.advice import images
 from kennel_launch.advice.images import Image
 from kennel_launch.aws import instance_types
-from kennel_launch.hosting import specs
 from kennel_launch.settings import Settings
 
 SERVERLESS_PAGE = "https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints.html"
@@ -56,7 +55,7 @@ def check_volume(told: Settings, photos: int, size: int, image_size: int, volume
     """
     side = round(image_size * _CACHED / _SEEN)
     decoded = photos * side * side * 3 // told.instance_count
-    if specs.has_own_disk(told.instance_type) or decoded + size <= volume * 10**9:
+    if instance_types.has_own_disk(told.instance_type) or decoded + size <= volume * 10**9:
         return
     files = f" and their files {size / 1e9:,.1f} GB" if size else ""
     raise UserError(

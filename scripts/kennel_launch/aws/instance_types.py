@@ -127,3 +127,12 @@ def choose_ami(cuda: Version, instance_type: str, transform: bool = False) -> Ch
             "another instance type such as ml.g5.xlarge, or build from a CUDA 12.8 base (make build BASE_IMAGE=...)"
         )
     return Choice(newest.name, f"{instance_type} has {shown}: the image's CUDA compatibility libraries do the rest")
+
+
+def has_own_disk(instance_type: str) -> bool:
+    """Whether the host has local disks: their own hardware encrypts them, and a request with a key is refused.
+
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpointConfig.html#sagemaker-CreateEndpointConfig-request-KmsKeyId
+    """
+    family = instance_type.removeprefix("ml.").partition(".")[0]
+    return bool(re.fullmatch(r"[a-z]+\d+[a-z]*d[a-z]*|g5|g6e?|p5e?n?|trn\d\w*", family))

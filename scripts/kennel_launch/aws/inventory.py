@@ -8,7 +8,6 @@ from typing import Any
 from kennel.errors import UserError
 from kennel_launch import settings
 from kennel_launch.aws import session
-from kennel_launch.hosting import endpoint_info
 from kennel_launch.settings import Settings
 
 PREFIX = "kennel"  # of names that we choose; what has another is known by its tag
@@ -84,7 +83,7 @@ def ours(told: Settings) -> list[Resource]:
 
 def is_tagged(client: Any, arn: str) -> bool:
     """Whether it has our tag; what is gone since it was listed has none."""
-    found = endpoint_info.describe(client, "list_tags", ResourceArn=arn) or {}
+    found = session.describe(client, "list_tags", ResourceArn=arn) or {}
     return any((tag["Key"], tag["Value"]) in settings.TAG.items() for tag in found.get("Tags", []))
 
 
@@ -124,3 +123,25 @@ def _described(client: Any, kind: Kind, name: str) -> Mapping[str, Any] | None:
 def _resource(kind: Kind, about: Mapping[str, Any]) -> Resource:
     name, status = (str(about[f"{kind.noun}{what}"]) for what in ("Name", "Status"))
     return Resource(kind, name, status, about["CreationTime"], about)
+
+
+def objective(best: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if metric := best.get("FinalHyperParameterTuningJobObjectiveMetric"):
+        yield metric["MetricName"], f"{metric['Value']:.4f}"
+
+
+def counts(about: Mapping[str, Any]) -> str:
+    """`3 completed, 1 in progress, 0 failed, 0 stopped`."""
+    told = about.get("TrainingJobStatusCounters", {})
+    failed = told.get("NonRetryableError", 0) + told.get("RetryableError", 0)
+    return (
+        f"{told.get('Completed', 0)} completed, {told.get('InProgress', 0)} in progress, "
+        f"{failed} failed, {told.get('Stopped', 0)} stopped"
+    )
+
+
+def tuning_progress(about: Mapping[str, Any]) -> str:
+    """One line of a tuning job: the counts, and the best so far."""
+    best = about.get("BestTrainingJob", {})
+    told = ", ".join(f"{name}={value}" for name, value in objective(best))
+    return counts(about) + (f"; best {told} ({best['TrainingJobName']})" if told else "")

@@ -6,6 +6,7 @@ from typing import Any
 from kennel.errors import UserError
 from kennel_launch.settings import Settings
 
+PARALLEL = 10  # as many connections as botocore keeps
 _MOST = 1000  # objects of one DeleteObjects request
 
 

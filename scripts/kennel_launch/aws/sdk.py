@@ -17,8 +17,8 @@ from typing import Any
 from kennel import metrics
 from kennel.errors import UserError
 from kennel_launch import settings as kennel_settings
+from kennel_launch.aws import instance_types
 from kennel_launch.aws import session as aws
-from kennel_launch.hosting import specs
 from kennel_launch.settings import Settings
 
 # https://github.com/aws/sagemaker-python-sdk/blob/master/doc/overview.rst, "Telemetry"
@@ -254,7 +254,7 @@ def _platform(settings: Settings, training: Training) -> dict[str, Any]:
     A host with disks of its own encrypts them itself, and a request with a key for them is refused:
     https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ResourceConfig.html
     """
-    volume_key = None if specs.has_own_disk(settings.instance_type) else settings.kms_key or None
+    volume_key = None if instance_types.has_own_disk(settings.instance_type) else settings.kms_key or None
     told: dict[str, Any] = {
         "enable_network_isolation": training.network_isolation,
         "encrypt_inter_container_traffic": training.encrypt_traffic,

@@ -32,6 +32,7 @@ _MENDING = {  # by a part of AWS's error code
     "PermanentRedirect": "name the bucket's own region by --region",
 }
 _MEND = "mend what it names"
+_ABSENT = ("could not find", "does not exist", "not found", "cannot find")  # what SageMaker says of what is not there
 
 
 def session(settings: Settings) -> Any:
@@ -118,6 +119,20 @@ def told(what: str) -> Iterator[None]:
 def code_of(error: Exception) -> str:
     """The error code of a botocore ClientError: `ValidationException`."""
     return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+
+
+def describe(client: Any, operation: str, **request: Any) -> dict[str, Any] | None:
+    """The answer, or None where there is no such thing.
+
+    For SageMaker that is a ValidationException as any other, told apart by its sentence: `Could not find endpoint ...`.
+    """
+    try:
+        return dict(getattr(client, operation)(**request))
+    except client.exceptions.ClientError as error:
+        said = str(error.response.get("Error", {}).get("Message", "")).lower()
+        if "NotFound" in code_of(error) or any(words in said for words in _ABSENT):
+            return None
+        raise
 
 
 def dry_run(settings: Settings) -> None:

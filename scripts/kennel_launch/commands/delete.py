@@ -9,7 +9,7 @@ from kennel_launch import settings as kennel_settings
 from kennel_launch.aws import s3, session
 from kennel_launch.console import confirm, flags, terminal
 from kennel_launch.console.steps import Show, Steps
-from kennel_launch.hosting import endpoint_info, leftovers, rollout, specs
+from kennel_launch.hosting import leftovers, rollout, specs
 from kennel_launch.hosting.leftovers import Found
 from kennel_launch.local_mode import local_endpoint, local_job
 from kennel_launch.settings import Settings
@@ -106,7 +106,7 @@ def _remove(item: Found, settings: Settings) -> bool:
 
 def _settle(client: Any, name: str, show: Show) -> None:
     for pause in rollout.pauses():
-        found = endpoint_info.describe(client, "describe_endpoint", EndpointName=name)
+        found = session.describe(client, "describe_endpoint", EndpointName=name)
         if found is None or found["EndpointStatus"] not in rollout.CHANGING:
             return
         show(f"{name}: {found['EndpointStatus']}", 0)
@@ -114,4 +114,4 @@ def _settle(client: Any, name: str, show: Show) -> None:
 
 
 def _once(client: Any, item: Found) -> bool:
-    return endpoint_info.describe(client, item.call.operation, **item.call.request) is not None
+    return session.describe(client, item.call.operation, **item.call.request) is not None

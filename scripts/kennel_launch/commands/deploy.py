@@ -19,8 +19,6 @@ from kennel_launch.hosting.specs import ASYNC, MULTI_MODEL, REAL_TIME, SERVERLES
 from kennel_launch.local_mode import local_endpoint, local_job
 from kennel_launch.settings import Settings
 
-NOT_OURS = ("instance_type", "instance_count", "endpoint_instance_type")  # training's, and one with a shorter flag
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "kennel deploy --job NAME|--tuning-job NAME|--model S3-URI|--local [flags]"
@@ -28,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     artifacts.add_arguments(parser)
     parser.add_argument("--mode", default=REAL_TIME, choices=specs.MODES)
     parser.add_argument("--name", default="", help="the endpoint's; by itself the training job's")
-    add_instance_type(parser)
+    flags.add_serving_instance_type(parser)
     parser.add_argument("--memory", type=int, metavar="MB", help=f"of a serverless endpoint ({specs.MEMORY})")
     parser.add_argument(
         "--max-concurrency",
@@ -42,14 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     local_job.add_arguments(parser)
     parser.add_argument("--port", type=int, default=8080, help="of --local, on loopback (%(default)s)")
     flags.add_doing(parser)
-    kennel_settings.add_flags(parser, [name for name in kennel_settings.ROWS if name not in NOT_OURS])
-
-
-def add_instance_type(parser: argparse.ArgumentParser) -> None:
-    """`--instance-type` of what serves; the setting of that name is the one that trains."""
-    row = kennel_settings.ROWS["endpoint_instance_type"]
-    flags = ("--instance-type", kennel_settings.flag("endpoint_instance_type"))
-    parser.add_argument(*flags, dest="endpoint_instance_type", metavar="TYPE", help=f"that serves ({row.default})")
+    kennel_settings.add_flags(parser, kennel_settings.OF_AN_ENDPOINT)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -181,7 +172,7 @@ def told(
         yield f"  deleted by itself after {options.ttl}"
     elif scheduled:
         yield "  deleted by itself when an earlier --ttl said: that stays, a new --ttl changes it"
-    if settings.kms_key and specs.has_own_disk(plan.instance_type):
+    if settings.kms_key and instance_types.has_own_disk(plan.instance_type):
         yield f"  {plan.instance_type} encrypts its own disks and takes no key: {settings.kms_key} is not used for them"
 
 

@@ -1,21 +1,16 @@
 """`kennel report NAME`: a training job's HTML report, out of its output.tar.gz in S3."""
 
 import argparse
-import tarfile
 import webbrowser
-import zlib
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from kennel.errors import UserError
 from kennel_launch import settings
 from kennel_launch.aws import inventory, session
 from kennel_launch.aws.inventory import TRAINING, TUNING, Resource
+from kennel_launch.machine import archive
 from kennel_launch.settings import Settings
-
-REPORT = "report.html"  # what kennel_train calls it
-LARGEST = 200 * 2**20  # bytes; ours have a few MB
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +57,7 @@ def fetch(job: Resource, told: Settings) -> bytes:
             raise UserError(
                 f"training job {job.name} has left no output ({uri}; it is {job.status}): kennel logs {job.name}"
             ) from error
-        return member(body, uri)
+        return archive.member(body, uri)
 
 
 def _job(name: str, told: Settings) -> Resource:
@@ -73,22 +68,3 @@ def _job(name: str, told: Settings) -> Resource:
     if not best:
         raise UserError(f"tuning job {name} has no best training job yet ({found.status}): see kennel status {name}")
     return inventory.find(best, told, (TRAINING,))
-
-
-def member(body: Any, uri: str, name: str = REPORT) -> bytes:
-    """One file of an archive, which is read from its beginning to there.
-
-    Raises:
-        UserError: there is none, it is larger than LARGEST, or the archive is cut short.
-    """
-    try:
-        with tarfile.open(fileobj=body, mode="r|gz") as archive:
-            for member in archive:
-                if member.name.removeprefix("./") != name or not member.isfile():
-                    continue
-                file = archive.extractfile(member)
-                if file and member.size <= LARGEST:
-                    return file.read()
-    except (tarfile.TarError, zlib.error, EOFError) as error:
-        raise UserError(f"{uri} cannot be unpacked ({error}): the job may have been stopped while it wrote") from error
-    raise UserError(f"{uri} holds no {name}: was the job one of this image?")

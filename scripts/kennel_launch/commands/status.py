@@ -109,34 +109,12 @@ def _of_tuning(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     config = about.get("HyperParameterTuningJobConfig", {})
     limits = config.get("ResourceLimits", {})
     yield "strategy", f"{config.get('Strategy', '?')}, {limits.get('MaxNumberOfTrainingJobs', '?')} jobs at most"
-    yield "jobs", counts(about)
+    yield "jobs", inventory.counts(about)
     if best := about.get("BestTrainingJob"):
         yield "best job", best["TrainingJobName"]
-        yield from _objective(best)
+        yield from inventory.objective(best)
         tuned = best.get("TunedHyperParameters", {})
         yield "found", " ".join(f"{name}={value}" for name, value in sorted(tuned.items()))
-
-
-def _objective(best: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if metric := best.get("FinalHyperParameterTuningJobObjectiveMetric"):
-        yield metric["MetricName"], f"{metric['Value']:.4f}"
-
-
-def counts(about: Mapping[str, Any]) -> str:
-    """`3 completed, 1 in progress, 0 failed, 0 stopped`."""
-    told = about.get("TrainingJobStatusCounters", {})
-    failed = told.get("NonRetryableError", 0) + told.get("RetryableError", 0)
-    return (
-        f"{told.get('Completed', 0)} completed, {told.get('InProgress', 0)} in progress, "
-        f"{failed} failed, {told.get('Stopped', 0)} stopped"
-    )
-
-
-def progress(about: Mapping[str, Any]) -> str:
-    """One line of a tuning job: the counts, and the best so far."""
-    best = about.get("BestTrainingJob", {})
-    told = ", ".join(f"{name}={value}" for name, value in _objective(best))
-    return counts(about) + (f"; best {told} ({best['TrainingJobName']})" if told else "")
 
 
 def _of_endpoint(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -153,7 +131,7 @@ def _of_transform(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _remark(row: Resource) -> str:
     if row.kind is TUNING:
-        return counts(row.about)
+        return inventory.counts(row.about)
     return "costs by the hour until it is deleted" if row.kind is ENDPOINT and row.status == "InService" else ""
 
 

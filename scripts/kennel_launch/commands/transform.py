@@ -12,8 +12,7 @@ from typing import Any
 from kennel.errors import UserError
 from kennel_launch import settings as kennel_settings
 from kennel_launch.advice import adviser
-from kennel_launch.aws import s3, session, sync
-from kennel_launch.commands import deploy, upload
+from kennel_launch.aws import instance_types, s3, s3_upload, session, sync
 from kennel_launch.console import confirm, flags, terminal
 from kennel_launch.console.steps import Steps
 from kennel_launch.hosting import artifacts, photo_sources, predictions, rollout, specs
@@ -32,10 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="", metavar="s3://...", help="their answers go to a folder there")
     parser.add_argument("--name", default="", help="the transform job's; by itself the training job's and the time")
     parser.add_argument("--csv", type=Path, default=Path(predictions.CSV), metavar="FILE", help="%(default)s")
-    deploy.add_instance_type(parser)
+    flags.add_serving_instance_type(parser)
     parser.add_argument("--engine", default="", choices=specs.ENGINES, help="what predicts; by itself by the host")
     flags.add_doing(parser, wait="until it has ended, then fetch the answers")
-    kennel_settings.add_flags(parser, [name for name in kennel_settings.ROWS if name not in deploy.NOT_OURS])
+    kennel_settings.add_flags(parser, kennel_settings.OF_AN_ENDPOINT)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -64,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     lines = [*told(name, artifact, photos, options.data, out), *([f"  {sent}"] if sent else [])]
     confirm.ask([*lines, *(f"  {line}" for line in advice.lines)], options.yes or options.dry_run)
     if sent and sent.changed and not options.dry_run:  # as for a training job, a dry run shows the job's requests alone
-        print(upload.send(sent, settings), file=sys.stderr)
+        print(s3_upload.send(sent, settings), file=sys.stderr)
     request = job(name, plan.version, source(options.data, photos, sent, name, settings), out, settings, advice.add)
     model = rollout.model_call(plan, settings)
     start = rollout.Call("sagemaker", "create_transform_job", request, "TransformJobName")
@@ -102,7 +101,7 @@ def job(
     answers = {"S3OutputPath": out, "Accept": "application/jsonlines", "AssembleWith": "None"}
     if settings.kms_key:
         answers["KmsKeyId"] = settings.kms_key
-        if not specs.has_own_disk(settings.endpoint_instance_type):
+        if not instance_types.has_own_disk(settings.endpoint_instance_type):
             resources["VolumeKmsKeyId"] = settings.kms_key
     return {
         "TransformJobName": name,

@@ -18,10 +18,10 @@ from kennel.errors import UserError
 from kennel.hyperparameters import OF_A_SEARCH, TABLE, Hyperparameters
 from kennel.layout import Layout
 from kennel_launch import settings
-from kennel_launch.commands import train, tune_aws
 from kennel_launch.console import flags, terminal, trials_table
 from kennel_launch.console.trials_table import Trials
 from kennel_launch.jobs import channels as inputs
+from kennel_launch.jobs import tuning_job
 from kennel_launch.machine import opt_ml, processes
 from kennel_launch.make import local
 
@@ -37,7 +37,7 @@ Show = Callable[[Trials | None, str], None]  # (the trials so far, the log's las
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "kennel tune [--local | --one-job] --data FOLDER|S3-URI [flags]"
-    train.add_channels(parser)
+    inputs.add_flags(parser)
     parser.add_argument(
         "--search-space", default="", metavar="WORDS", help="'learning_rate=0.001..0.1 batch_size=32,64'"
     )
@@ -55,10 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--trials", default="20", help="settings to try")
     group.add_argument("--search", default=Hyperparameters.search, choices=TABLE["search"].choices)
     group.add_argument("--time-budget", default="", metavar="MINUTES", help="end with the best after so long")
-    tune_aws.add_arguments(parser)
+    tuning_job.add_arguments(parser)
     flags.add_hyperparameters(parser, without=OF_A_SEARCH)
     flags.add_training(parser, folded="kennel train")
-    settings.add_flags(parser, train.OF_A_JOB, folded="kennel train")
+    settings.add_flags(parser, settings.OF_A_JOB, folded="kennel train")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
         UserError: it can't be started as asked.
     """
     if not options.local:
-        return tune_aws.run(options, settings_of(options) if options.one_job else shared_of(options))
+        return tuning_job.run(options, settings_of(options) if options.one_job else shared_of(options))
     flags.refuse_elsewhere(options, (*inputs.CHANNELS, *_LOCALLY))
     if not options.data:
         raise UserError("say where the photos are: --data FOLDER")

@@ -8,6 +8,7 @@ from typing import Any
 from kennel import hyperparameters
 from kennel.errors import UserError
 from kennel.hyperparameters import TABLE, TYPES, Hyperparameters, text
+from kennel_launch import settings
 
 LONGEST_RUN = 28 * 24 * 3600  # seconds; https://docs.aws.amazon.com/general/latest/gr/sagemaker.html
 LONGEST_WARM = 21_600  # seconds; botocore's service model, KeepAlivePeriodInSeconds
@@ -171,3 +172,10 @@ def environment(words: Collection[str]) -> dict[str, str]:
         if not sign or not name.isidentifier():
             raise UserError(f"--env {name}{sign}: write NAME=VALUE, a name of letters, digits and _")
     return {name: value for name, _, value in pairs}
+
+
+def add_serving_instance_type(parser: argparse.ArgumentParser) -> None:
+    """`--instance-type` of what serves; the setting of that name is the one that trains."""
+    row = settings.ROWS["endpoint_instance_type"]
+    words = ("--instance-type", settings.flag("endpoint_instance_type"))
+    parser.add_argument(*words, dest="endpoint_instance_type", metavar="TYPE", help=f"that serves ({row.default})")

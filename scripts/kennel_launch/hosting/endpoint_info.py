@@ -8,8 +8,6 @@ from kennel_launch.aws import session
 from kennel_launch.hosting import specs
 from kennel_launch.settings import Settings
 
-_ABSENT = ("could not find", "does not exist", "not found", "cannot find")
-
 
 @dataclass(frozen=True)
 class Served:
@@ -40,15 +38,15 @@ def find(name: str, settings: Settings) -> Served | None:
     """
     client = session.client("sagemaker", settings)
     with session.told(f"endpoint {name}"):
-        endpoint = describe(client, "describe_endpoint", EndpointName=specs.checked(name, "endpoint"))
+        endpoint = session.describe(client, "describe_endpoint", EndpointName=specs.checked(name, "endpoint"))
         if endpoint is None:
             return None
         config_name = endpoint["EndpointConfigName"]
         # Both can be gone while the endpoint goes on.
-        config = describe(client, "describe_endpoint_config", EndpointConfigName=config_name) or {}
+        config = session.describe(client, "describe_endpoint_config", EndpointConfigName=config_name) or {}
         variants = config.get("ProductionVariants", [])
         names = tuple(variant["ModelName"] for variant in variants if variant.get("ModelName"))
-        model = (describe(client, "describe_model", ModelName=names[0]) if names else None) or {}
+        model = (session.describe(client, "describe_model", ModelName=names[0]) if names else None) or {}
     container = model.get("PrimaryContainer", {})
     return Served(
         name,
@@ -79,20 +77,6 @@ def needed(name: str, settings: Settings) -> Served:
         wait = "wait until it is in service" if found.status == "Creating" else "deploy it again by kennel deploy"
         raise UserError(f"endpoint {name} is {found.status} and takes no requests: {wait}")
     return found
-
-
-def describe(client: Any, operation: str, **request: Any) -> dict[str, Any] | None:
-    """The answer, or None where there is no such thing.
-
-    For SageMaker that is a ValidationException as any other, told apart by its sentence: `Could not find endpoint ...`.
-    """
-    try:
-        return dict(getattr(client, operation)(**request))
-    except client.exceptions.ClientError as error:
-        said = str(error.response.get("Error", {}).get("Message", "")).lower()
-        if "NotFound" in session.code_of(error) or any(words in said for words in _ABSENT):
-            return None
-        raise
 
 
 def _mode(config: dict[str, Any], container: dict[str, Any]) -> str:

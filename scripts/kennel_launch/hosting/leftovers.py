@@ -81,14 +81,12 @@ def data(name: str, found: list[Found], settings: Settings) -> list[str]:
     with session.told(f"the models of {name}"):
         for item in found:
             model = (
-                endpoint_info.describe(client, "describe_model", ModelName=item.call.name)
-                if item.what == "model"
-                else None
+                session.describe(client, "describe_model", ModelName=item.call.name) if item.what == "model" else None
             )
             if model and (url := model.get("PrimaryContainer", {}).get("ModelDataUrl", "")).endswith(_ARTIFACT):
                 addresses.append(url.removesuffix(_ARTIFACT))
         # Another ValidationException is a name that no job can have.
-        job = endpoint_info.describe(client, "describe_training_job", TrainingJobName=name)
+        job = session.describe(client, "describe_training_job", TrainingJobName=name)
     if job:
         if job["TrainingJobStatus"] not in inventory.ENDED:
             raise UserError(f"training job {name} is {job['TrainingJobStatus']} and writes there: stop it, or wait")
@@ -124,4 +122,4 @@ def _listed(client: Any, what: str, **filters: str) -> Iterator[tuple[str, str]]
 
 def _is_there(client: Any, what: str, name: str) -> bool:
     operation, key, *_ = _KINDS[what]
-    return endpoint_info.describe(client, operation.replace("delete", "describe"), **{key: name}) is not None
+    return session.describe(client, operation.replace("delete", "describe"), **{key: name}) is not None

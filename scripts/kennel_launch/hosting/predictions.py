@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from kennel import files
 from kennel.errors import UserError
 from kennel_launch.aws import s3
-from kennel_launch.commands import upload
 from kennel_launch.console.steps import Steps
 from kennel_launch.machine.http_probe import Guess
 
@@ -50,7 +49,7 @@ def fetch(client: Any, address: str, steps: Steps) -> list[Prediction]:
 
     keys = [key for key in s3.keys(client, bucket, prefix) if key.endswith(OUT)]
     found: list[Prediction] = []
-    with steps.phase("answers", address, len(keys)) as show, ThreadPoolExecutor(upload.PARALLEL) as pool:
+    with steps.phase("answers", address, len(keys)) as show, ThreadPoolExecutor(s3.PARALLEL) as pool:
         try:
             for done, predictions in enumerate(pool.map(one, keys), 1):
                 found += predictions

@@ -10,7 +10,7 @@ from kennel.errors import UserError
 from kennel_launch import settings as kennel_settings
 from kennel_launch.aws import session
 from kennel_launch.console.steps import Show
-from kennel_launch.hosting import endpoint_info, specs
+from kennel_launch.hosting import specs
 from kennel_launch.hosting.specs import Plan
 from kennel_launch.settings import Settings
 
@@ -120,7 +120,7 @@ def undo(done: list[Call], settings: Settings) -> None:
     for call in reversed([call for call in done if call.undo]):
         try:
             with session.told(f"{call.undo.replace('_', ' ')} {call.name}"):
-                endpoint_info.describe(
+                session.describe(
                     session.client(call.service, settings), call.undo, **{call.key: call.name} | call.before
                 )
         except UserError as error:
@@ -137,7 +137,7 @@ def wait(name: str, version: str, settings: Settings, show: Show) -> None:
     client = session.client("sagemaker", settings)
     for pause in pauses():
         with session.told(f"endpoint {name}"):
-            found = endpoint_info.describe(client, "describe_endpoint", EndpointName=name)
+            found = session.describe(client, "describe_endpoint", EndpointName=name)
         if found is None:
             raise FailedError(f"endpoint {name} was deleted while it started")
         status = found["EndpointStatus"]

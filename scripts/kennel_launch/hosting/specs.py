@@ -10,6 +10,7 @@ from typing import Any
 
 from kennel.errors import UserError
 from kennel_launch import settings as kennel_settings
+from kennel_launch.aws import instance_types
 from kennel_launch.settings import Settings
 
 REAL_TIME, SERVERLESS, ASYNC, MULTI_MODEL = MODES = ("real-time", "serverless", "async", "multi-model")
@@ -112,7 +113,7 @@ def endpoint_config(plan: Plan, settings: Settings) -> dict[str, Any]:
         "ProductionVariants": [variant],
         "Tags": kennel_settings.tags(settings),
     }
-    if settings.kms_key and plan.mode != SERVERLESS and not has_own_disk(plan.instance_type):
+    if settings.kms_key and plan.mode != SERVERLESS and not instance_types.has_own_disk(plan.instance_type):
         request["KmsKeyId"] = settings.kms_key
     if plan.mode == ASYNC:
         folder = f"s3://{settings.bucket}/{settings.prefix}/async/{plan.name}"
@@ -131,15 +132,6 @@ def endpoint(plan: Plan, settings: Settings) -> dict[str, Any]:
 def endpoint_update(plan: Plan) -> dict[str, Any]:
     """UpdateEndpoint's request; tags stay as they are."""
     return {"EndpointName": plan.name, "EndpointConfigName": plan.version}
-
-
-def has_own_disk(instance_type: str) -> bool:
-    """Whether the host has local disks: their own hardware encrypts them, and a request with a key is refused.
-
-    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpointConfig.html#sagemaker-CreateEndpointConfig-request-KmsKeyId
-    """
-    family = instance_type.removeprefix("ml.").partition(".")[0]
-    return bool(re.fullmatch(r"[a-z]+\d+[a-z]*d[a-z]*|g5|g6e?|p5e?n?|trn\d\w*", family))
 
 
 def largest_body(mode: str, environment: dict[str, str]) -> int:

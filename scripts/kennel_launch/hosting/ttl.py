@@ -13,7 +13,6 @@ from typing import Any
 
 from kennel.errors import UserError
 from kennel_launch.aws import session
-from kennel_launch.hosting import endpoint_info
 from kennel_launch.settings import Settings
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
@@ -94,7 +93,7 @@ def find(endpoint: str, settings: Settings) -> dict[str, Any] | None:
     """
     try:
         with session.told(f"whether a schedule deletes {endpoint}"):
-            found = endpoint_info.describe(session.client("scheduler", settings), "get_schedule", Name=endpoint)
+            found = session.describe(session.client("scheduler", settings), "get_schedule", Name=endpoint)
     except UserError as error:
         if not isinstance(error.__cause__, Exception) or "AccessDenied" not in session.code_of(error.__cause__):
             raise

@@ -7,14 +7,22 @@ from pathlib import Path
 from kennel import hyperparameters
 from kennel.errors import UserError
 from kennel_launch.advice import image_fit
-from kennel_launch.aws import manifests, readonly, sync
-from kennel_launch.commands import upload
+from kennel_launch.aws import instance_types, manifests, readonly, s3_upload, sync
 from kennel_launch.console import flags
-from kennel_launch.hosting import photo_sources, specs
+from kennel_launch.hosting import photo_sources
 from kennel_launch.settings import Settings
 
 PHOTOS = ("data", "val", "test")  # flags of channels that hold photos
 CHANNELS = {"data": "train", "val": "validation", "test": "test", "pretrained": "pretrained", "from_model": "model"}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", default="", metavar="PHOTOS", help="a folder, which is uploaded, or s3://...")
+    parser.add_argument("--val", default="", metavar="PHOTOS", help="validation, where it is not inside the data")
+    parser.add_argument("--test", default="", metavar="PHOTOS", help="photos that judge the model at the end")
+    parser.add_argument(
+        "--pretrained", default="", metavar="WEIGHTS", help="a folder or s3://... with weights; or false"
+    )
 
 
 def places(options: argparse.Namespace) -> dict[str, str]:
@@ -83,14 +91,14 @@ def check_volume(
         plan = plans.get(name)
         found = {key: file.size for key, file in plan.files.items()} if plan else {}
         with readonly.if_allowed(f"the size of {channels[name]}", lines):
-            found = found or upload.sizes(channels[name], told)
+            found = found or s3_upload.sizes(channels[name], told)
             if not found:
                 raise UserError(f"nothing lies in {channels[name]}: kennel upload FOLDER says where its photos are")
         count += sum(map(photo_sources.is_photo, found))
         size += sum(found.values()) if options.input_mode == "File" else 0
     side = hyperparameters.parse(given).image_size
     image_fit.check_volume(told, count, size, side, options.volume_size)
-    if told.kms_key and specs.has_own_disk(told.instance_type):
+    if told.kms_key and instance_types.has_own_disk(told.instance_type):
         lines.append(f"{told.instance_type} encrypts its own disks and takes no key: {told.kms_key} is for the output")
     return lines
 

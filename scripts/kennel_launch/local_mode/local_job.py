@@ -11,14 +11,13 @@ from kennel import files
 from kennel.errors import UserError
 from kennel_launch.aws import sdk
 from kennel_launch.aws.sdk import Local, Training
-from kennel_launch.commands import report
 from kennel_launch.local_mode import local_docker
-from kennel_launch.machine import processes, signals
+from kennel_launch.machine import archive, processes, signals
 from kennel_launch.settings import Settings
 
 OUT = Path("build/sdk-local")
 MODEL, OUTPUT, RECORD = "model.tar.gz", "output.tar.gz", "job.json"
-_FAILURE, _REPORT = "failure", f"data/{report.REPORT}"  # in OUTPUT, which in local mode holds all of /opt/ml/output
+_FAILURE, _REPORT = "failure", f"data/{archive.REPORT}"  # in OUTPUT, which in local mode holds all of /opt/ml/output
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -108,12 +107,12 @@ def _ended(told: Settings, training: Training, out: Path, code: int) -> int:
     """Takes the files of a job that has run, and says how it ended."""
     made = local(out, training.name).output
     why = _failure(made, training.name, code)
-    for name in (OUTPUT, report.REPORT):
+    for name in (OUTPUT, archive.REPORT):
         (out / name).unlink(missing_ok=True)
     page = _text(made / OUTPUT, _REPORT)
     if page:
-        files.put(out / report.REPORT, page)
-        print(f"report: {out / report.REPORT}", file=sys.stderr)
+        files.put(out / archive.REPORT, page)
+        print(f"report: {out / archive.REPORT}", file=sys.stderr)
     if (made / OUTPUT).exists():
         (made / OUTPUT).replace(out / OUTPUT)
     if why:
@@ -135,19 +134,19 @@ def _failure(made: Path, name: str, code: int) -> str:
     return local_docker.ended(name) or ("its files could not be taken out" if code else "it made no model")
 
 
-def _holds_files(archive: Path) -> bool:
+def _holds_files(path: Path) -> bool:
     """The SDK packs an empty folder, too."""
     try:
-        with tarfile.open(archive) as members:
+        with tarfile.open(path) as members:
             return any(member.isfile() for member in members)
     except (OSError, tarfile.TarError):
         return False
 
 
-def _text(archive: Path, member: str) -> str:
+def _text(path: Path, member: str) -> str:
     """A file of the archive; empty: it has none, or there is no archive."""
     try:
-        with archive.open("rb") as file:
-            return report.member(file, str(archive), member).decode(errors="replace")
+        with path.open("rb") as file:
+            return archive.member(file, str(path), member).decode(errors="replace")
     except (OSError, UserError):
         return ""

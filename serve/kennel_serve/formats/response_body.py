@@ -24,6 +24,7 @@ JSON = "application/json"
 CSV = "text/csv"
 JSON_LINES = ("application/jsonlines", "application/x-jsonlines", "application/jsonl")
 TOP_K = 5
+MAX_BYTES = 100 * 1024 * 1024  # of a body; a worker that sends more is lost
 _DIGITS = 6  # of a probability
 _COLUMNS = ("label", "probability")
 _TRUE, _FALSE = ("", "1", "true"), ("0", "false")

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kennel.errors import UserError
+from kennel_serve.formats.response_body import MAX_BYTES
 
 CONFIGURATION = "config.properties"
 LOGGING = "log4j2.xml"
 INFERENCE, MANAGEMENT = "inference.sock", "management.sock"
-MAX_RESPONSE = 100 * 1024 * 1024  # bytes of an answer; a worker that sends more is lost
 _TMPDIR_LENGTH = 107 - len("/kennel-12345678/.mms.sock.12345")
 # Warnings of MMS, and what workers write on stderr, go to the log; its chatter at each worker's start does not.
 _LOG4J = """<?xml version="1.0" encoding="UTF-8"?>
@@ -67,7 +67,7 @@ def write(folder: Path, limits: Limits) -> None:
         "inference_address": f"unix:{folder / INFERENCE}",
         "management_address": f"unix:{folder / MANAGEMENT}",
         "max_request_size": limits.request_bytes + 1024,
-        "max_response_size": MAX_RESPONSE,
+        "max_response_size": MAX_BYTES,
         "number_of_gpu": limits.gpus,
         "decode_input_request": "false",  # the codec does it, and answers 400 where it cannot
     }

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kennel.errors import UserError
+from kennel_serve.formats.response_body import MAX_BYTES
 from kennel_serve.inference.model_spec import Serving
-from kennel_serve.model_server.configuration import MAX_RESPONSE
 from kennel_serve.worker.endpoint import TIMING, Answer, Endpoint, refusal
 from kennel_serve.worker.heartbeat import Pulse
 
@@ -85,7 +85,7 @@ def _answers(endpoint: _Answers, data: Sequence[Mapping[str, Any]], context: Any
 
 def _sendable(answer: Answer) -> Answer:
     """What the model server takes of an answer."""
-    if len(answer.body) <= MAX_RESPONSE:
+    if len(answer.body) <= MAX_BYTES:
         return answer
-    sentence = f"the answer is larger than {MAX_RESPONSE >> 20} MB: split the request, or ask for less"
+    sentence = f"the answer is larger than {MAX_BYTES >> 20} MB: split the request, or ask for less"
     return refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, sentence)

@@ -9,7 +9,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from kennel_launch.hosting import specs
+from kennel_launch.aws import instance_types
 
 from . import limits
 from .account import REGION, Account
@@ -47,7 +47,7 @@ def training(account: Account, params: dict[str, Any]) -> None:
         _training_image(account, spec["TrainingImage"], params["RoleArn"])
     _channels(account, params)
     _spot(params)
-    if "VolumeKmsKeyId" in resources and specs.has_own_disk(resources.get("InstanceType", "")):
+    if "VolumeKmsKeyId" in resources and instance_types.has_own_disk(resources.get("InstanceType", "")):
         # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ResourceConfig.html
         raise invalid("VolumeKmsKeyId is not supported for an instance type with local storage.")
     _bucket_of(account, params["OutputDataConfig"]["S3OutputPath"], params["RoleArn"])

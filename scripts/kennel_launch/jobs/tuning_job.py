@@ -11,11 +11,11 @@ from kennel import tuning
 from kennel.errors import UserError
 from kennel_launch import settings
 from kennel_launch.advice import adviser
-from kennel_launch.aws import inventory, manifests, sdk, session
+from kennel_launch.aws import inventory, log_stream, manifests, sdk, session
 from kennel_launch.aws.sdk import Training
-from kennel_launch.commands import logs, status, train
 from kennel_launch.console import flags
 from kennel_launch.jobs import channels as inputs
+from kennel_launch.jobs import training_job
 from kennel_launch.settings import Settings
 
 _STRATEGIES = " or ".join(tuning.STRATEGIES)
@@ -56,12 +56,12 @@ def run(options: argparse.Namespace, given: Mapping[str, str]) -> int:
     if options.dry_run:
         session.dry_run(told)
     if options.one_job:
-        return train.start(options, told, given)
+        return training_job.start(options, told, given)
     request = tuning.tuning_request(given, options.search_space, asked(options))
     more = flags.checked_training(options)
     settings.needed(told, *_NEEDED)
     manifests.check_mode(inputs.photos_of(options), options.input_mode)
-    name = train.new_name(options.name)
+    name = training_job.new_name(options.name)
     if len(name) > _LONGEST_NAME:
         raise UserError(f"--name {name}: a tuning job's has {_LONGEST_NAME} letters at most")
     limits = request["HyperParameterTuningJobConfig"]["ResourceLimits"]
@@ -74,8 +74,8 @@ def run(options: argparse.Namespace, given: Mapping[str, str]) -> int:
     found = inputs.check_volume(options, told, plans, channels, shared)
     made = Training(name, channels, shared, **_spot(more, told, name))
     lines = _lines(made, request, told)
-    train.agree([*lines, *inputs.shown(channels, plans), *found, *advice.lines], options)
-    train.send(plans.values(), told, dry_run=options.dry_run)
+    training_job.agree([*lines, *inputs.shown(channels, plans), *found, *advice.lines], options)
+    training_job.send(plans.values(), told, dry_run=options.dry_run)
     sdk.tune(told, made, request)
     if options.dry_run:
         return 0
@@ -113,7 +113,7 @@ def follow(name: str, told: Settings) -> int:
     try:
         while True:
             now = inventory.find(name, told, (inventory.TUNING,))
-            line = status.progress(now.about)
+            line = inventory.tuning_progress(now.about)
             if line != said:
                 print(line, flush=True)
                 said = line
@@ -127,7 +127,7 @@ def follow(name: str, told: Settings) -> int:
 
 
 def _ended(now: inventory.Resource) -> int:
-    code = logs.ended(now)
+    code = log_stream.ended(now)
     if now.about.get("BestTrainingJob"):
         print(f"train with it: kennel train --from-tuning-job {now.name} --data ...", file=sys.stderr)
     return code

@@ -1,0 +1,78 @@
+"""One training job on SageMaker: checked, shown, asked about, its photos uploaded, started, and followed."""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from kennel.errors import UserError
+from kennel_launch import settings
+from kennel_launch.advice import adviser
+from kennel_launch.aws import inventory, log_stream, manifests, s3_upload, sdk, sync
+from kennel_launch.aws.sdk import Training
+from kennel_launch.console import confirm, flags
+from kennel_launch.jobs import channels as inputs
+from kennel_launch.settings import Settings
+
+_NEEDED = ("role", "bucket", "image")
+_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")  # botocore's service model, TrainingJobName
+
+
+def start(options: argparse.Namespace, told: Settings, given: Mapping[str, str]) -> int:
+    """One training job with these hyperparameters; also that of `kennel tune --one-job`.
+
+    Raises:
+        UserError: as `run`.
+    """
+    differs = flags.changed(given)
+    more = flags.checked_training(options)
+    settings.needed(told, *_NEEDED)
+    manifests.check_mode(inputs.photos_of(options), options.input_mode)
+    name = new_name(options.name)
+    advice = adviser.check_training(told, spot=options.spot, hours=options.max_run / 3600)
+    plans, channels = inputs.placed(options, told)
+    lines = inputs.check_volume(options, told, plans, channels, given)
+    more["streamed"] = inputs.streamed(channels, told)
+    made = Training(name, channels, dict(given), **more, debugger=getattr(options, "debugger", False))
+    if made.spot and not made.checkpoints:
+        made = replace(made, checkpoints=f"s3://{told.bucket}/{told.prefix}/checkpoints/{name}")
+    first = [f"training job {name}: {told.instance_count} × {told.instance_type}", f"hyperparameters: {differs}"]
+    agree([*first, *inputs.shown(channels, plans), *lines, *advice.lines], options)
+    send(plans.values(), told, dry_run=options.dry_run)
+    sdk.train(told, made)
+    if options.dry_run:
+        return 0
+    print(name)
+    if not options.wait:
+        print(f"follow it: kennel logs {name} --follow; see it: kennel status {name}", file=sys.stderr)
+        return 0
+    return log_stream.follow(inventory.find(name, told, (inventory.TRAINING,)), told)
+
+
+def new_name(given: str) -> str:
+    """The name as given, or one of the time that no other job has.
+
+    Raises:
+        UserError: SageMaker takes no such name.
+    """
+    if given and not _NAME.fullmatch(given):
+        raise UserError(f"--name {given}: letters, digits and single hyphens, 63 at most")
+    return given or f"{inventory.PREFIX}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"[:-3]
+
+
+def agree(lines: Iterable[str], options: argparse.Namespace) -> None:
+    """Asks, unless nothing will be created anyway.
+
+    Raises:
+        UserError: the answer is no.
+    """
+    confirm.ask(lines, yes=options.yes or options.dry_run)
+
+
+def send(plans: Iterable[sync.Plan], told: Settings, *, dry_run: bool) -> None:
+    """Uploads what a job will read; a dry run shows the job's request alone."""
+    for plan in () if dry_run else plans:
+        if plan.changed:
+            print(s3_upload.send(plan, told), file=sys.stderr)
