@@ -144,7 +144,7 @@ test-other: $(VENV)/.ready ## ... the unit tests under the other Python, 3.12 or
 
 soak: $(VENV)/.test ## ... what `make test` does shortly, in full: jobs killed, half an hour of load, mutated requests
 	$(WITHOUT_VALUES) KENNEL_KILLS=10 $(VENV)/$(PYTEST) tests/train/test_restart.py
-	$(WITHOUT_VALUES) KENNEL_MUTATIONS=10000 $(VENV)/$(PYTEST) -s tests/serve/test_mutations.py
+	$(WITHOUT_VALUES) KENNEL_MUTATIONS=10000 $(VENV)/$(PYTEST) -s tests/serve/http/test_mutations.py
 	$(WITHOUT_VALUES) KENNEL_SOAK_SECONDS=1800 $(VENV)/$(PYTEST) -s tests/serve/test_soak.py
 
 bench-train: $(VENV)/.ready ## training beside the classic torchvision loop [PARTS='input probe_epoch probe_job stop accuracy gpu']

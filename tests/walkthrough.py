@@ -15,7 +15,7 @@ from PIL import Image
 
 from kennel_launch.console import flags
 
-from .launch.emulated import pictures
+from .emulated_aws.runners import pictures
 
 REPOSITORY = Path(__file__).parents[1]
 NOTEBOOK = REPOSITORY / "scripts" / "walkthrough.ipynb"

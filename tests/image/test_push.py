@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ..launch.emulated.client import Aws, server
+from ..emulated_aws.client import Aws, server
 from ..launch.front import Front, before
 
 ECR = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"

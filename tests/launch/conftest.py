@@ -18,8 +18,8 @@ import pytest
 
 from kennel_launch import cli, settings
 
-from .emulated import pictures
-from .emulated.client import VARIABLE, Aws, executables, server
+from ..emulated_aws.client import VARIABLE, Aws, executables, server
+from ..emulated_aws.runners import pictures
 
 REPOSITORY = Path(__file__).parents[2]
 HYMENOPTERA = REPOSITORY.parent / "shared" / "data" / "hymenoptera"

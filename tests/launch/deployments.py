@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..emulated_aws.client import Aws, executables
+from ..emulated_aws.runners import pictures
 from .conftest import REPOSITORY, Command
-from .emulated import pictures
-from .emulated.client import Aws, executables
 from .front import FULL, Front, before
 
 SLIM = ("PYTHONUNBUFFERED=1",)

@@ -14,8 +14,8 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from ..emulated_aws.client import Aws
 from .conftest import Command, serving
-from .emulated.client import Aws
 
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 OURS = ("python3", "-I", "-m", "kennel_image.entrypoint")

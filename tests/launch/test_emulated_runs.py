@@ -12,9 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
-from .emulated import pictures
-from .emulated.asking import PATIENCE, appears, caller, ended, job, keys, log, put, put_photos, refused, wait
-from .emulated.client import Aws, server
+from ..emulated_aws.asking import PATIENCE, appears, caller, ended, job, keys, log, put, put_photos, refused, wait
+from ..emulated_aws.client import Aws, server
+from ..emulated_aws.runners import pictures
 
 _END = ("Stopping", "Uploading", "Stopped")
 
