@@ -31,7 +31,7 @@ def memory_bytes(root: Path = ROOT) -> int:
 def free_memory_bytes(root: Path = ROOT) -> int:
     """Bytes that could still be taken: what the machine has free and the cgroup's limit leaves (v2, then v1).
 
-    Cached files are not counted as taken, but those of a RAM disk are: nobody can evict them.
+    Cached files are not counted as taken, but those of a RAM disk are: they cannot be evicted.
     """
     text = _read(root / "memory.stat") or _read(root / "memory" / "memory.stat")
     used = {name: int(value) for name, value in (line.split() for line in text.splitlines())}

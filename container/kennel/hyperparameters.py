@@ -38,7 +38,7 @@ class Rule:
     low: float = -math.inf
     high: float = math.inf
     choices: tuple[str, ...] = ()
-    tuning: Tuning | None = None  # what a search covers where nobody says otherwise
+    tuning: Tuning | None = None  # what a search covers by default
     per_trial: bool = False  # the trials of one search may differ in it
 
 
@@ -157,7 +157,7 @@ class Hyperparameters:
     )
     on_rule: str = _row(
         "warn",
-        "a rule that fires is told in the log and the report; `stop`: it ends the training, too",
+        "a rule that fires is named in the log and the report; `stop`: it ends the training, too",
         choices=("warn", "stop"),
     )
     profile: bool = _row(True, "measure what each step's time goes to, and the machine once a second")

@@ -27,13 +27,13 @@ RUNTIME = (120, 15_768_000)  # model: seconds
 LEAST_NOT_IMPROVING = 3  # model
 HIGHEST_SEED = 2**31 - 1  # model: an integer from 0, of 32 bits as all of AWS's are
 MOST_EPOCHS = 20_000  # model: Hyperband's largest MaxResource
-JOBS = 20  # where nobody says how many
+JOBS = 20  # the default
 _JOB_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,31}")  # model
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a tuning job is told beside hyperparameters and their ranges."""
+    """Settings of a tuning job beside hyperparameters and their ranges."""
 
     strategy: str = "Bayesian"
     jobs: int | None = None  # 20 or so by itself; for a grid the number of its points
@@ -49,7 +49,7 @@ class Options:
 
 
 def tuning_request(given: Mapping[str, Any], space: str, options: Options) -> dict[str, Any]:
-    """What CreateHyperParameterTuningJob must be told of Kennel; the image, the role and the data are the caller's.
+    """The fields of CreateHyperParameterTuningJob that depend on Kennel; image, role and data are the caller's.
 
     Args:
         given: the hyperparameters that all jobs share, as the user wrote them.
@@ -163,8 +163,8 @@ def _points(tuned: Mapping[str, Tuning]) -> float:
 
 
 def _refuse(problems: Iterable[str]) -> None:
-    if told := "; ".join(problems):
-        raise UserError(told)
+    if reasons := "; ".join(problems):
+        raise UserError(reasons)
 
 
 def _bad_options(options: Options) -> Iterator[str]:

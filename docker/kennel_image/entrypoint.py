@@ -124,7 +124,7 @@ def _run(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
     # Blocked from before the child exists: a signal waits for sigwait, none can slip by or kill us.
     waited = _FORWARDED | {signal.SIGCHLD}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
-    # Python ignores two more, and whoever started us may have ignored any: the child starts with a clean slate.
+    # Python ignores two more, and our parent may have ignored any: the child starts with a clean slate.
     reset = {*_FORWARDED, signal.SIGPIPE, signal.SIGXFSZ}
     try:
         child = os.posix_spawnp(command[0], command, environment, setsigmask=before, setsigdef=reset)

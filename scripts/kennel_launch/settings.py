@@ -23,12 +23,12 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}|arn:aws[a-z-]*:s3[a-z0-9
 _PLATFORM = ("SAGEMAKER_", "SM_", "TRAINING_JOB_", "AWS_EXECUTION_ENV")
 
 
-def _told(help: str, metavar: str, flag: str = "") -> dict[str, str]:
+def _metadata(help: str, metavar: str, flag: str = "") -> dict[str, str]:
     return {"help": help, "metavar": metavar, "flag": flag}
 
 
-def _row(default: Any, *told: str, **more: str) -> Any:
-    return field(default=default, metadata=_told(*told, **more))
+def _row(default: Any, *texts: str, **more: str) -> Any:
+    return field(default=default, metadata=_metadata(*texts, **more))
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Settings:
     instance_type: str = _row("ml.g5.xlarge", "that trains", "TYPE")
     instance_count: int = _row(1, "machines of one training job", "N")
     endpoint_instance_type: str = _row("ml.c7i.large", "that serves", "TYPE")
-    tags: dict[str, str] = field(default_factory=dict, metadata=_told("on all that is created", "NAME=VALUE,..."))
+    tags: dict[str, str] = field(default_factory=dict, metadata=_metadata("on all that is created", "NAME=VALUE,..."))
     subnets: tuple[str, ...] = _row((), "of a VPC, for what runs inside it", "ID,...")
     security_groups: tuple[str, ...] = _row((), "of your VPC", "ID,...")
     kms_key: str = _row("", "that encrypts volumes and output", "KEY")
@@ -68,8 +68,8 @@ def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(ROWS
         folded: the command whose --help explains them, where this one's has no room.
     """
     names = list(names)
-    told = f"{folded} --help" if folded else f"or {variable('<NAME>')} in the environment, or a line of {FILE}"
-    group = parser.add_argument_group(f"settings ({told})", " ".join(map(flag, names)) if folded else None)
+    source = f"{folded} --help" if folded else f"or {variable('<NAME>')} in the environment, or a line of {FILE}"
+    group = parser.add_argument_group(f"settings ({source})", " ".join(map(flag, names)) if folded else None)
     for name in names:
         row = ROWS[name].metadata
         default = _shown(ROWS[name])
@@ -97,10 +97,10 @@ def load(flags: Mapping[str, Any]) -> Settings:
         UserError: a setting that is none, or a value that it can't have; says where it was read.
     """
     values: dict[str, Any] = {}
-    told = _file(Path(FILE))
+    in_file = _file(Path(FILE))
     for name in ROWS:
         sources = ((flag(name), flags.get(name)), (variable(name), os.environ.get(variable(name))))
-        for where, value in (*sources, (f"{name} in {FILE}", told.get(name))):
+        for where, value in (*sources, (f"{name} in {FILE}", in_file.get(name))):
             if value not in (None, ""):
                 values[name] = _value(name, value, where)
                 break
@@ -153,23 +153,23 @@ def child(**extra: str) -> dict[str, str]:
 
 def child_without_aws() -> dict[str, str]:
     """The same for what must never ask AWS: no credentials of the caller's, and no service looked for that has some."""
-    told = {key: value for key, value in child().items() if not key.startswith("AWS_")}
+    environ = {key: value for key, value in child().items() if not key.startswith("AWS_")}
     nowhere = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull)
-    nobody = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "none")
-    return told | nowhere | nobody | {"AWS_EC2_METADATA_DISABLED": "true", "PYTHONUNBUFFERED": "1"}
+    no_credentials = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "none")
+    return environ | nowhere | no_credentials | {"AWS_EC2_METADATA_DISABLED": "true", "PYTHONUNBUFFERED": "1"}
 
 
 def _file(path: Path) -> dict[str, Any]:
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8-sig")) if path.exists() else {}
+        rows = tomllib.loads(path.read_text(encoding="utf-8-sig")) if path.exists() else {}
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): write lines like region = 'eu-west-1'") from error
-    for key in told:
+    for key in rows:
         if key not in ROWS:
             near = difflib.get_close_matches(key, ROWS, 1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(ROWS)}"
             raise UserError(f"{path}: unknown setting {key!r}: {hint}")
-    return told
+    return rows
 
 
 def _value(name: str, value: Any, where: str) -> Any:

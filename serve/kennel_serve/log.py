@@ -1,6 +1,6 @@
 """The log that never blocks: what this process and its children write is read at once, and passed on as it is taken.
 
-Whoever reads the container's log may stop reading. A full pipe would then stop everything that writes a line: the
+The reader of the container's log may stop reading. A full pipe would then stop everything that writes a line: the
 front door, /ping and SIGTERM with it, and Java, whose threads pass on what workers write. So descriptors 1 and 2
 become pipes of our own; what the reader does not take in time is dropped, in whole lines, and counted.
 """

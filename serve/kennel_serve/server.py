@@ -144,7 +144,7 @@ async def _live(chosen: Settings, limits: Limits, model_server: ModelServer, lis
 async def _live_with_models(
     chosen: Settings, limits: Limits, model_server: ModelServer, listener: socket.socket
 ) -> None:
-    """The same for a multi-model endpoint, which is ready as soon as it can be told to load one."""
+    """The same for a multi-model endpoint, which is ready as soon as models can be loaded."""
     began = time.monotonic()
     await model_server.start(os.environ)
     telemetry = Telemetry(chosen.request_log)

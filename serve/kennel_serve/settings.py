@@ -1,5 +1,5 @@
-"""What an endpoint may be told by environment variables, read by sagemaker-inference and checked here; and what
-follows from the container's CPUs and memory where it is told nothing.
+"""Settings of an endpoint by environment variables, read by sagemaker-inference and checked here; and what
+follows from the container's CPUs and memory where they are not set.
 """
 
 import difflib
@@ -20,7 +20,7 @@ _MB = 1024 * 1024
 _MAX_MB = 25  # SageMaker's own limit for real-time endpoints
 _LARGEST_MB = 1024  # ... and for asynchronous ones
 _RESPONSE_SECONDS = 30  # after so long a worker hangs; SageMaker waits for 60
-_PATIENT_SECONDS = 600  # ... in batch transform and for larger bodies, where it waits for as long as it is told
+_PATIENT_SECONDS = 600  # ... in batch transform and for larger bodies, which waits for as long as it is configured to
 _DAY_SECONDS = 86400
 _GPU_BATCH, _GPU_DELAY_MS = 32, 2
 _GPU_WORKERS = 2  # for each GPU: one decodes while the other predicts

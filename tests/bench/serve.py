@@ -237,9 +237,9 @@ def bench_health(bench: Bench) -> dict[str, float]:
             times[f"ping_p{percent:g}"].append(health.percentile(pings, percent))
         times["ping_most"].append(pings[-1])
         for name, number in (("killed", signal.SIGKILL), ("stopped", signal.SIGSTOP)):
-            said, mended = health.after_signal(server, number)
+            said, fixed = health.after_signal(server, number)
             seconds[f"{name}_to_503"].append(said)
-            seconds[f"{name}_503_to_200"].append(mended)
+            seconds[f"{name}_503_to_200"].append(fixed)
 
     bench.turns("health", "resnet50", ("kennel",), measure)
     return {}

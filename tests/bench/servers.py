@@ -149,7 +149,7 @@ def _answers(port: int, request: bytes) -> bool:
 
 
 def _family(mark: str) -> list[psutil.Process]:
-    """Every process that carries the mark, whoever its parent is by now."""
+    """Every process that carries the mark, under any parent."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):

@@ -1,4 +1,4 @@
-"""The table of hyperparameters: what SageMaker's strings become, and what a bad one is told."""
+"""The table of hyperparameters: what SageMaker's strings become, and the message for a bad one."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""What photos of every kind become: upright RGB, one square; and what bytes that are no photo are told."""
+"""What photos of every kind become: upright RGB, one square; and the message for bytes that are no photo."""
 
 import dataclasses
 import io
@@ -285,7 +285,7 @@ def test_white_is_what_the_type_says_for_dark_photos_too(dtype, format, white):
     assert preprocessing.square(preprocessing.decode(encoded(Image.fromarray(dark), format), level), level).min() > 250
 
 
-def test_a_cut_jpeg_is_refused_even_where_its_end_was_mended():
+def test_a_cut_jpeg_is_refused_even_where_its_end_was_repaired():
     whole, end = encoded(scene(), "JPEG", quality=95), b"\xff\xd9"
     slow = encoded(scene(), "JPEG", quality=95, progressive=True)
     for data in (whole[:-40], whole[:-40] + end, whole[: len(whole) // 2] + end, slow[:-2], slow[:-40]):

@@ -52,7 +52,7 @@ def faults(value, shape, at="request"):
     return found
 
 
-def told(request):
+def warm_start_of(request):
     """What the service's model has against a request."""
     definition = request["TrainingJobDefinition"]
     algorithm = {**definition["AlgorithmSpecification"], "TrainingInputMode": "File", "TrainingImage": "kennel:1"}
@@ -87,12 +87,12 @@ EVERYTHING = Options(
 @pytest.mark.parametrize("space", ["", "learning_rate", "optimizer=sgd,adamw batch_size", "weight_decay=0..0.01"])
 def test_the_services_model_has_nothing_against_it(strategy, space):
     request = tuning_request({"backbone": "resnet18", "pretrained": "false"}, space, Options(strategy=strategy))
-    assert told(request) == ("", [])
+    assert warm_start_of(request) == ("", [])
 
 
 def test_with_everything_that_can_be_asked_for():
     request = tuning_request({"seed": "3"}, SPACE, EVERYTHING)
-    assert told(request) == ("", [])
+    assert warm_start_of(request) == ("", [])
     assert request == {
         "HyperParameterTuningJobConfig": {
             "Strategy": "Bayesian",
@@ -158,7 +158,7 @@ def test_what_the_model_forbids_is_seen():
         "ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "no_underscores"}],
         "WarmStartType": "TransferLearning",
     }
-    assert len(told(request)[1]) == 5
+    assert len(warm_start_of(request)[1]) == 5
 
 
 def test_the_bounds_of_the_code_are_those_of_the_model():

@@ -123,8 +123,8 @@ class Aws:
         """Ends all that runs."""
         self._control("close")
 
-    def _control(self, what: str, **told: Any) -> dict[str, Any]:
-        request = urllib.request.Request(f"{self.url}/_emulated/{what}", json.dumps(told).encode())
+    def _control(self, what: str, **fields: Any) -> dict[str, Any]:
+        request = urllib.request.Request(f"{self.url}/_emulated/{what}", json.dumps(fields).encode())
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=90) as answer:
             found: dict[str, Any] = json.load(answer)

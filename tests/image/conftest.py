@@ -23,7 +23,7 @@ import pytest
 DOCKER = os.environ.get("DOCKER", "docker")
 IMAGE = os.environ.get("IMAGE", "kennel:dev")
 LABEL = "kennel-test"
-OWNER = 1234  # of every mounted folder: whoever called, and not root
+OWNER = 1234  # of every mounted folder: the caller, and not root
 HYPERPARAMETERS = {
     "backbone": "tf_efficientnet_lite0",
     "pretrained": "false",

@@ -80,7 +80,7 @@ socket.socket.connect, socket.getaddrinfo = trapped_connect, trapped_look_up
 
 @dataclass(frozen=True)
 class User:
-    """Whoever types the commands, in a folder of their own; `become` is what subprocess makes a process theirs by."""
+    """A user who types commands, in a folder of their own; `become` is what subprocess makes a process theirs by."""
 
     folder: Path
     become: dict = field(default_factory=dict)
@@ -98,13 +98,13 @@ class User:
         return self.folder / "sent"
 
     def start(self, *command: str, **env: str) -> subprocess.Popen[str]:
-        told = {
+        environ = {
             "PATH": f"{self.folder / 'bin'}:/usr/local/bin:/usr/bin:/bin",
             "HOME": str(self.folder),
             "PYTHONPATH": str(self.folder / "trap"),
         }
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-        return subprocess.Popen(command, cwd=self.folder, env=told | env, **pipes, **self.become)
+        return subprocess.Popen(command, cwd=self.folder, env=environ | env, **pipes, **self.become)
 
     def run(self, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
         with self.start(*command, **env) as process:
@@ -169,9 +169,9 @@ def left(docker: Callable, user: User) -> Iterator[Callable[[], list[str]]]:
     """What is there now of a run that was not before it: containers, networks, processes, scratch, files of others."""
 
     def there() -> set[str]:
-        told = docker("ps", "-a", "--filter", "name=algo-", "--format", "container {{.Names}} {{.Status}}").stdout
-        told += docker("network", "ls", "--filter", "name=sagemaker", "--format", "network {{.Name}}").stdout
-        return set(told.splitlines())
+        environ = docker("ps", "-a", "--filter", "name=algo-", "--format", "container {{.Names}} {{.Status}}").stdout
+        environ += docker("network", "ls", "--filter", "name=sagemaker", "--format", "network {{.Name}}").stdout
+        return set(environ.splitlines())
 
     def found() -> list[str]:
         processes = [path for path in Path("/proc").glob("[0-9]*") if b"--sdk-run" in command_line(path)]

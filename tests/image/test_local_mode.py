@@ -105,15 +105,15 @@ import torch.distributed as dist
 parser = argparse.ArgumentParser()
 parser.add_argument("--depth", type=int)
 parser.add_argument("--fail", default="")
-told = parser.parse_args()
+options = parser.parse_args()
 if os.environ.get("WORLD_SIZE"):
     dist.init_process_group("gloo")
     dist.barrier()
     dist.destroy_process_group()
-if told.fail:
-    raise ValueError(told.fail)
+if options.fail:
+    raise ValueError(options.fail)
 photos = len(list(pathlib.Path(os.environ["SM_CHANNEL_TRAIN"]).rglob("*.jpg")))
-says = f"{told.depth} deep, {photos} photos, rank {os.environ.get('RANK')}"
+says = f"{options.depth} deep, {photos} photos, rank {os.environ.get('RANK')}"
 pathlib.Path(os.environ["SM_MODEL_DIR"], "said.txt").write_text(says)
 """
 

@@ -110,8 +110,8 @@ def arrived(registry: str, name: str, tag: str) -> tuple[str, bytes]:
 def tell_ecr(front: Front, registry: str, name: str, tag: str) -> None:
     """ECR's API knows what its registry got; here the one is emulated and the other real."""
     digest, manifest = arrived(registry, name, tag)
-    told = {"repositoryName": name, "imageTag": tag, "imageDigest": digest, "imageManifest": manifest.decode()}
-    front.aws.client("ecr").put_image(**told)
+    fields = {"repositoryName": name, "imageTag": tag, "imageDigest": digest, "imageManifest": manifest.decode()}
+    front.aws.client("ecr").put_image(**fields)
     configuration = json.loads(manifest)["config"]["digest"]
     with urllib.request.urlopen(f"http://{registry}/v2/{name}/blobs/{configuration}", timeout=PATIENCE) as answer:
         front.blobs[configuration] = answer.read()

@@ -103,7 +103,7 @@ FAILURES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_a_failed_job_says_what_to_mend(prepare: Callable, train: Callable, strangers: Callable, name: str) -> None:
+def test_a_failed_job_says_what_to_fix(prepare: Callable, train: Callable, strangers: Callable, name: str) -> None:
     spoil, said = FAILURES[name]
     base = prepare()
     spoil(base)

@@ -21,9 +21,9 @@ def test_the_notebook_names_the_breed_of_a_photo_and_leaves_nothing_running(
 ) -> None:
     zipped(tmp_path / "dogImages.zip")
     port, path = http_probe.free_port(), on_path(tmp_path)
-    told = {"LOCAL": "1", "BACKBONE": samples.BACKBONE, "PRETRAINED": str(samples.weights()), "PORT": str(port)}
+    environ = {"LOCAL": "1", "BACKBONE": samples.BACKBONE, "PRETRAINED": str(samples.weights()), "PORT": str(port)}
     try:
-        shown = executed(tmp_path, told | {"IMAGE": image, "PATH": path})
+        shown = executed(tmp_path, environ | {"IMAGE": image, "PATH": path})
     finally:  # where a cell failed before the last one
         command = [tmp_path / "bin" / "kennel", "delete", "--local", "--out", "build/walkthrough"]
         left = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)

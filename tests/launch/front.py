@@ -133,17 +133,17 @@ class _Handler(BaseHTTPRequestHandler):
             if form:
                 self._answer(403, _DENIED.encode(), "text/xml")
             else:
-                told = {"__type": "AccessDeniedException", "message": "not yours"}
-                self._answer(400, json.dumps(told).encode(), "application/x-amz-json-1.1")
+                content = {"__type": "AccessDeniedException", "message": "not yours"}
+                self._answer(400, json.dumps(content).encode(), "application/x-amz-json-1.1")
         elif operation == "GetLogEvents" and b"nextToken" not in body and self.front.empty_pages:
-            told = {"events": [], "nextForwardToken": "f/-1", "nextBackwardToken": "b/0"}
-            self._answer(200, json.dumps(told).encode(), "application/x-amz-json-1.1")
+            content = {"events": [], "nextForwardToken": "f/-1", "nextBackwardToken": "b/0"}
+            self._answer(200, json.dumps(content).encode(), "application/x-amz-json-1.1")
         elif self.path.startswith("/blobs/"):
             self._answer(200, self.front.blobs[self.path.rpartition("/")[2]], "application/octet-stream")
         elif operation == "GetDownloadUrlForLayer":
             digest = json.loads(body)["layerDigest"]
-            told = {"downloadUrl": f"http://127.0.0.1:{self.front.port}/blobs/{digest}", "layerDigest": digest}
-            self._answer(200, json.dumps(told).encode(), "application/x-amz-json-1.1")
+            content = {"downloadUrl": f"http://127.0.0.1:{self.front.port}/blobs/{digest}", "layerDigest": digest}
+            self._answer(200, json.dumps(content).encode(), "application/x-amz-json-1.1")
         elif operation == "SimulatePrincipalPolicy":
             actions = [values[0] for key, values in form.items() if key.startswith("ActionNames.")]
             words = {True: "implicitDeny", False: "allowed"}

@@ -75,7 +75,7 @@ def test_a_member_that_the_model_lacks(aws: Aws) -> None:
 
 
 ABSENT = {
-    "role": ({"RoleArn": "arn:aws:iam::123456789012:role/nobody"}, "Could not assume role arn:aws:iam::"),
+    "role": ({"RoleArn": "arn:aws:iam::123456789012:role/absent"}, "Could not assume role arn:aws:iam::"),
     "image": (
         {
             "AlgorithmSpecification": {

@@ -93,8 +93,8 @@ def test_every_setting_has_a_flag_that_is_read_back() -> None:
     parser = argparse.ArgumentParser()
     settings.add_flags(parser)
     words = dict.fromkeys(settings.ROWS, "1") | {"tags": "a=1"}
-    told = parser.parse_args([word for name, value in words.items() for word in (settings.flag(name), value)])
-    made = settings.load(vars(told))
+    options = parser.parse_args([word for name, value in words.items() for word in (settings.flag(name), value)])
+    made = settings.load(vars(options))
     assert made.subnets == ("1",)
     assert made.profile == "1"
     assert vars(parser.parse_args([])) == dict.fromkeys(settings.ROWS)
@@ -177,7 +177,7 @@ def test_a_request_that_botocore_would_not_send_is_not_printed(monkeypatch: pyte
     session.dry_run(made)
     with (
         pytest.raises(UserError, match=r"endpoint pets: AWS cannot be asked \(Parameter validation failed: Missing"),
-        session.told("endpoint pets"),
+        session.translate_errors("endpoint pets"),
     ):
         session.client("sagemaker", made).create_endpoint(EndpointName="pets")
     assert capsys.readouterr().out == ""
@@ -187,7 +187,7 @@ def test_what_aws_says_becomes_one_sentence() -> None:
     from botocore.exceptions import ClientError
 
     said = {"Error": {"Code": "ResourceLimitExceeded", "Message": "The account-level limit\nis 0."}}
-    with pytest.raises(UserError) as raised, session.told("job j"):
+    with pytest.raises(UserError) as raised, session.translate_errors("job j"):
         raise ClientError(said, "CreateTrainingJob")
     assert str(raised.value) == (
         "job j: AWS refuses (ResourceLimitExceeded: The account-level limit is 0): "
@@ -198,5 +198,5 @@ def test_what_aws_says_becomes_one_sentence() -> None:
 def test_no_region_and_no_such_profile_say_where_to_write_them() -> None:
     with pytest.raises(UserError, match=r"no AWS region: write --region, or region = \.\.\. in kennel\.toml"):
         session.client("s3", settings.Settings())
-    with pytest.raises(UserError, match=r"AWS profile nobody: .*nobody"):
-        session.client("s3", settings.Settings(profile="nobody", region="eu-west-1"))
+    with pytest.raises(UserError, match=r"AWS profile absent: .*absent"):
+        session.client("s3", settings.Settings(profile="absent", region="eu-west-1"))

@@ -110,7 +110,7 @@ class Server:
         return status, json.loads(answer)
 
     def ping(self) -> int | None:
-        """The status of /ping, None where nobody answers."""
+        """The status of /ping, None where there is no answer."""
         try:
             return self.request("GET", "/ping")[0]
         except OSError:
@@ -131,7 +131,7 @@ class Server:
         return self.process.wait(PATIENCE)
 
     def family(self) -> list[psutil.Process]:
-        """Every process that belongs to this server, whoever its parent is by now."""
+        """Every process that belongs to this server, under any parent."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):

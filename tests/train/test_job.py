@@ -208,7 +208,7 @@ def test_a_pretrained_channel_without_one_good_file_is_refused(job, files, said)
 def test_a_few_corrupt_photos_are_left_out_and_named(job, capsys):
     job.photos("train", {"red": 60, "green": 60})
     (job.data / "train" / "red" / "7.jpg").write_bytes(b"this is no JPEG")
-    (job.data / "train" / "red" / "notes.txt").write_text("not a photo either, and nobody said so")
+    (job.data / "train" / "red" / "notes.txt").write_text("not a photo either")
     job.main()
     log = capsys.readouterr().out
     assert "bad photo: " in log

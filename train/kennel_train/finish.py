@@ -66,7 +66,7 @@ def finish(job: Job, trained: Trained, ending: Ending) -> None:
     with job.phases("evaluate"):
         mine = {split: _judge(job, inputs[split]) for split in inputs if int8 or split != "train"}
         everyones = {split: _everyones(job, inputs[split], mine[split]) for split in inputs if split != "train"}
-    if not job.cluster.leads:
+    if not job.cluster.is_rank_zero:
         return
     temperature = evaluation.calibrate(everyones["validation"].logits, everyones["validation"].labels)
     for split, row in everyones.items():

@@ -133,7 +133,7 @@ def _rank() -> int:
 
     try:
         cluster = Cluster.join()
-        if cluster.leads:
+        if cluster.is_rank_zero:
             _log_to_stdout(logging.INFO)
         _train(_layout(), Path(os.environ["KENNEL_DATA"]), stop, cluster)
         cluster.leave()

@@ -18,7 +18,7 @@ def write(job: Job, rows: list[dict[str, Any]], ending: Ending, error: Exception
     Args:
         rows: of the epochs that were finished.
     """
-    if not job.cluster.leads:
+    if not job.cluster.is_rank_zero:
         return
     from kennel_train.report import page
 

@@ -63,7 +63,7 @@ def run(
         visible: the GPUs that the job may use, as CUDA_VISIBLE_DEVICES names them, or None for all.
 
     Raises:
-        UserError: whatever the user can mend.
+        UserError: whatever the user can fix.
     """
     phases = Phases()
     chosen = device.choose(compat, cluster.local, cluster.local_world, visible)
@@ -106,11 +106,11 @@ def run(
         def on_epoch_end(row: dict[str, Any], values: dict[Metric, float]) -> None:
             log.info(metrics.line(values, epoch=row["epoch"], stage=row["stage"]))
             watching.epoch(row)
-            if hook and cluster.leads:
+            if hook and cluster.is_rank_zero:
                 hook(row["epoch"], {metric.name: value for metric, value in values.items()})
 
         identity, key = _identity(classifier, backbone, channels, splits, hp, cluster, chosen)
-        if cluster.leads:
+        if cluster.is_rank_zero:
             stack.enter_context(checkpoint.claimed(layout.checkpoints))
         checkpoints = Checkpoints(layout.checkpoints, identity)
         about = (splits, hp, chosen, cluster, checkpoints, key, learned, stop, phases, on_epoch_end)
@@ -217,7 +217,7 @@ def _audit(
     found = audit.audit(photos, splits.bad, *args, held_out=splits.held_out)
     for line in found.table():
         log.info(line)
-    if cluster.leads:
+    if cluster.is_rank_zero:
         try:
             layout.output_data.mkdir(parents=True, exist_ok=True)
             (layout.output_data / "audit.json").write_text(json.dumps(found.as_json(), indent=2))

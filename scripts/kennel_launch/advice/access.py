@@ -22,7 +22,7 @@ def account(settings: Settings) -> str:
     Raises:
         UserError: no credentials, or none that AWS knows.
     """
-    with session.told("your AWS account"):
+    with session.translate_errors("your AWS account"):
         return str(session.client("sts", settings).get_caller_identity()["Account"])
 
 
@@ -77,9 +77,9 @@ def check_bucket(settings: Settings) -> list[str]:
         try:
             there = readonly.client("s3", settings).head_bucket(Bucket=bucket).get("BucketRegion", here)
         except ClientError as error:  # HEAD has no body, so that the code is the status
-            told = error.response["ResponseMetadata"]
-            there = told["HTTPHeaders"].get("x-amz-bucket-region", here)
-            if told["HTTPStatusCode"] == 404:
+            metadata = error.response["ResponseMetadata"]
+            there = metadata["HTTPHeaders"].get("x-amz-bucket-region", here)
+            if metadata["HTTPStatusCode"] == 404:
                 raise UserError(
                     f"there is no bucket {bucket!r}: create it in {here}, or name another by --bucket"
                 ) from error

@@ -105,8 +105,8 @@ def _check_serving(
     lines, image = _common(settings)
     add = {}
     if image:
-        told, ami = image_fit.check_serving(image, settings.image, kind, serving.transform)
-        lines += told
+        notes, ami = image_fit.check_serving(image, settings.image, kind, serving.transform)
+        lines += notes
         add = {serving.ami: ami} if ami else {}
     lines += quotas.check(settings, serving.quota, kind)
     cost = costs.hourly(kind, session.region(settings), settings, price)

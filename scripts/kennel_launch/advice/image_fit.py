@@ -43,7 +43,7 @@ def check_training(image: Image, name: str, kind: str) -> list[str]:
     return lines
 
 
-def check_volume(told: Settings, photos: int, size: int, image_size: int, volume: int) -> None:
+def check_volume(settings: Settings, photos: int, size: int, image_size: int, volume: int) -> None:
     """
     Args:
         photos: their number, and
@@ -54,8 +54,8 @@ def check_volume(told: Settings, photos: int, size: int, image_size: int, volume
         UserError: the decoded photos, which each machine keeps its share of, do not fit beside the files.
     """
     side = round(image_size * _CACHED / _SEEN)
-    decoded = photos * side * side * 3 // told.instance_count
-    if instance_types.has_own_disk(told.instance_type) or decoded + size <= volume * 10**9:
+    decoded = photos * side * side * 3 // settings.instance_count
+    if instance_types.has_own_disk(settings.instance_type) or decoded + size <= volume * 10**9:
         return
     files = f" and their files {size / 1e9:,.1f} GB" if size else ""
     raise UserError(
@@ -137,9 +137,9 @@ def _check(image: Image, name: str, architecture: str, host: str) -> list[str]:
     if not image.known:
         return [*lines, _UNKNOWN]
     if image.architecture and image.architecture != architecture:
-        mend = "build it with --platform linux/amd64, as make build does"
-        mend = mend if architecture == "amd64" else "take a type without ARM cores such as ml.c7i.large"
-        raise UserError(f"image {name} is built for {image.architecture}, {host} runs {architecture}: {mend}")
+        fix = "build it with --platform linux/amd64, as make build does"
+        fix = fix if architecture == "amd64" else "take a type without ARM cores such as ml.c7i.large"
+        raise UserError(f"image {name} is built for {image.architecture}, {host} runs {architecture}: {fix}")
     return lines if image.ours else [*lines, "the image is not Kennel's: whether it trains and serves is not known"]
 
 

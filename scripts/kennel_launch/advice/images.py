@@ -122,10 +122,12 @@ def local(image: str) -> Image:
     Raises:
         UserError: there is none, or no docker.
     """
-    told = json.loads(docker.run("image", "inspect", "--format", "{{json .}}", image, capture=True))
-    content = {"architecture": told.get("Architecture"), "config": told.get("Config")}
-    media_type = (told.get("Descriptor") or {}).get("mediaType", "")  # only newer engines say it
-    return replace(_described(content, media_type, 0, int(told.get("Size") or 0)), identity=told.get("Id", ""))
+    inspected = json.loads(docker.run("image", "inspect", "--format", "{{json .}}", image, capture=True))
+    content = {"architecture": inspected.get("Architecture"), "config": inspected.get("Config")}
+    media_type = (inspected.get("Descriptor") or {}).get("mediaType", "")  # only newer engines say it
+    return replace(
+        _described(content, media_type, 0, int(inspected.get("Size") or 0)), identity=inspected.get("Id", "")
+    )
 
 
 def _configuration(client: Any, asked: Mapping[str, str], digest: str) -> dict[str, Any] | None:

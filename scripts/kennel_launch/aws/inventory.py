@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from kennel.errors import UserError
-from kennel_launch import settings
+from kennel_launch import settings as kennel_settings
 from kennel_launch.aws import session
 from kennel_launch.settings import Settings
 
@@ -55,28 +55,28 @@ class Resource:
         return self.status in ENDED
 
 
-def find(name: str, told: Settings, kinds: tuple[Kind, ...] = KINDS) -> Resource:
+def find(name: str, settings: Settings, kinds: tuple[Kind, ...] = KINDS) -> Resource:
     """The job or endpoint of that name, in full; the first of those kinds.
 
     Raises:
         UserError: there is none, or AWS refuses.
     """
-    client = session.client("sagemaker", told)
+    client = session.client("sagemaker", settings)
     for kind in kinds:
         if about := _described(client, kind, name):
             return _resource(kind, about)
     shown = " or ".join(kind.shown + ("" if kind is ENDPOINT else " job") for kind in kinds)
-    raise UserError(f"there is no {shown} {name!r} in {session.region(told)}: kennel status lists what there is")
+    raise UserError(f"there is no {shown} {name!r} in {session.region(settings)}: kennel status lists what there is")
 
 
-def ours(told: Settings) -> list[Resource]:
+def ours(settings: Settings) -> list[Resource]:
     """What is ours, the newest first: all endpoints, all jobs that run, and the newest of those that have ended.
 
     Raises:
         UserError: AWS refuses.
     """
-    client = session.client("sagemaker", told)
-    with session.told("what there is on SageMaker"):
+    client = session.client("sagemaker", settings)
+    with session.translate_errors("what there is on SageMaker"):
         found = [resource for kind in KINDS for resource in _listed(client, kind)]
     return sorted(found, key=lambda resource: resource.created, reverse=True)
 
@@ -84,7 +84,7 @@ def ours(told: Settings) -> list[Resource]:
 def is_tagged(client: Any, arn: str) -> bool:
     """Whether it has our tag; what is gone since it was listed has none."""
     found = session.describe(client, "list_tags", ResourceArn=arn) or {}
-    return any((tag["Key"], tag["Value"]) in settings.TAG.items() for tag in found.get("Tags", []))
+    return any((tag["Key"], tag["Value"]) in kennel_settings.TAG.items() for tag in found.get("Tags", []))
 
 
 def _listed(client: Any, kind: Kind) -> Iterator[Resource]:
@@ -110,7 +110,7 @@ def _listed(client: Any, kind: Kind) -> Iterator[Resource]:
 def _described(client: Any, kind: Kind, name: str) -> Mapping[str, Any] | None:
     from botocore.exceptions import ClientError
 
-    with session.told(f"{kind.shown} {name}"):
+    with session.translate_errors(f"{kind.shown} {name}"):
         try:
             answer: Mapping[str, Any] = getattr(client, f"describe_{kind.snake}")(**{f"{kind.noun}Name": name})
         except ClientError as error:
@@ -132,16 +132,16 @@ def objective(best: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def counts(about: Mapping[str, Any]) -> str:
     """`3 completed, 1 in progress, 0 failed, 0 stopped`."""
-    told = about.get("TrainingJobStatusCounters", {})
-    failed = told.get("NonRetryableError", 0) + told.get("RetryableError", 0)
+    counters = about.get("TrainingJobStatusCounters", {})
+    failed = counters.get("NonRetryableError", 0) + counters.get("RetryableError", 0)
     return (
-        f"{told.get('Completed', 0)} completed, {told.get('InProgress', 0)} in progress, "
-        f"{failed} failed, {told.get('Stopped', 0)} stopped"
+        f"{counters.get('Completed', 0)} completed, {counters.get('InProgress', 0)} in progress, "
+        f"{failed} failed, {counters.get('Stopped', 0)} stopped"
     )
 
 
 def tuning_progress(about: Mapping[str, Any]) -> str:
     """One line of a tuning job: the counts, and the best so far."""
     best = about.get("BestTrainingJob", {})
-    told = ", ".join(f"{name}={value}" for name, value in objective(best))
-    return counts(about) + (f"; best {told} ({best['TrainingJobName']})" if told else "")
+    values = ", ".join(f"{name}={value}" for name, value in objective(best))
+    return counts(about) + (f"; best {values} ({best['TrainingJobName']})" if values else "")

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from kennel_launch import settings
+from kennel_launch import settings as kennel_settings
 from kennel_launch.aws import inventory, session
 from kennel_launch.aws.inventory import ENDPOINT, Resource
 from kennel_launch.settings import Settings
@@ -17,8 +17,8 @@ _LATE = 2  # polls after the end of a job, in which its last lines may come
 class Log:
     """All streams of a job or an endpoint, and how far each was read."""
 
-    def __init__(self, found: Resource, told: Settings) -> None:
-        self._client = session.client("logs", told)
+    def __init__(self, found: Resource, settings: Settings) -> None:
+        self._client = session.client("logs", settings)
         one = found.kind is ENDPOINT
         self._group = f"{found.kind.log_group}/{found.name}" if one else found.kind.log_group
         self._prefix = "" if one else f"{found.name}/"
@@ -31,7 +31,7 @@ class Log:
         Raises:
             UserError: AWS refuses.
         """
-        with session.told(f"the log {self._group}"):
+        with session.translate_errors(f"the log {self._group}"):
             streams = self._streams()
             for stream in streams:
                 host = stream.removeprefix(self._prefix)
@@ -59,23 +59,23 @@ class Log:
                 return
 
 
-def follow(found: Resource, told: Settings) -> int:
+def follow(found: Resource, settings: Settings) -> int:
     """Prints the log until the job ends, then how it ended: 0 completed, 1 failed or stopped.
 
     Raises:
         UserError: AWS refuses.
     """
-    log, late = Log(found, told), 0
+    log, late = Log(found, settings), 0
     try:
         while True:
-            now = inventory.find(found.name, told, (found.kind,))
+            now = inventory.find(found.name, settings, (found.kind,))
             for line in log.new():
                 print(line, flush=True)
             if now.ended:
                 if late == _LATE:
                     return ended(now)
                 late += 1
-            time.sleep(settings.pause(_POLL))
+            time.sleep(kennel_settings.pause(_POLL))
     except KeyboardInterrupt:
         if found.kind is not ENDPOINT:
             stop = f"aws sagemaker stop-{found.kind.snake.replace('_', '-')} "

@@ -49,7 +49,7 @@ def attributes(address: str, settings: Settings) -> tuple[str, ...]:
         UserError: there is no such manifest, or its first line does not say what the photo and its label are.
     """
     bucket, key = s3.split(address)
-    with session.told(address):
+    with session.translate_errors(address):
         answer = session.client("s3", settings).get_object(Bucket=bucket, Key=key, Range=f"bytes=0-{_FIRST - 1}")
         text = answer["Body"].read().decode("utf-8-sig", "replace")
     try:

@@ -53,5 +53,5 @@ def remove(client: Any, bucket: str, prefix: str) -> int:
 
 
 def encryption(settings: Settings) -> dict[str, str]:
-    """What put_object is told, so that the user's key encrypts."""
+    """Arguments of put_object by which the user's key encrypts."""
     return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": settings.kms_key} if settings.kms_key else {}

@@ -14,20 +14,20 @@ ONE_PIECE = 64 * 2**20  # bytes up to which a file goes in one piece
 _DELETED_AT_ONCE = 1000  # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 
 
-def send(made: sync.Plan, told: Settings, *, delete: bool = False) -> str:
+def send(made: sync.Plan, settings: Settings, *, delete: bool = False) -> str:
     """Sends what changed, shown as it goes; says what was done.
 
     Raises:
         UserError: AWS refuses, or a file can't be read.
     """
-    client = session.client("s3", told)
+    client = session.client("s3", settings)
     gone = made.gone if delete else ()
-    with session.told(made.uri):
+    with session.translate_errors(made.uri):
         if made.changed:
             with _progress(made) as sent:
-                _send(client, made, told, sent)
+                _send(client, made, settings, sent)
         if made.changed or made.unmarked:
-            _note(client, made, told)
+            _note(client, made, settings)
         for at in range(0, len(gone), _DELETED_AT_ONCE):
             keys = [{"Key": made.prefix + key} for key in gone[at : at + _DELETED_AT_ONCE]]
             answer = client.delete_objects(Bucket=made.bucket, Delete={"Objects": keys, "Quiet": True})
@@ -40,12 +40,12 @@ def send(made: sync.Plan, told: Settings, *, delete: bool = False) -> str:
     return f"{len(made.changed)} files sent, {made.size / 1e6:.1f} MB, {same} were there already{removed}{left}{kept}"
 
 
-def sizes(address: str, told: Settings) -> dict[str, int]:
+def sizes(address: str, settings: Settings) -> dict[str, int]:
     """Key -> bytes, of all that lies there; nothing of a manifest's photos, which may lie anywhere."""
-    return {key: row["Size"] for key, row in sync.listed(session.client("s3", told), *s3.split(address))}
+    return {key: row["Size"] for key, row in sync.listed(session.client("s3", settings), *s3.split(address))}
 
 
-def _send(client: Any, made: sync.Plan, told: Settings, sent: Callable[[int], None]) -> None:
+def _send(client: Any, made: sync.Plan, settings: Settings, sent: Callable[[int], None]) -> None:
     from boto3.s3.transfer import ProgressCallbackInvoker, TransferConfig, create_transfer_manager
 
     config = TransferConfig(multipart_threshold=ONE_PIECE, multipart_chunksize=ONE_PIECE, max_concurrency=s3.PARALLEL)
@@ -53,7 +53,7 @@ def _send(client: Any, made: sync.Plan, told: Settings, sent: Callable[[int], No
         futures = []
         for key in made.changed:
             kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
-            arguments = {"ContentType": kind, **s3.encryption(told)}
+            arguments = {"ContentType": kind, **s3.encryption(settings)}
             where = str(made.files[key].path)
             futures.append(
                 manager.upload(where, made.bucket, made.prefix + key, arguments, [ProgressCallbackInvoker(sent)])
@@ -65,7 +65,7 @@ def _send(client: Any, made: sync.Plan, told: Settings, sent: Callable[[int], No
             raise UserError(f"{error.filename} can't be read ({error.strerror}): see to it and upload again") from error
 
 
-def _note(client: Any, made: sync.Plan, told: Settings) -> None:
+def _note(client: Any, made: sync.Plan, settings: Settings) -> None:
     """Keeps the MD5s of objects whose ETag is none, if there are any; of a channel, that it was uploaded on its own."""
     tags = {key.removeprefix(made.prefix): row for key, row in sync.listed(client, made.bucket, made.prefix)}
     odd = {}
@@ -74,11 +74,11 @@ def _note(client: Any, made: sync.Plan, told: Settings) -> None:
         if tag and tag != (digest := sync.md5(file.path)):
             odd[key] = [tag, digest]
     if (odd or made.unmarked) and odd != sync.noted(client, made.bucket, made.notes):
-        client.put_object(Bucket=made.bucket, Key=made.notes, Body=json.dumps(odd).encode(), **s3.encryption(told))
+        client.put_object(Bucket=made.bucket, Key=made.notes, Body=json.dumps(odd).encode(), **s3.encryption(settings))
 
 
 def _progress(made: sync.Plan) -> Any:
-    """A bar of bytes on a terminal; a context that gives the function to be told of bytes sent."""
+    """A bar of bytes on a terminal; a context that yields the callback for bytes sent."""
     from contextlib import contextmanager
 
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn

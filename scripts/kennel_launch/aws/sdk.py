@@ -98,7 +98,7 @@ def train(settings: Settings, training: Training) -> None:
         UserError: AWS refuses, with its reason.
     """
     made = estimator(settings, training)
-    with aws.told(f"training job {training.name}"), _quiet():
+    with aws.translate_errors(f"training job {training.name}"), _quiet():
         made.fit(_inputs(training), job_name=training.name, wait=False)
 
 
@@ -127,7 +127,7 @@ def serve_locally(settings: Settings, model: Path, local: Local, environment: Ma
         UserError: the SDK can't do it here.
     """
     threading.excepthook = _compose_ended
-    # A RuntimeError is the end of the SDK's two minutes of patience: whoever waits for the endpoint has another limit.
+    # A RuntimeError is the end of the SDK's two minutes of patience: the caller has its own limit.
     with _local(), _quiet(), contextlib.suppress(RuntimeError):
         from sagemaker.model import Model
 
@@ -172,7 +172,7 @@ def tune(settings: Settings, training: Training, request: Mapping[str, Any]) -> 
         UserError: AWS refuses, with its reason.
     """
     made = tuner(settings, training, request)
-    with aws.told(f"tuning job {training.name}"), _quiet():
+    with aws.translate_errors(f"tuning job {training.name}"), _quiet():
         made.fit(_inputs(training), job_name=training.name, include_cls_metadata=False, wait=False)
 
 
@@ -228,7 +228,7 @@ def tuner(settings: Settings, training: Training, request: Mapping[str, Any]) ->
 
 @_quiet()
 def session(settings: Settings, local: Local | None = None) -> Any:
-    """The SDK's session on our boto3 session, so that what is told of one holds for the other."""
+    """The SDK's session on our boto3 session, so that event handlers of one hold for the other."""
     if local:
         from sagemaker.local import LocalSession
 
@@ -255,7 +255,7 @@ def _platform(settings: Settings, training: Training) -> dict[str, Any]:
     https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ResourceConfig.html
     """
     volume_key = None if instance_types.has_own_disk(settings.instance_type) else settings.kms_key or None
-    told: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "enable_network_isolation": training.network_isolation,
         "encrypt_inter_container_traffic": training.encrypt_traffic,
         "subnets": list(settings.subnets) or None,
@@ -266,10 +266,10 @@ def _platform(settings: Settings, training: Training) -> dict[str, Any]:
         "keep_alive_period_in_seconds": training.keep_alive or None,
     }
     if training.spot:
-        told |= {"use_spot_instances": True, "max_wait": training.max_wait}
+        arguments |= {"use_spot_instances": True, "max_wait": training.max_wait}
     if training.debugger:
-        return told | _debugger(settings)
-    return told | {"disable_profiler": True, "debugger_hook_config": False}
+        return arguments | _debugger(settings)
+    return arguments | {"disable_profiler": True, "debugger_hook_config": False}
 
 
 def _debugger(settings: Settings) -> dict[str, Any]:
@@ -309,13 +309,15 @@ def _inputs(training: Training) -> dict[str, Any]:
     return {name: made(name, uri) for name, uri in training.channels.items()}
 
 
-def _ranges(told: Mapping[str, Any]) -> dict[str, Any]:
+def _ranges(arguments: Mapping[str, Any]) -> dict[str, Any]:
     from sagemaker.tuner import CategoricalParameter, ContinuousParameter, IntegerParameter
 
     kinds = {"Integer": IntegerParameter, "Continuous": ContinuousParameter}
-    found = {row["Name"]: CategoricalParameter(row["Values"]) for row in told.get("CategoricalParameterRanges", [])}
+    found = {
+        row["Name"]: CategoricalParameter(row["Values"]) for row in arguments.get("CategoricalParameterRanges", [])
+    }
     for kind, made in kinds.items():
-        for row in told.get(f"{kind}ParameterRanges", []):
+        for row in arguments.get(f"{kind}ParameterRanges", []):
             found[row["Name"]] = made(row["MinValue"], row["MaxValue"], scaling_type=row["ScalingType"])
     return found
 
@@ -324,17 +326,17 @@ def _tuning(request: Mapping[str, Any]) -> dict[str, Any]:
     """Warm start, Hyperband's resources and the ends of a search, as the SDK's objects."""
     from sagemaker import tuner as sdk
 
-    config, told = request["HyperParameterTuningJobConfig"], {}
+    config, arguments = request["HyperParameterTuningJobConfig"], {}
     if resources := config.get("StrategyConfig", {}).get("HyperbandStrategyConfig"):
         limits = sdk.HyperbandStrategyConfig(resources["MaxResource"], resources["MinResource"])
-        told["strategy_config"] = sdk.StrategyConfig(limits)
+        arguments["strategy_config"] = sdk.StrategyConfig(limits)
     if ends := config.get("TuningJobCompletionCriteria"):
-        told["completion_criteria_config"] = sdk.TuningJobCompletionCriteriaConfig(
+        arguments["completion_criteria_config"] = sdk.TuningJobCompletionCriteriaConfig(
             ends.get("BestObjectiveNotImproving", {}).get("MaxNumberOfTrainingJobsNotImproving"),
             True if "ConvergenceDetected" in ends else None,
             ends.get("TargetObjectiveMetricValue"),
         )
     if start := request.get("WarmStartConfig"):
         parents = {row["HyperParameterTuningJobName"] for row in start["ParentHyperParameterTuningJobs"]}
-        told["warm_start_config"] = sdk.WarmStartConfig(sdk.WarmStartTypes(start["WarmStartType"]), parents)
-    return told
+        arguments["warm_start_config"] = sdk.WarmStartConfig(sdk.WarmStartTypes(start["WarmStartType"]), parents)
+    return arguments

@@ -17,9 +17,9 @@ from kennel_launch.settings import FILE, Settings
 # What only looks; every other call is one that --dry-run shows. Credentials are fetched by calls of their own services.
 _READS = re.compile(r"(Get|List|Describe|Head|Search|Filter|Query|BatchGet|BatchCheck|BatchDescribe|Simulate)")
 _CREDENTIALS = ("sts", "sso", "sso-oidc", "signin")
-_MENDING = {  # by a part of AWS's error code
-    "AccessDenied": "ask whoever runs the account for that right",
-    "NotAuthorized": "ask whoever runs the account for that right",
+_FIXES = {  # by a part of AWS's error code
+    "AccessDenied": "ask the administrator of the account for that right",
+    "NotAuthorized": "ask the administrator of the account for that right",
     "ExpiredToken": "log in again, as with aws sso login",
     "InvalidClientTokenId": "see to the AWS credentials",
     "UnrecognizedClient": "see to the AWS credentials",
@@ -31,7 +31,7 @@ _MENDING = {  # by a part of AWS's error code
     "NoSuchBucket": f"create the bucket, or name another by --bucket or in {FILE}",
     "PermanentRedirect": "name the bucket's own region by --region",
 }
-_MEND = "mend what it names"
+_FIX = "fix what it names"
 _ABSENT = ("could not find", "does not exist", "not found", "cannot find")  # what SageMaker says of what is not there
 
 
@@ -66,7 +66,7 @@ def made_client(service: str, profile: str, region: str, *, max_attempts: int, *
     from botocore.config import Config
 
     config = Config(retries={"mode": "standard", "max_attempts": max_attempts}, **timeouts)
-    with told(f"a client of {service}"):
+    with translate_errors(f"a client of {service}"):
         return _session(profile, region).client(service, config=config)
 
 
@@ -83,20 +83,20 @@ def role_arn(settings: Settings) -> str:
     """
     if settings.role.startswith("arn:"):
         return settings.role
-    with told(f"role {settings.role}"):
+    with translate_errors(f"role {settings.role}"):
         name = settings.role.rpartition("/")[2]
         return str(client("iam", settings).get_role(RoleName=name)["Role"]["Arn"])
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
+def translate_errors(what: str) -> Iterator[None]:
     """Turns what AWS or its client library raises into one sentence.
 
     Args:
         what: what was asked for, as the sentence's beginning: `training job kennel-1`.
 
     Raises:
-        UserError: with AWS's own reason and how to mend it.
+        UserError: with AWS's own reason and how to fix it.
     """
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError, InvalidRegionError, NoCredentialsError
@@ -106,14 +106,14 @@ def told(what: str) -> Iterator[None]:
     except ClientError as error:
         said = error.response.get("Error", {})
         code = str(said.get("Code", "unknown"))
-        mend = next((mend for part, mend in _MENDING.items() if part in code), _MEND)
-        raise UserError(f"{what}: AWS refuses ({code}: {_line(said.get('Message') or error)}): {mend}") from error
+        fix = next((fix for part, fix in _FIXES.items() if part in code), _FIX)
+        raise UserError(f"{what}: AWS refuses ({code}: {_line(said.get('Message') or error)}): {fix}") from error
     except NoCredentialsError as error:
         raise UserError(f"{what}: no AWS credentials were found: run aws configure or aws sso login") from error
     except InvalidRegionError as error:
         raise UserError(f"{_line(error)}: write --region as in eu-west-1, or region = ... in {FILE}") from error
     except (BotoCoreError, Boto3Error) as error:
-        raise UserError(f"{what}: AWS cannot be asked ({_line(error)}): {_MEND}") from error
+        raise UserError(f"{what}: AWS cannot be asked ({_line(error)}): {_FIX}") from error
 
 
 def code_of(error: Exception) -> str:
@@ -138,8 +138,8 @@ def describe(client: Any, operation: str, **request: Any) -> dict[str, Any] | No
 def dry_run(settings: Settings) -> None:
     """From now on calls that would change something are checked and printed as JSON, and not sent.
 
-    To be called before the first client is made. The printed request is what botocore was about to send, whoever
-    made it; what it gets for an answer has the required members, with `dry-run` in them.
+    To be called before the first client is made. The printed request is what botocore was about to send, by any
+    caller; what it gets for an answer has the required members, with `dry-run` in them.
     """
     events = session(settings)._session
     events.register("before-parameter-build", _remember)
@@ -178,7 +178,7 @@ def _line(text: object) -> str:
 def _session(profile: str, region: str) -> Any:
     import boto3
 
-    with told(f"AWS profile {profile or 'default'}"):
+    with translate_errors(f"AWS profile {profile or 'default'}"):
         made = boto3.Session(profile_name=profile or None, region_name=region or None)
     if not made.region_name:
         raise UserError(f"no AWS region: write --region, or region = ... in {FILE}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kennel.errors import UserError
-from kennel_launch import settings
+from kennel_launch import settings as kennel_settings
 from kennel_launch.aws import session
 from kennel_launch.settings import Settings
 
@@ -60,13 +60,13 @@ class Plan:
         return f"{said}; {len(self.gone)} others there are not in the folder, kennel upload --delete removes them"
 
 
-def plan(folder: Path, told: Settings, name: str = "", channel: str = "") -> Plan:
+def plan(folder: Path, settings: Settings, name: str = "", channel: str = "") -> Plan:
     """Looks at both sides and sends nothing.
 
     Raises:
         UserError: no such folder, nothing in it, or the bucket can't be listed.
     """
-    settings.needed(told, "bucket")
+    kennel_settings.needed(settings, "bucket")
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: give one that holds <class>/*.jpg, or train/<class>/*.jpg")
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-.")
@@ -74,27 +74,27 @@ def plan(folder: Path, told: Settings, name: str = "", channel: str = "") -> Pla
         if not _NAME.fullmatch(word):
             raise UserError(f"{word!r} is no name for a data set or channel: letters, digits, . _ and -")
     below = f"{name}/{channel}/" if channel else f"{name}/"
-    prefix, notes = (f"{told.prefix}/{part}" for part in (f"data/{below}", f"uploads/{below.rstrip('/')}.json"))
+    prefix, notes = (f"{settings.prefix}/{part}" for part in (f"data/{below}", f"uploads/{below.rstrip('/')}.json"))
     found = {path.relative_to(folder).as_posix(): Local(path, path.stat().st_size) for path in _files(folder)}
     if not found:
         raise UserError(f"{folder} holds no files: give a folder of photos, <class>/*.jpg")
-    client = session.client("s3", told)
-    with session.told(f"s3://{told.bucket}/{prefix}"):
-        there = {key.removeprefix(prefix): row for key, row in listed(client, told.bucket, prefix)}
-        before = noted(client, told.bucket, notes) if there else None
-        others = [] if channel else _channels(client, told, name)
+    client = session.client("s3", settings)
+    with session.translate_errors(f"s3://{settings.bucket}/{prefix}"):
+        there = {key.removeprefix(prefix): row for key, row in listed(client, settings.bucket, prefix)}
+        before = noted(client, settings.bucket, notes) if there else None
+        others = [] if channel else _channels(client, settings, name)
     tags = before or {}
     changed = tuple(key for key, file in found.items() if not _same(file, there.get(key), tags.get(key)))
     own = {key.partition("/")[0] for key in found}
     kept = tuple(other for other in others if other not in own)
     gone = tuple(key for key in there if key not in found and key.partition("/")[0] not in kept)
-    return Plan(told.bucket, prefix, notes, found, changed, gone, kept, bool(channel) and before is None)
+    return Plan(settings.bucket, prefix, notes, found, changed, gone, kept, bool(channel) and before is None)
 
 
-def _channels(client: Any, told: Settings, name: str) -> list[str]:
+def _channels(client: Any, settings: Settings, name: str) -> list[str]:
     """The channels of a data set that were uploaded on their own."""
-    signs = f"{told.prefix}/uploads/{name}/"
-    return [key.removeprefix(signs).removesuffix(".json") for key, _ in listed(client, told.bucket, signs)]
+    signs = f"{settings.prefix}/uploads/{name}/"
+    return [key.removeprefix(signs).removesuffix(".json") for key, _ in listed(client, settings.bucket, signs)]
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -122,14 +122,14 @@ def noted(client: Any, bucket: str, key: str) -> dict[str, list[str]] | None:
     from botocore.exceptions import ClientError
 
     try:
-        told = json.loads(client.get_object(Bucket=bucket, Key=key)["Body"].read())
+        tags = json.loads(client.get_object(Bucket=bucket, Key=key)["Body"].read())
     except ClientError as error:
         if session.code_of(error) in ("NoSuchKey", "404"):
             return None
         raise
     except ValueError:
         return {}
-    return told if isinstance(told, dict) else {}
+    return tags if isinstance(tags, dict) else {}
 
 
 def _same(file: Local, there: Mapping[str, Any] | None, noted: list[str] | None) -> bool:

@@ -1,4 +1,4 @@
-"""`kennel delete`: an endpoint and all that was made for it, or all that is ours; asked first, told as it goes."""
+"""`kennel delete`: an endpoint and all that was made for it, or all that is ours; asked first, each removal a line."""
 
 import argparse
 import time
@@ -48,12 +48,12 @@ def run(options: argparse.Namespace) -> int:
     lines = [f"removes {item}" for item in found] + [f"removes all under {folder}" for folder in folders]
     confirm.ask(lines, options.yes or options.dry_run)
     for item in found:
-        with session.told(str(item)):
+        with session.translate_errors(str(item)):
             removed = _remove(item, settings)
         if not options.dry_run:
             print(f"removed {item}" if removed else f"{item} was gone already")
     for folder in folders:
-        with session.told(folder):
+        with session.translate_errors(folder):
             count = s3.remove(session.client("s3", settings), *s3.split(folder))
         if not options.dry_run:
             print(f"removed {count} objects under {folder}")

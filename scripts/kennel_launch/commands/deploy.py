@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     if copies and there and there.data == plan.source.data and not length:
         return added(plan, artifact, settings, options)
     confirm.ask(
-        (*told(plan, options, settings, artifact, there, scheduled is not None), *advice.lines),
+        (*summary_lines(plan, options, settings, artifact, there, scheduled is not None), *advice.lines),
         options.yes or options.dry_run,
     )
     if copies:
@@ -129,7 +129,7 @@ def check_models(plan: Plan, artifact: Artifact, settings: Settings) -> None:
     if instance_types.has_gpu(plan.instance_type):
         raise UserError(f"many models are served on CPUs, and {plan.instance_type} has a GPU: take ml.c7i.large")
     if artifact.data == plan.source.data:
-        with session.told(artifact.data):
+        with session.translate_errors(artifact.data):
             names = list(s3.keys(session.client("s3", settings), *s3.split(artifact.data)))
         if not any(name.endswith(".tar.gz") for name in names):
             raise UserError(f"{artifact.data} holds no .tar.gz: name a folder of models, or one model.tar.gz")
@@ -155,7 +155,7 @@ def check_change(plan: Plan, there: Served | None) -> None:
         )
 
 
-def told(
+def summary_lines(
     plan: Plan,
     options: argparse.Namespace,
     settings: Settings,
@@ -194,7 +194,7 @@ def copy_model(artifact: Artifact, plan: Plan, settings: Settings) -> None:
     """
     bucket, key = s3.split(artifact.data)
     target, folder = s3.split(plan.source.data)
-    with session.told(f"copying {artifact.data}"):
+    with session.translate_errors(f"copying {artifact.data}"):
         session.client("s3", settings).copy({"Bucket": bucket, "Key": key}, target, f"{folder}{artifact.name}.tar.gz")
 
 

@@ -137,12 +137,12 @@ def _answer(photo: Photo, question: Question) -> Answer:
 
 def json_line(answer: Answer) -> str:
     """`{"photo": ..., "predictions": [{"label": ..., "probability": ...}]}`, or `error` in their place."""
-    told: dict[str, object] = {"photo": answer.photo.name}
+    row: dict[str, object] = {"photo": answer.photo.name}
     if answer.error:
-        told["error"] = answer.error
+        row["error"] = answer.error
     else:
-        told["predictions"] = [{"label": guess.label, "probability": guess.probability} for guess in answer.guesses]
-    return json.dumps(told)
+        row["predictions"] = [{"label": guess.label, "probability": guess.probability} for guess in answer.guesses]
+    return json.dumps(row)
 
 
 def show(answers: Sequence[Answer], console: "Console") -> None:

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from kennel.errors import UserError
-from kennel_launch import settings
+from kennel_launch import settings as kennel_settings
 from kennel_launch.aws import inventory, log_stream
 from kennel_launch.aws.inventory import TUNING
 
@@ -12,7 +12,7 @@ from kennel_launch.aws.inventory import TUNING
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="of a training or transform job, or an endpoint")
     parser.add_argument("--follow", action="store_true", help="until the job ends, or Ctrl-C")
-    settings.add_flags(parser, settings.OF_ACCESS)
+    kennel_settings.add_flags(parser, kennel_settings.OF_ACCESS)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -21,13 +21,13 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: nothing of that name, or AWS refuses.
     """
-    told = settings.load(vars(options))
-    found = inventory.find(options.name, told)
+    settings = kennel_settings.load(vars(options))
+    found = inventory.find(options.name, settings)
     if found.kind is TUNING:
         raise UserError(f"{found.name} is a tuning job, its training jobs have the logs: kennel status {found.name}")
     if options.follow:
-        return log_stream.follow(found, told)
-    log = log_stream.Log(found, told)
+        return log_stream.follow(found, settings)
+    log = log_stream.Log(found, settings)
     for line in log.new():
         print(line)
     if not log.found:

@@ -129,7 +129,7 @@ def open_repository(to: Target, account: str, wanted: Settings) -> tuple[str, st
     Raises:
         UserError: no credentials, or ones that may not do this.
     """
-    with session.told(f"ECR in {wanted.region}"):
+    with session.translate_errors(f"ECR in {wanted.region}"):
         client = session.client("ecr", wanted)
         token = client.get_authorization_token()["authorizationData"][0]["authorizationToken"]
         user, _, password = base64.b64decode(token).decode().partition(":")

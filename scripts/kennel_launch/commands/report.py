@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from kennel.errors import UserError
-from kennel_launch import settings
+from kennel_launch import settings as kennel_settings
 from kennel_launch.aws import inventory, session
 from kennel_launch.aws.inventory import TRAINING, TUNING, Resource
 from kennel_launch.machine import archive
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="of a training job, or of a tuning job: its best job's")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where it is written (NAME.html)")
     parser.add_argument("--open", action="store_true", help="show it in the browser")
-    settings.add_flags(parser, settings.OF_ACCESS)
+    kennel_settings.add_flags(parser, kennel_settings.OF_ACCESS)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -26,18 +26,18 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: no such job, it has not ended, or no report is in its output.
     """
-    told = settings.load(vars(options))
-    job = _job(options.name, told)
+    settings = kennel_settings.load(vars(options))
+    job = _job(options.name, settings)
     out = options.out or Path(f"{job.name}.html")
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(fetch(job, told))
+    out.write_bytes(fetch(job, settings))
     print(out)
     if options.open and not webbrowser.open(out.resolve().as_uri()):
         raise UserError(f"no browser can be opened here: open {out} yourself")
     return 0
 
 
-def fetch(job: Resource, told: Settings) -> bytes:
+def fetch(job: Resource, settings: Settings) -> bytes:
     """The report; of the archive nothing else is kept, and nothing is unpacked to the disk.
 
     Raises:
@@ -49,8 +49,8 @@ def fetch(job: Resource, told: Settings) -> bytes:
         )
     uri = f"{job.about['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{job.name}/output/output.tar.gz"
     place = urlsplit(uri)
-    client = session.client("s3", told)
-    with session.told(uri):
+    client = session.client("s3", settings)
+    with session.translate_errors(uri):
         try:
             body = client.get_object(Bucket=place.netloc, Key=place.path.lstrip("/"))["Body"]
         except client.exceptions.NoSuchKey as error:
@@ -60,11 +60,11 @@ def fetch(job: Resource, told: Settings) -> bytes:
         return archive.member(body, uri)
 
 
-def _job(name: str, told: Settings) -> Resource:
-    found = inventory.find(name, told, (TRAINING, TUNING))
+def _job(name: str, settings: Settings) -> Resource:
+    found = inventory.find(name, settings, (TRAINING, TUNING))
     if found.kind is TRAINING:
         return found
     best = found.about.get("BestTrainingJob", {}).get("TrainingJobName")
     if not best:
         raise UserError(f"tuning job {name} has no best training job yet ({found.status}): see kennel status {name}")
-    return inventory.find(best, told, (TRAINING,))
+    return inventory.find(best, settings, (TRAINING,))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from kennel_launch import settings
+from kennel_launch import settings as kennel_settings
 from kennel_launch.advice import costs
 from kennel_launch.aws import inventory, session
 from kennel_launch.aws.inventory import ENDPOINT, TRAINING, TUNING, Resource
@@ -23,7 +23,7 @@ _STYLES = {"Failed": "red", "InProgress": "cyan", "Creating": "cyan", "InService
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", default="", help="of a job or an endpoint; without one, a table of them all")
     parser.add_argument("--json", action="store_true", help="all that SageMaker says, as JSON")
-    settings.add_flags(parser, settings.OF_ACCESS)
+    kennel_settings.add_flags(parser, kennel_settings.OF_ACCESS)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -32,17 +32,17 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: nothing of that name, or AWS refuses.
     """
-    told = settings.load(vars(options))
+    settings = kennel_settings.load(vars(options))
     console = terminal.out(160)
     if options.name:
-        found = inventory.find(options.name, told)
+        found = inventory.find(options.name, settings)
         if options.json:
             print(_json(found.about))
             return 0
-        for key, value in details(found, told):
+        for key, value in details(found, settings):
             console.print(f"{key + ':':<21}{value}", markup=False, highlight=False, soft_wrap=True)
         return 0
-    ours = inventory.ours(told)
+    ours = inventory.ours(settings)
     if options.json:
         print(_json([row.about for row in ours]))
     elif ours:
@@ -64,7 +64,7 @@ def table(ours: list[Resource]) -> "Table":
     return made
 
 
-def details(found: Resource, told: Settings) -> Iterator[tuple[str, str]]:
+def details(found: Resource, settings: Settings) -> Iterator[tuple[str, str]]:
     """Key and value, line by line: what a person asks first comes first."""
     about = found.about
     yield found.kind.shown, found.name
@@ -74,7 +74,7 @@ def details(found: Resource, told: Settings) -> Iterator[tuple[str, str]]:
         yield "reason", " ".join(str(reason).split())
     yield "created", _moment(found.created)
     if found.kind is TRAINING:
-        yield from _of_training(about, told)
+        yield from _of_training(about, settings)
     elif found.kind is TUNING:
         yield from _of_tuning(about)
     elif found.kind is ENDPOINT:
@@ -85,7 +85,7 @@ def details(found: Resource, told: Settings) -> Iterator[tuple[str, str]]:
         yield "log", f"kennel logs {found.name}"
 
 
-def _of_training(about: Mapping[str, Any], told: Settings) -> Iterator[tuple[str, str]]:
+def _of_training(about: Mapping[str, Any], settings: Settings) -> Iterator[tuple[str, str]]:
     for row in about.get("FinalMetricDataList", []):
         yield row["MetricName"], f"{row['Value']:.4f}"
     if artifact := about.get("ModelArtifacts", {}).get("S3ModelArtifacts"):
@@ -97,7 +97,7 @@ def _of_training(about: Mapping[str, Any], told: Settings) -> Iterator[tuple[str
         used = about.get("TrainingTimeInSeconds") or billed
         saved = f", {1 - billed / used:.0%} saved by spot" if about.get("EnableManagedSpotTraining") and used else ""
         yield "seconds billed", f"{billed} of {used}{saved}"
-        yield "cost", costs.say_billed(costs.hourly(kind, session.region(told), told), kind, billed * count)
+        yield "cost", costs.say_billed(costs.hourly(kind, session.region(settings), settings), kind, billed * count)
     for channel in about.get("InputDataConfig", []):
         yield f"channel {channel['ChannelName']}", channel["DataSource"]["S3DataSource"]["S3Uri"]
     given = about.get("HyperParameters", {})
@@ -146,7 +146,7 @@ def _moment(when: datetime) -> str:
     return when.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
-def _json(told: object) -> str:
+def _json(value: object) -> str:
     return json.dumps(
-        told, indent=2, default=lambda value: value.isoformat() if isinstance(value, datetime) else str(value)
+        value, indent=2, default=lambda other: other.isoformat() if isinstance(other, datetime) else str(other)
     )

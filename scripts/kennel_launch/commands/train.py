@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kennel import hyperparameters
 from kennel.errors import UserError
-from kennel_launch import settings
+from kennel_launch import settings as kennel_settings
 from kennel_launch.aws import inventory, session
 from kennel_launch.aws.sdk import Training
 from kennel_launch.console import flags
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_doing(parser, wait="follow the log; exit code 1 where the job fails")
     flags.add_hyperparameters(parser)
     flags.add_training(parser)
-    settings.add_flags(parser, settings.OF_A_JOB)
+    kennel_settings.add_flags(parser, kennel_settings.OF_A_JOB)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -38,18 +38,18 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: it can't be started as asked.
     """
-    told = settings.load(vars(options))
+    settings = kennel_settings.load(vars(options))
     given = flags.hyperparameters_of(options)
     if options.local:
-        return run_locally(options, told, given)
+        return run_locally(options, settings, given)
     if options.dry_run:
-        session.dry_run(told)
+        session.dry_run(settings)
     if options.from_tuning_job:
-        given = tuned(options.from_tuning_job, told) | given
-    return training_job.start(options, told, given)
+        given = tuned(options.from_tuning_job, settings) | given
+    return training_job.start(options, settings, given)
 
 
-def run_locally(options: argparse.Namespace, told: Settings, given: Mapping[str, str]) -> int:
+def run_locally(options: argparse.Namespace, settings: Settings, given: Mapping[str, str]) -> int:
     """The SDK's local mode, on folders; nothing is sent to AWS. Returns what local_job.run does.
 
     Raises:
@@ -59,7 +59,7 @@ def run_locally(options: argparse.Namespace, told: Settings, given: Mapping[str,
         raise UserError("--dry-run prints what AWS would be sent, and --local sends nothing: leave one of them out")
     flags.refuse_elsewhere(options, (*inputs.CHANNELS, *_LOCALLY))
     flags.changed(given)
-    settings.needed(told, "image")
+    kennel_settings.needed(settings, "image")
     channels = {}
     for flag, place in inputs.places(options).items():
         if not Path(place).is_dir():
@@ -69,16 +69,16 @@ def run_locally(options: argparse.Namespace, told: Settings, given: Mapping[str,
         raise UserError("say where the photos are: --data FOLDER")
     name = options.sdk_run or training_job.new_name(options.name)
     made = Training(name, channels, dict(given), environment=flags.environment(options.env))
-    return (local_job.work if options.sdk_run else local_job.run)(local_job.nowhere(told), made, options.out)
+    return (local_job.work if options.sdk_run else local_job.run)(local_job.nowhere(settings), made, options.out)
 
 
-def tuned(name: str, told: Settings) -> dict[str, str]:
+def tuned(name: str, settings: Settings) -> dict[str, str]:
     """The hyperparameters of a tuning job's best training job.
 
     Raises:
         UserError: no such job, or none of its jobs has ended well.
     """
-    found = inventory.find(name, told, (inventory.TUNING,))
+    found = inventory.find(name, settings, (inventory.TUNING,))
     best = found.about.get("BestTrainingJob")
     if not best:
         raise UserError(f"tuning job {name} has no best training job yet ({found.status}): see kennel status {name}")

@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     if not s3.is_address(options.data):
         sent = sync.plan(Path(options.data), settings)
         photos = [Photo(key, file.path) for key, file in sent.files.items() if photo_sources.is_photo(key)]
-    lines = [*told(name, artifact, photos, options.data, out), *([f"  {sent}"] if sent else [])]
+    lines = [*summary_lines(name, artifact, photos, options.data, out), *([f"  {sent}"] if sent else [])]
     confirm.ask([*lines, *(f"  {line}" for line in advice.lines)], options.yes or options.dry_run)
     if sent and sent.changed and not options.dry_run:  # as for a training job, a dry run shows the job's requests alone
         print(s3_upload.send(sent, settings), file=sys.stderr)
@@ -134,7 +134,7 @@ def source(
     beside = f"{address.rpartition('/')[0]}/" if alone else ""
     root = uploaded.uri if uploaded else beside or folder(address)
     client = session.client("s3", settings)
-    with session.told(root):
+    with session.translate_errors(root):
         there = s3.keys(client, *s3.split(root), markers=True)
         keys = {*uploaded.files, *uploaded.gone} if uploaded else {key.removeprefix(s3.split(root)[1]) for key in there}
         if not alone and keys == {photo.name for photo in photos}:
@@ -146,7 +146,7 @@ def source(
     return {"S3DataType": "ManifestFile", "S3Uri": f"s3://{settings.bucket}/{manifest}"}
 
 
-def told(name: str, artifact: Artifact, photos: list[Photo], data: str, out: str) -> Iterator[str]:
+def summary_lines(name: str, artifact: Artifact, photos: list[Photo], data: str, out: str) -> Iterator[str]:
     """What is going to be made."""
     yield f"creates transform job {name}: {len(photos)} photos of {data}"
     yield f"  model: {artifact.data}"
@@ -163,7 +163,7 @@ def ended(name: str, made: list[rollout.Call], out: str, count: int, path: Path,
         print(f"transform job {name} goes on: kennel status {name}", file=sys.stderr)
         raise
     rollout.undo(made, settings)  # a model costs nothing, and is of no use any more
-    with session.told(out):
+    with session.translate_errors(out):
         answers = predictions.fetch(session.client("s3", settings), out, steps)
     good = [answer for answer in answers if not answer.error]
     if answers:
@@ -192,7 +192,7 @@ def folder(address: str) -> str:
 def _wait(name: str, settings: Settings, show: Any) -> dict[str, Any]:
     client = session.client("sagemaker", settings)
     for pause in rollout.pauses():
-        with session.told(f"transform job {name}"):
+        with session.translate_errors(f"transform job {name}"):
             found: dict[str, Any] = client.describe_transform_job(TransformJobName=name)
         show(found["TransformJobStatus"])
         if found["TransformJobStatus"] in _ENDED:

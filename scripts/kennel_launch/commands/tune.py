@@ -187,7 +187,7 @@ def summary(
     """What was found, where it lies, and the command that trains with it."""
     best = found.winner if found else None
     if found and best:
-        yield f"best: {trials_table.told(best, found)}"
+        yield f"best: {trials_table.summary_line(best, found)}"
     files = {
         "settings": layout.output_data / trials_table.BEST,
         "report": layout.output_data / "report.html",

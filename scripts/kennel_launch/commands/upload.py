@@ -1,15 +1,15 @@
-"""`kennel upload FOLDER`: a folder of photos to S3, only what changed; deletes nothing unless told to."""
+"""`kennel upload FOLDER`: a folder of photos to S3, only what changed; deletes nothing without --delete."""
 
 import argparse
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from kennel_launch import settings
+from kennel_launch import settings as kennel_settings
 from kennel_launch.aws import s3_upload, session, sync
 from kennel_launch.console import confirm, flags
 
-_NEEDED = ("bucket", "prefix", "kms_key", *settings.OF_ACCESS)
+_NEEDED = ("bucket", "prefix", "kms_key", *kennel_settings.OF_ACCESS)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channel", default="", help="a folder below that name, as train or validation")
     parser.add_argument("--delete", action="store_true", help="remove from S3 what is no longer in the folder")
     flags.add_doing(parser)
-    settings.add_flags(parser, _NEEDED)
+    kennel_settings.add_flags(parser, _NEEDED)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -27,14 +27,14 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: no such folder or bucket, or AWS refuses.
     """
-    told = settings.load(vars(options))
+    settings = kennel_settings.load(vars(options))
     if options.dry_run:
-        session.dry_run(told)
-    made = sync.plan(options.folder, told, options.name, options.channel)
+        session.dry_run(settings)
+    made = sync.plan(options.folder, settings, options.name, options.channel)
     if options.delete and made.gone and not options.dry_run:
         lines = [str(made), f"delete {len(made.gone)} files there: {_some(made.gone)}"]
         confirm.ask(lines, options.yes)
-    sent = s3_upload.send(made, told, delete=options.delete)
+    sent = s3_upload.send(made, settings, delete=options.delete)
     if not options.dry_run:
         print(sent, file=sys.stderr)
         print(made.uri)

@@ -36,8 +36,8 @@ def add_hyperparameters(parser: argparse.ArgumentParser, without: Collection[str
     for name in names:
         switch = {"nargs": "?", "const": "true"} if TYPES[name] is bool else {}
         parser.add_argument(flag(name), dest=_DEST + name, default="", help=argparse.SUPPRESS, **switch)  # type: ignore[arg-type]
-    told = "each is a flag, as --learning-rate 0.003"
-    parser.add_argument(_LIST, action=_List, nargs=0, const=names, default=argparse.SUPPRESS, help=told)
+    summary = "each is a flag, as --learning-rate 0.003"
+    parser.add_argument(_LIST, action=_List, nargs=0, const=names, default=argparse.SUPPRESS, help=summary)
 
 
 def flag(name: str) -> str:
@@ -46,8 +46,8 @@ def flag(name: str) -> str:
 
 def hyperparameters_of(options: argparse.Namespace) -> dict[str, str]:
     """What was given by flags, as written."""
-    told = vars(options)
-    given = {name: value for name in TABLE if (value := told.get(_DEST + name, ""))}
+    values = vars(options)
+    given = {name: value for name in TABLE if (value := values.get(_DEST + name, ""))}
     return given | ({"pretrained": options.pretrained} if options.pretrained in SWITCHED else {})
 
 
@@ -155,10 +155,10 @@ def checked_training(options: argparse.Namespace) -> dict[str, Any]:
     if options.checkpoints and not options.checkpoints.startswith("s3://"):
         raise UserError(f"--checkpoints {options.checkpoints}: write where in S3, s3://bucket/prefix")
     names = ("spot", "checkpoints", "max_run", "max_wait", "keep_alive", "input_mode", "volume_size")
-    told = {name: getattr(options, name) for name in (*names, "network_isolation", "encrypt_traffic")}
+    arguments = {name: getattr(options, name) for name in (*names, "network_isolation", "encrypt_traffic")}
     if options.spot:
-        told["max_wait"] = options.max_wait or 2 * options.max_run
-    return told | {"environment": environment(options.env)}
+        arguments["max_wait"] = options.max_wait or 2 * options.max_run
+    return arguments | {"environment": environment(options.env)}
 
 
 def environment(words: Collection[str]) -> dict[str, str]:

@@ -43,17 +43,17 @@ class Trials:
 def read(path: Path) -> Trials | None:
     """The trials so far, None where there are none yet."""
     try:
-        told = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):  # a view must not end the search that it shows
         return None
     return Trials(
-        objective=told["objective"],
-        maximize=told["goal"] == "Maximize",
-        search=told["search"],
-        tuned=tuple(told["space"]),
-        rows=tuple(told["trials"]),
-        best=told["best"],
-        seconds=told["seconds"],
+        objective=content["objective"],
+        maximize=content["goal"] == "Maximize",
+        search=content["search"],
+        tuned=tuple(content["space"]),
+        rows=tuple(content["trials"]),
+        best=content["best"],
+        seconds=content["seconds"],
     )
 
 
@@ -113,10 +113,10 @@ def lines(before: Trials | None, now: Trials) -> Iterator[str]:
     for row in now.rows:
         if row["number"] not in known and row["state"] != "running":
             said = "best so far" if row["number"] == now.best else remark(row, now.best)
-            yield f"{told(row, now)} {said}".rstrip()
+            yield f"{summary_line(row, now)} {said}".rstrip()
 
 
-def told(row: Mapping[str, Any], trials: Trials) -> str:
+def summary_line(row: Mapping[str, Any], trials: Trials) -> str:
     """`trial 7: validation:accuracy=0.9400 learning_rate=0.01 batch_size=32`."""
     value = [] if row["value"] is None else [f"{trials.objective}={_figure(row['value'])}"]
     settings = [f"{name}={_short(row['hyperparameters'].get(name))}" for name in trials.tuned]

@@ -51,7 +51,7 @@ def of_job(name: str, settings: Settings) -> Artifact:
     Raises:
         UserError: there is no such job, or it left no model.
     """
-    with session.told(f"training job {name}"):
+    with session.translate_errors(f"training job {name}"):
         job: dict[str, Any] = session.client("sagemaker", settings).describe_training_job(TrainingJobName=name)
     status = job["TrainingJobStatus"]
     data = job.get("ModelArtifacts", {}).get("S3ModelArtifacts", "")
@@ -68,7 +68,7 @@ def _best(name: str, settings: Settings) -> str:
     Raises:
         UserError: there is no such search, or nothing has ended in it.
     """
-    with session.told(f"tuning job {name}"):
+    with session.translate_errors(f"tuning job {name}"):
         found: dict[str, Any] = session.client("sagemaker", settings).describe_hyper_parameter_tuning_job(
             HyperParameterTuningJobName=name
         )

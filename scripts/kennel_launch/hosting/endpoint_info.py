@@ -37,7 +37,7 @@ def find(name: str, settings: Settings) -> Served | None:
         UserError: AWS does not say.
     """
     client = session.client("sagemaker", settings)
-    with session.told(f"endpoint {name}"):
+    with session.translate_errors(f"endpoint {name}"):
         endpoint = session.describe(client, "describe_endpoint", EndpointName=specs.checked(name, "endpoint"))
         if endpoint is None:
             return None

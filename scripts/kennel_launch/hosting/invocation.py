@@ -79,7 +79,7 @@ def _fitting(photo: Photo, largest: int, question: Question) -> tuple[bytes, str
 
 def _at_once(question: Question, body: bytes, kind: str) -> bytes:
     try:
-        with session.told(f"endpoint {question.endpoint.name}"):
+        with session.translate_errors(f"endpoint {question.endpoint.name}"):
             target = {"TargetModel": question.target_model} if question.target_model else {}
             answer = question.runtime.invoke_endpoint(Body=body, **_request(question, kind), **target)
             return bytes(answer["Body"].read())
@@ -95,29 +95,31 @@ def _through_s3(question: Question, body: bytes, kind: str, name: str) -> bytes:
     settings, storage = question.settings, question.storage
     suffix = ".jpg" if kind == "image/jpeg" else PurePath(name).suffix
     key = f"{settings.prefix}/async/{question.endpoint.name}/input/{uuid.uuid4().hex}{suffix}"
-    with session.told(f"s3://{settings.bucket}/{key}"):
+    with session.translate_errors(f"s3://{settings.bucket}/{key}"):
         storage.put_object(Bucket=settings.bucket, Key=key, Body=body, ContentType=kind, **s3.encryption(settings))
     try:
         return _wait(question, f"s3://{settings.bucket}/{key}", kind)
     finally:
-        with session.told(f"s3://{settings.bucket}/{key}"):
+        with session.translate_errors(f"s3://{settings.bucket}/{key}"):
             storage.delete_object(Bucket=settings.bucket, Key=key)
 
 
 def _wait(question: Question, address: str, kind: str) -> bytes:
     """Asks about an object, and waits for the answer or the failure that SageMaker writes."""
-    with session.told(f"endpoint {question.endpoint.name}"):
-        told = question.runtime.invoke_endpoint_async(InputLocation=address, **_request(question, kind))
+    with session.translate_errors(f"endpoint {question.endpoint.name}"):
+        accepted = question.runtime.invoke_endpoint_async(InputLocation=address, **_request(question, kind))
     deadline = time.monotonic() + _PATIENCE
     for pause in pauses():
-        answer = _object(question.storage, told["OutputLocation"])
+        answer = _object(question.storage, accepted["OutputLocation"])
         if answer is not None:
             return answer
-        failure = _object(question.storage, told["FailureLocation"]) if told.get("FailureLocation") else None
+        failure = _object(question.storage, accepted["FailureLocation"]) if accepted.get("FailureLocation") else None
         if failure is not None:
             raise refused(None, failure.decode(errors="replace"))
         if time.monotonic() > deadline:
-            raise RefusedPhotoError(f"no answer after {_PATIENCE / 60:.0f} minutes: look for {told['OutputLocation']}")
+            raise RefusedPhotoError(
+                f"no answer after {_PATIENCE / 60:.0f} minutes: look for {accepted['OutputLocation']}"
+            )
         if question.stop.wait(pause):
             raise RefusedPhotoError("stopped")
     raise AssertionError("unreachable")
@@ -136,7 +138,7 @@ def _object(storage: Any, address: str) -> bytes | None:
     """An object's bytes; None: it is not there yet."""
     bucket, key = s3.split(address)
     try:
-        with session.told(address):
+        with session.translate_errors(address):
             return bytes(storage.get_object(Bucket=bucket, Key=key)["Body"].read())
     except UserError as error:
         if error.__cause__ and session.code_of(error.__cause__) == "NoSuchKey":  # type: ignore[arg-type]
@@ -146,7 +148,7 @@ def _object(storage: Any, address: str) -> bytes | None:
 
 def _size(photo: Photo, question: Question) -> int:
     bucket, key = s3.split(photo.address)
-    with session.told(photo.address):
+    with session.translate_errors(photo.address):
         return int(question.storage.head_object(Bucket=bucket, Key=key)["ContentLength"])
 
 

@@ -47,7 +47,7 @@ def of_endpoint(name: str, settings: Settings) -> list[Found]:
     own = {"endpoint configuration": [endpoint.config], "model": list(endpoint.models)} if endpoint else {}
     client = session.client("sagemaker", settings)
     for what in ("endpoint configuration", "model"):
-        with session.told(f"what there is of {name}"):
+        with session.translate_errors(f"what there is of {name}"):
             listed = [item for item, _ in _listed(client, what, NameContains=specs.stamped(name, "").rstrip("-"))]
             there = [item for item in own.get(what, []) if _is_there(client, what, item)]
         versions = [item for item in listed if specs.is_version(item, name)]
@@ -60,7 +60,7 @@ def tagged(settings: Settings) -> list[Found]:
     client = session.client("sagemaker", settings)
     found = []
     for what in _KINDS:
-        with session.told(f"what there is on SageMaker: {what}s"):
+        with session.translate_errors(f"what there is on SageMaker: {what}s"):
             names = [name for name, arn in _listed(client, what) if inventory.is_tagged(client, arn)]
         found += [_found(what, name) for name in names]
         if what == "endpoint":
@@ -78,7 +78,7 @@ def data(name: str, found: list[Found], settings: Settings) -> list[str]:
     client = session.client("sagemaker", settings)
     folders = [f"{settings.prefix}/{kind}/{name}/" for kind in _KEPT]
     addresses = [f"s3://{settings.bucket}/{folder}" for folder in folders]
-    with session.told(f"the models of {name}"):
+    with session.translate_errors(f"the models of {name}"):
         for item in found:
             model = (
                 session.describe(client, "describe_model", ModelName=item.call.name) if item.what == "model" else None
@@ -94,7 +94,7 @@ def data(name: str, found: list[Found], settings: Settings) -> list[str]:
     # Never a whole place of all jobs, nor photos: a model may have been put anywhere by hand.
     ours = tuple(f"s3://{settings.bucket}/{settings.prefix}/{kind}/" for kind in ("jobs", *_KEPT))
     storage = session.client("s3", settings)
-    with session.told(f"what lies in s3://{settings.bucket}/{settings.prefix}/"):
+    with session.translate_errors(f"what lies in s3://{settings.bucket}/{settings.prefix}/"):
         return [
             address
             for address in dict.fromkeys(addresses)

@@ -38,7 +38,7 @@ class Photo:
             except OSError as error:
                 raise UserError(f"{self.path} cannot be read ({error.strerror})") from error
         bucket, key = s3.split(self.address)
-        with session.told(self.address):
+        with session.translate_errors(self.address):
             return bytes(client.get_object(Bucket=bucket, Key=key)["Body"].read())
 
 
@@ -76,7 +76,7 @@ def _here(path: Path) -> list[Photo]:
 
 def _in_s3(address: str, settings: Settings) -> list[Photo]:
     bucket, key = s3.split(address)
-    with session.told(address):
+    with session.translate_errors(address):
         client = session.client("s3", settings)
         if is_photo(key) and key in s3.keys(client, bucket, key):
             return [Photo(address, address=address)]

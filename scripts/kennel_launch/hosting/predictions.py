@@ -107,10 +107,10 @@ def summary(predictions: Iterable[Prediction]) -> "Table":
 def _prediction(text: str, photo: str, address: str) -> Prediction:
     """Of one JSON object: predictions, or an `error` in their place where one photo of many was refused."""
     try:
-        told = json.loads(text)
-        if "predictions" not in told and "error" in told:
-            return Prediction(photo, error=" ".join(str(told["error"]).split()) or "no reason is given")
-        return Prediction(photo, [Guess(str(row["label"]), float(row["probability"])) for row in told["predictions"]])
+        answer = json.loads(text)
+        if "predictions" not in answer and "error" in answer:
+            return Prediction(photo, error=" ".join(str(answer["error"]).split()) or "no reason is given")
+        return Prediction(photo, [Guess(str(row["label"]), float(row["probability"])) for row in answer["predictions"]])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{address} holds no predictions ({text[:120]!r}): see how its model answers") from error
 

@@ -24,7 +24,7 @@ class FailedError(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """One request, and what takes it back: another operation on the same name, told `before` of how it was."""
+    """One request, and what takes it back: another operation on the same name, given what was there `before`."""
 
     service: str
     operation: str
@@ -87,7 +87,7 @@ def send(wanted: list[Call], settings: Settings) -> None:
     done: list[Call] = []
     try:
         for call in wanted:
-            with session.told(f"{call.operation.replace('_', ' ')} {call.name}"):
+            with session.translate_errors(f"{call.operation.replace('_', ' ')} {call.name}"):
                 getattr(session.client(call.service, settings), call.operation)(**call.request)
             done.append(call)
     except BaseException as error:  # Ctrl-C, too
@@ -111,15 +111,15 @@ def _refused(error: BaseException) -> bool:
     cause = error.__cause__
     if not isinstance(cause, ClientError):
         return False
-    told = cause.response.get("ResponseMetadata", {})
-    return told.get("HTTPStatusCode", 500) < 500 and not told.get("RetryAttempts")
+    metadata = cause.response.get("ResponseMetadata", {})
+    return metadata.get("HTTPStatusCode", 500) < 500 and not metadata.get("RetryAttempts")
 
 
 def undo(done: list[Call], settings: Settings) -> None:
     """Takes back what was made, the last first; what stays behind is said and does not hide why it had to go."""
     for call in reversed([call for call in done if call.undo]):
         try:
-            with session.told(f"{call.undo.replace('_', ' ')} {call.name}"):
+            with session.translate_errors(f"{call.undo.replace('_', ' ')} {call.name}"):
                 session.describe(
                     session.client(call.service, settings), call.undo, **{call.key: call.name} | call.before
                 )
@@ -136,7 +136,7 @@ def wait(name: str, version: str, settings: Settings, show: Show) -> None:
     """
     client = session.client("sagemaker", settings)
     for pause in pauses():
-        with session.told(f"endpoint {name}"):
+        with session.translate_errors(f"endpoint {name}"):
             found = session.describe(client, "describe_endpoint", EndpointName=name)
         if found is None:
             raise FailedError(f"endpoint {name} was deleted while it started")

@@ -1,6 +1,6 @@
 """An endpoint's time to live: a schedule of EventBridge Scheduler that deletes the endpoint once, and then itself.
 
-The schedule has the endpoint's name, so that whoever deletes one finds the other. Only the endpoint costs money;
+The schedule has the endpoint's name, so that either can be found by the other. Only the endpoint costs money;
 its configuration and model stay until `kennel delete`.
 """
 
@@ -89,10 +89,10 @@ def role(given: str, settings: Settings) -> str:
 def find(endpoint: str, settings: Settings) -> dict[str, Any] | None:
     """The schedule that deletes this endpoint, if there is one; another's of that name is none.
 
-    Whoever may not look at schedules is told so: an endpoint must be deletable without that right.
+    A caller without the right to read schedules gets a warning: an endpoint must be deletable without it.
     """
     try:
-        with session.told(f"whether a schedule deletes {endpoint}"):
+        with session.translate_errors(f"whether a schedule deletes {endpoint}"):
             found = session.describe(session.client("scheduler", settings), "get_schedule", Name=endpoint)
     except UserError as error:
         if not isinstance(error.__cause__, Exception) or "AccessDenied" not in session.code_of(error.__cause__):

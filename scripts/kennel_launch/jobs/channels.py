@@ -27,8 +27,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def places(options: argparse.Namespace) -> dict[str, str]:
     """Where the channels that were asked for lie, by their flag's name."""
-    told = {flag: str(getattr(options, flag, "") or "") for flag in CHANNELS}
-    return {flag: place for flag, place in told.items() if place not in ("", *flags.SWITCHED)}
+    values = {flag: str(getattr(options, flag, "") or "") for flag in CHANNELS}
+    return {flag: place for flag, place in values.items() if place not in ("", *flags.SWITCHED)}
 
 
 def photos_of(options: argparse.Namespace) -> dict[str, str]:
@@ -36,7 +36,7 @@ def photos_of(options: argparse.Namespace) -> dict[str, str]:
     return {flag: place for flag, place in places(options).items() if flag in PHOTOS}
 
 
-def placed(options: argparse.Namespace, told: Settings) -> tuple[dict[str, sync.Plan], dict[str, str]]:
+def placed(options: argparse.Namespace, settings: Settings) -> tuple[dict[str, sync.Plan], dict[str, str]]:
     """(what must be uploaded first, S3 URI) by channel.
 
     Raises:
@@ -54,7 +54,7 @@ def placed(options: argparse.Namespace, told: Settings) -> tuple[dict[str, sync.
             folder = flag in PHOTOS and not manifests.is_manifest(place) and not place.endswith("/")
             channels[channel] = f"{place}/" if folder else place
         elif Path(place).is_dir():
-            plans[channel] = sync.plan(Path(place), told)
+            plans[channel] = sync.plan(Path(place), settings)
             channels[channel] = plans[channel].uri
         else:
             raise UserError(f"--{flag.replace('_', '-')} {place} is no folder here: give one, or s3://bucket/prefix")
@@ -64,18 +64,18 @@ def placed(options: argparse.Namespace, told: Settings) -> tuple[dict[str, sync.
     return plans, channels
 
 
-def streamed(channels: Mapping[str, str], told: Settings) -> dict[str, tuple[str, ...]]:
+def streamed(channels: Mapping[str, str], settings: Settings) -> dict[str, tuple[str, ...]]:
     """The attributes that Pipe mode streams, by channel; those of weights are no manifests.
 
     Raises:
         UserError: as manifests.attributes.
     """
-    return {name: manifests.attributes(uri, told) for name, uri in channels.items() if manifests.is_manifest(uri)}
+    return {name: manifests.attributes(uri, settings) for name, uri in channels.items() if manifests.is_manifest(uri)}
 
 
 def check_volume(
     options: argparse.Namespace,
-    told: Settings,
+    settings: Settings,
     plans: Mapping[str, sync.Plan],
     channels: Mapping[str, str],
     given: Mapping[str, str],
@@ -91,15 +91,17 @@ def check_volume(
         plan = plans.get(name)
         found = {key: file.size for key, file in plan.files.items()} if plan else {}
         with readonly.if_allowed(f"the size of {channels[name]}", lines):
-            found = found or s3_upload.sizes(channels[name], told)
+            found = found or s3_upload.sizes(channels[name], settings)
             if not found:
                 raise UserError(f"nothing lies in {channels[name]}: kennel upload FOLDER says where its photos are")
         count += sum(map(photo_sources.is_photo, found))
         size += sum(found.values()) if options.input_mode == "File" else 0
     side = hyperparameters.parse(given).image_size
-    image_fit.check_volume(told, count, size, side, options.volume_size)
-    if told.kms_key and instance_types.has_own_disk(told.instance_type):
-        lines.append(f"{told.instance_type} encrypts its own disks and takes no key: {told.kms_key} is for the output")
+    image_fit.check_volume(settings, count, size, side, options.volume_size)
+    if settings.kms_key and instance_types.has_own_disk(settings.instance_type):
+        lines.append(
+            f"{settings.instance_type} encrypts its own disks and takes no key: {settings.kms_key} is for the output"
+        )
     return lines
 
 

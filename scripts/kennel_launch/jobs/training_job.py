@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from kennel.errors import UserError
-from kennel_launch import settings
+from kennel_launch import settings as kennel_settings
 from kennel_launch.advice import adviser
 from kennel_launch.aws import inventory, log_stream, manifests, s3_upload, sdk, sync
 from kennel_launch.aws.sdk import Training
@@ -20,7 +20,7 @@ _NEEDED = ("role", "bucket", "image")
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")  # botocore's service model, TrainingJobName
 
 
-def start(options: argparse.Namespace, told: Settings, given: Mapping[str, str]) -> int:
+def start(options: argparse.Namespace, settings: Settings, given: Mapping[str, str]) -> int:
     """One training job with these hyperparameters; also that of `kennel tune --one-job`.
 
     Raises:
@@ -28,27 +28,30 @@ def start(options: argparse.Namespace, told: Settings, given: Mapping[str, str])
     """
     differs = flags.changed(given)
     more = flags.checked_training(options)
-    settings.needed(told, *_NEEDED)
+    kennel_settings.needed(settings, *_NEEDED)
     manifests.check_mode(inputs.photos_of(options), options.input_mode)
     name = new_name(options.name)
-    advice = adviser.check_training(told, spot=options.spot, hours=options.max_run / 3600)
-    plans, channels = inputs.placed(options, told)
-    lines = inputs.check_volume(options, told, plans, channels, given)
-    more["streamed"] = inputs.streamed(channels, told)
+    advice = adviser.check_training(settings, spot=options.spot, hours=options.max_run / 3600)
+    plans, channels = inputs.placed(options, settings)
+    lines = inputs.check_volume(options, settings, plans, channels, given)
+    more["streamed"] = inputs.streamed(channels, settings)
     made = Training(name, channels, dict(given), **more, debugger=getattr(options, "debugger", False))
     if made.spot and not made.checkpoints:
-        made = replace(made, checkpoints=f"s3://{told.bucket}/{told.prefix}/checkpoints/{name}")
-    first = [f"training job {name}: {told.instance_count} × {told.instance_type}", f"hyperparameters: {differs}"]
+        made = replace(made, checkpoints=f"s3://{settings.bucket}/{settings.prefix}/checkpoints/{name}")
+    first = [
+        f"training job {name}: {settings.instance_count} × {settings.instance_type}",
+        f"hyperparameters: {differs}",
+    ]
     agree([*first, *inputs.shown(channels, plans), *lines, *advice.lines], options)
-    send(plans.values(), told, dry_run=options.dry_run)
-    sdk.train(told, made)
+    send(plans.values(), settings, dry_run=options.dry_run)
+    sdk.train(settings, made)
     if options.dry_run:
         return 0
     print(name)
     if not options.wait:
         print(f"follow it: kennel logs {name} --follow; see it: kennel status {name}", file=sys.stderr)
         return 0
-    return log_stream.follow(inventory.find(name, told, (inventory.TRAINING,)), told)
+    return log_stream.follow(inventory.find(name, settings, (inventory.TRAINING,)), settings)
 
 
 def new_name(given: str) -> str:
@@ -71,8 +74,8 @@ def agree(lines: Iterable[str], options: argparse.Namespace) -> None:
     confirm.ask(lines, yes=options.yes or options.dry_run)
 
 
-def send(plans: Iterable[sync.Plan], told: Settings, *, dry_run: bool) -> None:
+def send(plans: Iterable[sync.Plan], settings: Settings, *, dry_run: bool) -> None:
     """Uploads what a job will read; a dry run shows the job's request alone."""
     for plan in () if dry_run else plans:
         if plan.changed:
-            print(s3_upload.send(plan, told), file=sys.stderr)
+            print(s3_upload.send(plan, settings), file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import Any
 
 from kennel import tuning
 from kennel.errors import UserError
-from kennel_launch import settings
+from kennel_launch import settings as kennel_settings
 from kennel_launch.advice import adviser
 from kennel_launch.aws import inventory, log_stream, manifests, sdk, session
 from kennel_launch.aws.sdk import Training
@@ -52,14 +52,14 @@ def run(options: argparse.Namespace, given: Mapping[str, str]) -> int:
     Raises:
         UserError: it can't be started as asked.
     """
-    told = settings.load(vars(options))
+    settings = kennel_settings.load(vars(options))
     if options.dry_run:
-        session.dry_run(told)
+        session.dry_run(settings)
     if options.one_job:
-        return training_job.start(options, told, given)
+        return training_job.start(options, settings, given)
     request = tuning.tuning_request(given, options.search_space, asked(options))
     more = flags.checked_training(options)
-    settings.needed(told, *_NEEDED)
+    kennel_settings.needed(settings, *_NEEDED)
     manifests.check_mode(inputs.photos_of(options), options.input_mode)
     name = training_job.new_name(options.name)
     if len(name) > _LONGEST_NAME:
@@ -67,21 +67,21 @@ def run(options: argparse.Namespace, given: Mapping[str, str]) -> int:
     limits = request["HyperParameterTuningJobConfig"]["ResourceLimits"]
     turns = math.ceil(limits["MaxNumberOfTrainingJobs"] / limits["MaxParallelTrainingJobs"])
     hours = turns * options.max_run / 3600
-    advice = adviser.check_training(told, spot=options.spot, jobs=options.parallel, hours=hours)
-    plans, channels = inputs.placed(options, told)
+    advice = adviser.check_training(settings, spot=options.spot, jobs=options.parallel, hours=hours)
+    plans, channels = inputs.placed(options, settings)
     shared = request["TrainingJobDefinition"]["StaticHyperParameters"]
-    more["streamed"] = inputs.streamed(channels, told)
-    found = inputs.check_volume(options, told, plans, channels, shared)
-    made = Training(name, channels, shared, **_spot(more, told, name))
-    lines = _lines(made, request, told)
+    more["streamed"] = inputs.streamed(channels, settings)
+    found = inputs.check_volume(options, settings, plans, channels, shared)
+    made = Training(name, channels, shared, **_spot(more, settings, name))
+    lines = _lines(made, request, settings)
     training_job.agree([*lines, *inputs.shown(channels, plans), *found, *advice.lines], options)
-    training_job.send(plans.values(), told, dry_run=options.dry_run)
-    sdk.tune(told, made, request)
+    training_job.send(plans.values(), settings, dry_run=options.dry_run)
+    sdk.tune(settings, made, request)
     if options.dry_run:
         return 0
     print(name)
     if options.wait:
-        return follow(name, told)
+        return follow(name, settings)
     print(f"see it: kennel status {name}", file=sys.stderr)
     return 0
 
@@ -103,7 +103,7 @@ def asked(options: argparse.Namespace) -> tuning.Options:
     )
 
 
-def follow(name: str, told: Settings) -> int:
+def follow(name: str, settings: Settings) -> int:
     """A line whenever a job begins or ends, then how the search ended: 0 completed, 1 failed or stopped.
 
     Raises:
@@ -112,14 +112,14 @@ def follow(name: str, told: Settings) -> int:
     said = ""
     try:
         while True:
-            now = inventory.find(name, told, (inventory.TUNING,))
+            now = inventory.find(name, settings, (inventory.TUNING,))
             line = inventory.tuning_progress(now.about)
             if line != said:
                 print(line, flush=True)
                 said = line
             if now.ended:
                 return _ended(now)
-            time.sleep(settings.pause(_POLL))
+            time.sleep(kennel_settings.pause(_POLL))
     except KeyboardInterrupt:
         stop = f"aws sagemaker stop-hyper-parameter-tuning-job --hyper-parameter-tuning-job-name {name}"
         print(f"{name} goes on: kennel status {name}, or end it: {stop}", file=sys.stderr)
@@ -133,22 +133,22 @@ def _ended(now: inventory.Resource) -> int:
     return code
 
 
-def _lines(made: Training, request: Mapping[str, Any], told: Settings) -> list[str]:
+def _lines(made: Training, request: Mapping[str, Any], settings: Settings) -> list[str]:
     """What is going to be searched, where, and on how many machines."""
     config = request["HyperParameterTuningJobConfig"]
     limits = config["ResourceLimits"]
     return [
         f"tuning job {made.name}: {config['Strategy']}, {limits['MaxNumberOfTrainingJobs']} training jobs, "
-        f"{limits['MaxParallelTrainingJobs']} at a time, each {told.instance_count} × {told.instance_type}",
+        f"{limits['MaxParallelTrainingJobs']} at a time, each {settings.instance_count} × {settings.instance_type}",
         f"searched: {_space(config['ParameterRanges'])}",
         f"shared: {flags.changed(made.hyperparameters)}",
     ]
 
 
-def _spot(more: dict[str, Any], told: Settings, name: str) -> dict[str, Any]:
+def _spot(more: dict[str, Any], settings: Settings, name: str) -> dict[str, Any]:
     """SageMaker adds each training job's name to the place of the checkpoints."""
     if more["spot"] and not more["checkpoints"]:
-        return more | {"checkpoints": f"s3://{told.bucket}/{told.prefix}/checkpoints/{name}"}
+        return more | {"checkpoints": f"s3://{settings.bucket}/{settings.prefix}/checkpoints/{name}"}
     return more
 
 

@@ -54,14 +54,14 @@ def again(name: str, folder: Path, image: str) -> tuple[list[str], dict[str, str
 def ended(name: str) -> str:
     """How the first of a run's containers ended that did not end well, with its last line; empty: none did so."""
     for container in _containers(name):
-        told = json.loads(docker.run("inspect", "--format", "{{json .State}}", container, capture=True))
-        if told["Status"] not in ("exited", "dead") or not told["ExitCode"]:
+        state = json.loads(docker.run("inspect", "--format", "{{json .State}}", container, capture=True))
+        if state["Status"] not in ("exited", "dead") or not state["ExitCode"]:
             continue
-        memory = ", out of memory" if told.get("OOMKilled") else ""
+        memory = ", out of memory" if state.get("OOMKilled") else ""
         log = docker.run("logs", "--tail", str(_LAST_LINES), container, capture=True)  # one stream: it has a terminal
         lines = [line.strip() for line in log.splitlines() if line.strip()]
         last = f": {lines[-1]}" if lines else ""
-        return f"the container ended with exit code {told['ExitCode']}{memory}{last}"
+        return f"the container ended with exit code {state['ExitCode']}{memory}{last}"
     return ""
 
 
@@ -81,12 +81,12 @@ def give_back(folder: Path, image: str) -> None:
     user = os.geteuid()
     if user and any(path.lstat().st_uid != user for path in folder.rglob("*")):
         owner, mount = f"{user}:{os.getegid()}", f"{folder.resolve()}:/left"
-        told = ("--rm", "--network", "none", "--user", "0", "--entrypoint", "chown", "-v", mount)
-        docker.run("run", *told, image, "-hR", owner, "/left", capture=True)
+        arguments = ("--rm", "--network", "none", "--user", "0", "--entrypoint", "chown", "-v", mount)
+        docker.run("run", *arguments, image, "-hR", owner, "/left", capture=True)
 
 
 def clear(name: str, folder: Path, image: str) -> None:
-    """Removes all of a run, its folder included. Raises nothing, since a job's own fault must be what is told."""
+    """Removes all of a run, its folder included. Raises nothing, so that a job's own fault stays the message."""
 
     def containers() -> None:
         while left := _containers(name):

@@ -43,7 +43,7 @@ class Running:
     image: str
 
 
-def deploy(options: argparse.Namespace, told: Settings) -> int:
+def deploy(options: argparse.Namespace, settings: Settings) -> int:
     """0: /ping answers 200; 1: the endpoint ended before.
 
     Raises:
@@ -56,7 +56,7 @@ def deploy(options: argparse.Namespace, told: Settings) -> int:
         raise UserError(f"{model} is no file: kennel train --local makes one, or name another by --model FILE.tar.gz")
     if here := running(out):
         raise UserError(f"an endpoint runs from {out} already, on port {here.port}: kennel delete --local ends it")
-    image = options.image or (not options.model and local_job.image_of(out)) or told.image
+    image = options.image or (not options.model and local_job.image_of(out)) or settings.image
     local_docker.check_image(image)
     _check_port(options.port)
     _clear(out, _state(out))
@@ -80,14 +80,14 @@ def deploy(options: argparse.Namespace, told: Settings) -> int:
     return 0
 
 
-def work(options: argparse.Namespace, told: Settings) -> int:
+def work(options: argparse.Namespace, settings: Settings) -> int:
     """What the endpoint's own process does, until its container ends.
 
     Raises:
         UserError: the SDK can't do it here.
     """
     local = replace(local_job.local(options.out, options.sdk_run), port=options.port)
-    sdk.serve_locally(told, local.folder / "model" / local_job.MODEL, local, specs.environment(options.engine))
+    sdk.serve_locally(settings, local.folder / "model" / local_job.MODEL, local, specs.environment(options.engine))
     return 0
 
 

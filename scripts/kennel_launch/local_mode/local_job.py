@@ -23,8 +23,8 @@ _FAILURE, _REPORT = "failure", f"data/{archive.REPORT}"  # in OUTPUT, which in l
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """--local and --out."""
     parser.add_argument("--local", action="store_true", help="here, by the SDK's local mode, without AWS")
-    told = "of --local, for its files (%(default)s)"
-    parser.add_argument("--out", type=Path, default=OUT, metavar="FOLDER", help=told)
+    text = "of --local, for its files (%(default)s)"
+    parser.add_argument("--out", type=Path, default=OUT, metavar="FOLDER", help=text)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,12 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sdk-run", default="", help=argparse.SUPPRESS)
 
 
-def nowhere(told: Settings) -> Settings:
-    """With a region, which the SDK wants and asks nobody in, and no profile."""
-    return replace(told, region="us-east-1", profile="")
+def nowhere(settings: Settings) -> Settings:
+    """With a region, which the SDK requires and sends no request to, and no profile."""
+    return replace(settings, region="us-east-1", profile="")
 
 
-def run(told: Settings, training: Training, out: Path) -> int:
+def run(settings: Settings, training: Training, out: Path) -> int:
     """0, and the model's path on stdout; 1: the job failed; 2: the SDK could not start it, and has said why.
 
     Output and report in `out` are those of the last job that ran, the model is that of the last one that made one.
@@ -46,29 +46,29 @@ def run(told: Settings, training: Training, out: Path) -> int:
     Raises:
         UserError: it can't be started.
     """
-    local_docker.check_image(told.image)
+    local_docker.check_image(settings.image)
     folder = scratch(out, training.name)
-    command, environment = local_docker.again(training.name, folder, told.image)
+    command, environment = local_docker.again(training.name, folder, settings.image)
     try:
         with processes.started(processes.Run(command, environment, grace=0)) as process:
             code = process.wait()
         if code == 0 or local_docker.started(training.name):
-            return _ended(told, training, out, code)
+            return _ended(settings, training, out, code)
         if code == sdk.FAILED:
             raise UserError("docker compose could not start the job: its last lines above say why")
         return code
     finally:
         with signals.deaf():
-            local_docker.clear(training.name, folder, told.image)
+            local_docker.clear(training.name, folder, settings.image)
 
 
-def work(told: Settings, training: Training, out: Path) -> int:
+def work(settings: Settings, training: Training, out: Path) -> int:
     """What that process does.
 
     Raises:
         UserError: the SDK can't do it here.
     """
-    return sdk.train_locally(told, training, local(out, training.name))
+    return sdk.train_locally(settings, training, local(out, training.name))
 
 
 def folder_of(out: Path, name: str) -> Path:
@@ -103,7 +103,7 @@ def local(out: Path, name: str) -> Local:
     return Local(folder_of(out, name).resolve(), local_docker.label(name))
 
 
-def _ended(told: Settings, training: Training, out: Path, code: int) -> int:
+def _ended(settings: Settings, training: Training, out: Path, code: int) -> int:
     """Takes the files of a job that has run, and says how it ended."""
     made = local(out, training.name).output
     why = _failure(made, training.name, code)
@@ -120,7 +120,7 @@ def _ended(told: Settings, training: Training, out: Path, code: int) -> int:
         print(f"kennel train: the job failed: {why}{kept}", file=sys.stderr)
         return 1
     (made / MODEL).replace(out / MODEL)
-    files.put(out / RECORD, json.dumps({"name": training.name, "image": told.image}))
+    files.put(out / RECORD, json.dumps({"name": training.name, "image": settings.image}))
     print(out / MODEL)
     return 0
 

@@ -26,19 +26,19 @@ class Client:
     def __init__(self, port: int, log: Path) -> None:
         self._port, self._log = port, log
 
-    def invoke_endpoint(self, **told: Any) -> dict[str, Any]:
+    def invoke_endpoint(self, **request: Any) -> dict[str, Any]:
         """
         Args:
-            told: by AWS's names; of them EndpointName alone says nothing here.
+            request: by AWS's names; of them EndpointName alone says nothing here.
 
         Raises:
             RefusedPhotoError: another status than 200.
             UserError: it does not answer.
         """
-        headers = {"Content-Type": told["ContentType"], "Accept": told["Accept"]}
-        headers["X-Amzn-SageMaker-Custom-Attributes"] = told["CustomAttributes"]
+        headers = {"Content-Type": request["ContentType"], "Accept": request["Accept"]}
+        headers["X-Amzn-SageMaker-Custom-Attributes"] = request["CustomAttributes"]
         try:
-            status, answer = http_probe.request(self._port, "POST", "/invocations", told["Body"], headers)
+            status, answer = http_probe.request(self._port, "POST", "/invocations", request["Body"], headers)
         except (OSError, http.client.HTTPException) as error:
             said = error or type(error).__name__
             raise UserError(f"the endpoint on port {self._port} does not answer ({said}): see {self._log}") from error

@@ -154,9 +154,9 @@ def last_lines(log: Path, count: int) -> list[str]:
 def failure(layout: Layout, code: int, log: Path | None = None) -> str:
     """Why a training job failed: the first line of its failure file, which holds the cause, or the end of the log."""
     where = f"; see {log}" if log else ""
-    told = layout.failure.read_text(errors="replace").strip() if layout.failure.is_file() else ""
-    if told:
-        return f"training failed: {told.splitlines()[0]}{where}"
+    reason = layout.failure.read_text(errors="replace").strip() if layout.failure.is_file() else ""
+    if reason:
+        return f"training failed: {reason.splitlines()[0]}{where}"
     ended = f" ({' / '.join(last_lines(log, 2))})" if log else ""
     return f"training ended with exit code {code} and left no failure file{ended}{where}"
 

@@ -112,5 +112,5 @@ def _pack(scratch: Path, npm: list[str]) -> Path:
 def _cause(stderr: str) -> str:
     """The first line that says what went wrong, without npm's and pip's prefixes."""
     lines = [re.sub(r"^(npm (ERR!|error)|ERROR:|WARNING:.*)\s*", "", line).strip() for line in stderr.splitlines()]
-    told = [line for line in lines if line and not line.startswith(("A complete log", "errno", "syscall"))]
-    return "; ".join(told[:2])[:200] or "it said nothing"
+    reasons = [line for line in lines if line and not line.startswith(("A complete log", "errno", "syscall"))]
+    return "; ".join(reasons[:2])[:200] or "it said nothing"

@@ -30,7 +30,7 @@ from kennel_serve.formats.response_body import write_error as write_error
 PHOTO_TYPES = (
     "application/x-image",
     "application/octet-stream",
-    "binary/octet-stream",  # what S3 calls whatever it was not told a type of
+    "binary/octet-stream",  # what S3 serves objects as that were stored without a type
     "image/*",
     "image/jpeg",
     "image/jpg",

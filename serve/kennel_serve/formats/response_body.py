@@ -32,7 +32,7 @@ REQUEST, LINE = ON_ERROR = ("request", "line")  # what a bad photo of a list fai
 
 
 class RequestError(BaseInferenceToolkitError, UserError):  # type: ignore[misc] # the toolkit has no types
-    """A request that its sender can mend: an HTTP status and one sentence."""
+    """A request that its sender can fix: an HTTP status and one sentence."""
 
     def __init__(self, status: HTTPStatus, sentence: str) -> None:
         super().__init__(int(status), remove_crlf(sentence), status.phrase)

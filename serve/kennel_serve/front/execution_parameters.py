@@ -8,7 +8,7 @@ from kennel_serve.http.routes import Route
 
 _MB = 1024 * 1024
 _LARGEST_MB = 100  # SageMaker's limit, for one request and for all at once
-_USUAL_MB = 6  # its own, where nobody says anything
+_USUAL_MB = 6  # the default
 
 
 def parameters(workers: int, max_bytes: int) -> dict[str, int | str]:

@@ -60,7 +60,7 @@ class Backend:
         self._busy.add(connection)
         try:
             answer = await connection.ask(head, body, seconds)
-        except BaseException:  # cancelled too: what may still arrive belongs to nobody
+        except BaseException:  # cancelled too: what may still arrive has no reader
             connection.close()
             raise
         finally:

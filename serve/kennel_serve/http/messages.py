@@ -71,7 +71,7 @@ class Body:
         """
         Args:
             limit: of bytes, packed or not.
-            proceed: tells a client to send it that waits to be told (`Expect: 100-continue`).
+            proceed: sends `100 Continue` to a client that waits for it (`Expect: 100-continue`).
         """
         self.complete = self.unwanted = False  # the latter: it was answered without it
         self.error: RefusedError | None = None

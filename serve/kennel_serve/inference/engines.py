@@ -45,7 +45,7 @@ def file(engine: str, folder: Path) -> Path:
 
 
 def size(engine: str, folder: Path) -> int:
-    """The bytes of what a worker loads; nobody knows which files a user's code does."""
+    """The bytes of what a worker loads; those that a user's code loads are unknown."""
     return model_folder.size(folder) if engine == NONE else file(engine, folder).stat().st_size
 
 

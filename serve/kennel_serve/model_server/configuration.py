@@ -1,4 +1,4 @@
-"""What the model server is told: its limits, configuration files, environment and private folder.
+"""The configuration of the model server: its limits, configuration files, environment and private folder.
 
 No process is started here; model_server.py does that.
 """

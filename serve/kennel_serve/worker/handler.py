@@ -1,7 +1,7 @@
 """The model server's boundary: it calls `handle` in each worker, once to load the model and then for every batch.
 
 The worker learns all it needs from serving.json in the private folder that stands for the model there. Turns every
-exception into an answer of one sentence; what nobody expected goes to the log with its traceback, never to the client.
+exception into an answer of one sentence; an unexpected one goes to the log with its traceback, never to the client.
 """
 
 import logging
@@ -18,7 +18,7 @@ from kennel_serve.inference.model_spec import Serving
 from kennel_serve.worker.endpoint import TIMING, Answer, Endpoint, refusal
 from kennel_serve.worker.heartbeat import Pulse
 
-NAME = "kennel_serve.worker.handler:handle"  # what the model server is told to call
+NAME = "kennel_serve.worker.handler:handle"  # what the model server calls
 PULSES = "workers"  # the folder of the workers' files
 REASON = "reason"  # the file in which a worker says why it cannot load the model
 _NICE = 5  # workers as many as CPUs must not keep the front door from answering /ping

@@ -1,4 +1,4 @@
-"""A user's own inference.py: found, its requirements installed, imported, and told what is wrong with it.
+"""A user's own inference.py: found, its requirements installed, imported, its errors as sentences.
 
 What its functions are called with is AWS's contract (sagemaker-inference and its PyTorch image); user_endpoint.py
 calls them.
@@ -67,15 +67,15 @@ def find(model: Path, program: str = "", directory: str = "") -> Path | None:
             _log.info("SAGEMAKER_PROGRAM=%s: the model has no such file and is served by Kennel's own code", program)
         return None
     if found is None and program:
-        mend = "pack it into the model's code folder"
+        fix = "pack it into the model's code folder"
         if directory.startswith("s3://"):  # what the SDK does with an entry_point alone
-            mend = "name the Model's source_dir as well, which packs it into the model"
-        raise UserError(f"SAGEMAKER_PROGRAM={program} is in none of {', '.join(map(str, folders))}: {mend}")
+            fix = "name the Model's source_dir as well, which packs it into the model"
+        raise UserError(f"SAGEMAKER_PROGRAM={program} is in none of {', '.join(map(str, folders))}: {fix}")
     return found
 
 
 async def install(program: Path | None, wanted: bool) -> None:
-    """Give requirements.txt beside the file to pip where that is wanted, else say that nobody did.
+    """Give requirements.txt beside the file to pip where that is allowed, else log that it was not.
 
     Raises:
         UserError: pip could not install them.
@@ -84,7 +84,7 @@ async def install(program: Path | None, wanted: bool) -> None:
     if not file or not file.is_file():
         return
     if not wanted:
-        _log.warning("%s is not installed: set %s=true if you trust whoever wrote it", file, INSTALL)
+        _log.warning("%s is not installed: set %s=true if you trust its author", file, INSTALL)
         return
     _log.info("installing %s", file)
     options = ["--disable-pip-version-check", "--no-input", "--progress-bar=off", "--root-user-action=ignore"]
@@ -104,7 +104,7 @@ async def install(program: Path | None, wanted: bool) -> None:
     if pip.returncode:
         _log.error("%s", said)
         lines = [line for line in said.splitlines() if line.lower().startswith("error:")] or said.splitlines()[-1:]
-        raise UserError(f"{file} cannot be installed: pip says {' '.join(lines)[:300]!r}: mend it")
+        raise UserError(f"{file} cannot be installed: pip says {' '.join(lines)[:300]!r}: fix it")
 
 
 def load(program: Path) -> dict[str, Function]:
@@ -162,14 +162,14 @@ def _import(program: Path) -> object:
 
 
 def why(error: BaseException, program: Path) -> str:
-    """What a user's code raised, where in it, and what to do: a slip of the pen is told from a package not there."""
+    """What a user's code raised, where in it, and what to do: a typing error, or a package that is not installed."""
     folder = program.parent
     if isinstance(error, SyntaxError) and error.filename:
-        return f"{Path(error.filename).name}:{error.lineno}: {error.msg}: mend it"
+        return f"{Path(error.filename).name}:{error.lineno}: {error.msg}: fix it"
     where, missing = _where(error, folder), getattr(error, "name", None) or ""
     root = missing.partition(".")[0]
     if not isinstance(error, ModuleNotFoundError) or not root or root in sys.modules:
-        return f"{cause(error, program)}: mend it"
+        return f"{cause(error, program)}: fix it"
     own = {path.stem for path in folder.iterdir() if path.suffix == ".py" or path.is_dir()}
     if close := difflib.get_close_matches(root, own, 1, 0.75):
         return f"{where}: there is no module {missing!r}: did you mean {close[0]!r}?"

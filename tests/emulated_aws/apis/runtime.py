@@ -97,8 +97,8 @@ def _later(account: Account, record: Record, host: Host, params: dict[str, Any])
                 objects.write_url(account, failure, error.message.encode())
 
     account.background.start(work, f"asynchronous inference {job}")
-    told = Response(json.dumps({"InferenceId": params.get("InferenceId", job)}), 202, mimetype="application/json")
-    told.headers["X-Amzn-SageMaker-OutputLocation"] = output
+    response = Response(json.dumps({"InferenceId": params.get("InferenceId", job)}), 202, mimetype="application/json")
+    response.headers["X-Amzn-SageMaker-OutputLocation"] = output
     if failure:
-        told.headers["X-Amzn-SageMaker-FailureLocation"] = failure
-    return told
+        response.headers["X-Amzn-SageMaker-FailureLocation"] = failure
+    return response

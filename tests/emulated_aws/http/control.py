@@ -9,46 +9,46 @@ from .errors import AwsError
 Told = dict[str, Any]
 
 
-def answer(account: Account, what: str, told: Told) -> Told:
+def answer(account: Account, what: str, fields: Told) -> Told:
     """
     Raises:
         AwsError: there is no such control.
     """
     if what not in _CONTROLS:
         raise AwsError("UnknownControl", what, 404)
-    return _CONTROLS[what](account, told) or {}
+    return _CONTROLS[what](account, fields) or {}
 
 
-def _requests(account: Account, told: Told) -> Told:
+def _requests(account: Account, fields: Told) -> Told:
     return {"requests": account.requests()}
 
 
-def _hold(account: Account, told: Told) -> None:
+def _hold(account: Account, fields: Told) -> None:
     account.held = True
 
 
-def _change(account: Account, told: Told) -> None:
-    account.store.change(account.store.get(told["kind"], told["name"]), **told["members"])
+def _change(account: Account, fields: Told) -> None:
+    account.store.change(account.store.get(fields["kind"], fields["name"]), **fields["members"])
 
 
-def _deny(account: Account, told: Told) -> None:
-    account.denied.add((told["service"], told["operation"]))
+def _deny(account: Account, fields: Told) -> None:
+    account.denied.add((fields["service"], fields["operation"]))
 
 
-def _interrupt(account: Account, told: Told) -> None:
-    account.store.get("TrainingJob", told["name"])
-    account.interrupted.add(told["name"])
+def _interrupt(account: Account, fields: Told) -> None:
+    account.store.get("TrainingJob", fields["name"])
+    account.interrupted.add(fields["name"])
 
 
-def _quota(account: Account, told: Told) -> None:
-    account.quotas[told["name"]] = told["value"]
+def _quota(account: Account, fields: Told) -> None:
+    account.quotas[fields["name"]] = fields["value"]
 
 
-def _price(account: Account, told: Told) -> None:
-    account.prices[told["instance_type"], told["component"]] = told["usd"]
+def _price(account: Account, fields: Told) -> None:
+    account.prices[fields["instance_type"], fields["component"]] = fields["usd"]
 
 
-def _close(account: Account, told: Told) -> None:
+def _close(account: Account, fields: Told) -> None:
     account.close()
 
 

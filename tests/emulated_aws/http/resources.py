@@ -1,4 +1,4 @@
-"""SageMaker's resources as records: what their creation was told, and what became of them since.
+"""SageMaker's resources as records: what their creation asked for, and what became of them.
 
 moto has most of them, but knows a list of instance types of its own, forgets newer members and has every job
 Completed at once; here a record keeps every member, and botocore's output shapes choose what an answer shows.

@@ -61,7 +61,7 @@ class Emulator:
         call = recognition.read(request)
         account = self._account
         if call.key != OWN_KEY:
-            account.record(call.service, call.operation, services.told(call))
+            account.record(call.service, call.operation, services.request_of(call))
             checks.allowed(account, call)
             if call.model is not None:
                 validation.check(call.model, call.params)
@@ -74,9 +74,9 @@ class Emulator:
 
     def _control(self, request: Request) -> Response:
         """What the tests themselves ask of the server; no part of AWS."""
-        what, told = request.path.removeprefix(CONTROL), json.loads(request.get_data() or b"{}")
+        what, fields = request.path.removeprefix(CONTROL), json.loads(request.get_data() or b"{}")
         if what != "reset":
-            return _json(control.answer(self._account, what, told))
+            return _json(control.answer(self._account, what, fields))
         try:
             self._account.close()
         finally:

@@ -32,6 +32,6 @@ def answer(account: Account, call: Call) -> Answer | None:
     return found
 
 
-def told(call: Call) -> dict[str, Any]:
+def request_of(call: Call) -> dict[str, Any]:
     """The parameters as they are recorded: long bodies are cut."""
     return {k: f"{len(v)} bytes" if isinstance(v, bytes) and len(v) > _SHOWN else v for k, v in call.params.items()}

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-PATIENCE = 30.0  # seconds for a thread that was told to end
+PATIENCE = 30.0  # seconds for a thread that was asked to end
 
 
 class Background:

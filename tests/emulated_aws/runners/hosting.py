@@ -108,17 +108,17 @@ class Host:
         name = sha256(target.encode()).hexdigest()[:32]
         folder = self.base / "models" / name / "model"
         objects.unpack(body, folder)
-        told = json.dumps({"model_name": name, "url": str(folder)}).encode()
-        status = self._post_model(told)
+        body = json.dumps({"model_name": name, "url": str(folder)}).encode()
+        status = self._post_model(body)
         while status == http.HTTPStatus.INSUFFICIENT_STORAGE and self.loaded:  # the one that came first makes room
             self.request("DELETE", f"/models/{self.loaded.pop(next(iter(self.loaded)))}", limit=START_LIMIT)
-            status = self._post_model(told)
+            status = self._post_model(body)
         if status not in (http.HTTPStatus.OK, http.HTTPStatus.CONFLICT):
             raise model_error(self.account, status, f"loading {target} failed")
         self.loaded[target] = name
 
-    def _post_model(self, told: bytes) -> int:
-        return self.request("POST", "/models", told, {"Content-Type": "application/json"}, START_LIMIT)[0]
+    def _post_model(self, body: bytes) -> int:
+        return self.request("POST", "/models", body, {"Content-Type": "application/json"}, START_LIMIT)[0]
 
 
 @contextmanager
@@ -141,8 +141,8 @@ def started(
         raise UnhealthyError(f"there is no {programs.executable('serve')}")
     port = free_port()
     many = {"SAGEMAKER_MULTI_MODEL": "true"} if container.get("Mode") == "MultiModel" else {}
-    told = {"SAGEMAKER_BIND_TO_PORT": str(port), "PYTHONUNBUFFERED": "1", **many, **container.get("Environment", {})}
-    run = programs.run(account, "serve", base, processes.GRACE, {**told, **(env or {})})
+    environ = {"SAGEMAKER_BIND_TO_PORT": str(port), "PYTHONUNBUFFERED": "1", **many, **container.get("Environment", {})}
+    run = programs.run(account, "serve", base, processes.GRACE, {**environ, **(env or {})})
     file = base.with_name(base.name + ".log")
     stream = Stream(account, *log, file)
     try:

@@ -36,8 +36,8 @@ def lay_out(account: Account, record: Record) -> Layout:
     channels = {row["ChannelName"]: row for row in record.get("InputDataConfig", [])}
     base = account.folder / record["TrainingJobName"]
     layout = opt_ml.lay_out(base, dict.fromkeys(channels, base), record.get("HyperParameters", {}), programs.HOST)
-    told = {name: _told(row, record) for name, row in channels.items()}
-    (layout.config / "inputdataconfig.json").write_text(json.dumps(told))
+    rows = {name: _row(row, record) for name, row in channels.items()}
+    (layout.config / "inputdataconfig.json").write_text(json.dumps(rows))
     for member, file in _FILES.items():
         if member in record:
             local = {"LocalPath": str(base / _LOCAL[member])} if member in _LOCAL else {}
@@ -69,7 +69,7 @@ def environment(record: Record) -> dict[str, str]:
     }
 
 
-def _told(channel: Record, record: Record) -> dict[str, Any]:
+def _row(channel: Record, record: Record) -> dict[str, Any]:
     source = channel["DataSource"].get("S3DataSource", {})
     return {
         "TrainingInputMode": channel.get("InputMode", record["AlgorithmSpecification"]["TrainingInputMode"]),

@@ -64,8 +64,8 @@ def _run(account: Account, record: Record) -> None:
     if why:
         _conclude(account, record, "Stopped", secondary=why)
     elif code:
-        told = layout.failure.read_text(errors="replace")[:_REASON] if layout.failure.is_file() else ""
-        _conclude(account, record, "Failed", f"AlgorithmError: {told}, exit code: {code}"[:_REASON])
+        reason = layout.failure.read_text(errors="replace")[:_REASON] if layout.failure.is_file() else ""
+        _conclude(account, record, "Failed", f"AlgorithmError: {reason}, exit code: {code}"[:_REASON])
     else:
         _conclude(account, record, "Completed")
 

@@ -65,10 +65,10 @@ def _env(record: Record) -> dict[str, str]:
         "BatchStrategy": "SAGEMAKER_BATCH_STRATEGY",
         "MaxConcurrentTransforms": "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS",
     }
-    told = {variable: str(record[name]) for name, variable in names.items() if name in record}
-    if "SAGEMAKER_BATCH_STRATEGY" in told:
-        told["SAGEMAKER_BATCH_STRATEGY"] = _single(told["SAGEMAKER_BATCH_STRATEGY"])
-    return {"SAGEMAKER_BATCH": "true", **told, **record.get("Environment", {})}
+    environment = {variable: str(record[name]) for name, variable in names.items() if name in record}
+    if "SAGEMAKER_BATCH_STRATEGY" in environment:
+        environment["SAGEMAKER_BATCH_STRATEGY"] = _single(environment["SAGEMAKER_BATCH_STRATEGY"])
+    return {"SAGEMAKER_BATCH": "true", **environment, **record.get("Environment", {})}
 
 
 def _single(strategy: str) -> str:

@@ -1,4 +1,4 @@
-"""What a launch is refused for before anything exists, and what it is told: as a user asks, against an emulated AWS."""
+"""What a launch is refused for before anything exists, and in which words: as a user asks, against an emulated AWS."""
 
 import json
 from collections.abc import Iterator

@@ -124,11 +124,11 @@ def test_our_images_are_told_by_what_the_dockerfile_sets() -> None:
 
 def test_an_image_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client = tmp_path / "docker"
-    told = (
+    inspected = (
         '{"Architecture": "arm64", "Size": 7000000000, "Config": {"Env": ["CUDA_VERSION=12.8.1", "A"], "Labels": null, '
         '"Entrypoint": null}, "Descriptor": {"mediaType": "application/vnd.oci.image.index.v1+json"}}'
     )
-    client.write_text(f"#!/bin/sh\n[ \"$*\" = 'image inspect --format {{{{json .}}}} mine:1' ] && echo '{told}'\n")
+    client.write_text(f"#!/bin/sh\n[ \"$*\" = 'image inspect --format {{{{json .}}}} mine:1' ] && echo '{inspected}'\n")
     client.chmod(0o755)
     monkeypatch.setenv("DOCKER", str(client))
     found = images.local("mine:1")

@@ -12,17 +12,17 @@ from ..conftest import Command
 from ..deployments import JOB, Kennel, of, shown
 
 ECR = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
-NOBODY = "arn:aws:iam::123456789012:role/nobody"
+ABSENT = "arn:aws:iam::123456789012:role/absent"
 KINDS = {
     "train": ("ml.g5.xlarge for training job usage", "training"),
     "tune": ("ml.g5.xlarge for training job usage", "training"),
     "deploy": ("ml.c7i.large for endpoint usage", "endpoints"),
     "transform": ("ml.c7i.large for transform job usage", "batch transform"),
 }
-# What is wrong -> (words that make it so, of its sentence what is wrong, and how to mend it); {} is the command's own.
+# What is wrong -> (words that make it so, of its sentence what is wrong, and how to fix it); {} is the command's own.
 WRONG = {
-    "role": (["--role", NOBODY], "there is no role 'nobody' in this account", "name it by --role"),
-    "role's name": (["--role", "nobody"], "nobody", "by --role"),
+    "role": (["--role", ABSENT], "there is no role 'absent' in this account", "name it by --role"),
+    "role's name": (["--role", "absent"], "absent", "by --role"),
     "bucket": (["--bucket", "not-ours"], "there is no bucket 'not-ours'", "create it in eu-west-1, or name another by"),
     "quota": ([], "the account's quota '{quota}' is 0 in eu-west-1, 1 needed", "`aws service-quotas request-service-"),
     "region": (["--region", "us-east-1"], "lies in eu-west-1, the launch in us-east-1", "name the region by --region"),
@@ -83,7 +83,7 @@ def given(kennel: Kennel, tmp_path: Path) -> dict[str, list[str]]:
 def test_what_is_wrong_is_one_sentence_and_nothing_is_made(
     kennel: Kennel, given: dict[str, list[str]], name: str, wrong: str
 ) -> None:
-    words, said, mending = WRONG[wrong]
+    words, said, fixing = WRONG[wrong]
     quota, what = KINDS[name]
     if wrong == "quota":
         kennel.aws.quota(quota, 0)
@@ -94,7 +94,7 @@ def test_what_is_wrong_is_one_sentence_and_nothing_is_made(
     assert done.stderr.startswith(f"kennel {name}: ")
     assert done.stderr.count("\n") == 1, done.stderr
     assert said.format(quota=quota, what=what) in done.stderr
-    assert mending in done.stderr
+    assert fixing in done.stderr
     assert listing(kennel.aws) == before
     assert kennel.made() == []
 

@@ -50,8 +50,8 @@ def test_an_endpoint_goes_with_all_that_was_made_for_it(kennel: Kennel, programs
     ]
     asked = kennel(*words)
     assert asked.returncode == 2
-    *told, refusal = asked.stderr.splitlines()
-    assert told == shows
+    *lines, refusal = asked.stderr.splitlines()
+    assert lines == shows
     assert "add --yes" in refusal
     dry = kennel(*words, "--dry-run")
     assert [operation for operation, _ in shown(dry.stdout)] == [

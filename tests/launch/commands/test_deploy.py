@@ -159,8 +159,8 @@ def test_hosts_without_disks_of_their_own(kind: str) -> None:
             ["--model", "s3://kennel-test-bucket/none/", "--mode", "multi-model"],
             "none/ holds no .tar.gz: name a folder",
         ),
-        (["--job", "nobody"], "nobody"),
-        (["--tuning-job", "nobody"], "nobody"),
+        (["--job", "absent"], "absent"),
+        (["--tuning-job", "absent"], "absent"),
     ],
 )
 def test_what_cannot_be_deployed_is_one_sentence(kennel: Kennel, model: str, words: list[str], said: str) -> None:
@@ -284,9 +284,9 @@ def test_an_update_that_sagemaker_takes_back_leaves_the_earlier_version(kennel: 
     while "UpdateEndpoint" not in kennel.made():
         assert update.poll() is None
     kennel.aws.change("Endpoint", "pets", EndpointStatus="InService", FailureReason="no capacity")
-    _, told = update.communicate(timeout=100)
+    _, stderr = update.communicate(timeout=100)
     assert update.returncode == 1
-    assert f"endpoint pets is InService with its earlier model, {before['Models'][0]}: no capacity" in told
+    assert f"endpoint pets is InService with its earlier model, {before['Models'][0]}: no capacity" in stderr
     assert kennel.left() == before
     assert scheduler.get_schedule(Name="pets")["ScheduleExpression"] == deadline
     assert kennel.made().count("UpdateSchedule") == 4  # each deadline was set, and taken back

@@ -132,9 +132,9 @@ def test_a_multi_model_endpoint_has_a_model_by_name_and_gets_others(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["nobody", "."], "there is no endpoint nobody in eu-west-1"),
+        (["absent", "."], "there is no endpoint absent in eu-west-1"),
         (["no_body", "."], "endpoint 'no_body': a name is up to 63"),
-        (["nobody", ".", "--top-k", "0"], "--top-k 0: write a whole number from 1"),
+        (["absent", ".", "--top-k", "0"], "--top-k 0: write a whole number from 1"),
     ],
 )
 def test_what_cannot_be_asked_is_one_sentence(kennel: Kennel, words: list[str], said: str) -> None:
@@ -150,8 +150,8 @@ def test_an_endpoint_that_is_not_in_service_and_photos_that_are_none(kennel: Ken
         assert "endpoint pets is Creating and takes no requests: wait" in kennel("invoke", "pets", ".").stderr
     finally:
         said.terminate()
-        _, told = said.communicate(timeout=60)
-    assert "endpoint pets goes on starting, and costs: kennel delete pets ends it" in told
+        _, stderr = said.communicate(timeout=60)
+    assert "endpoint pets goes on starting, and costs: kennel delete pets ends it" in stderr
 
 
 def test_photos_are_found_by_their_names(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_job_that_has_said_nothing(aws: Aws, command: Command) -> None:
     done = command("cli", "logs", "pets", **aws.env)
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr == "kennel logs: pets has written nothing yet (InProgress)\n"
-    done = command("cli", "logs", "nobody", **aws.env)
+    done = command("cli", "logs", "absent", **aws.env)
     assert done.returncode == 2
     assert "there is no" in done.stderr
 

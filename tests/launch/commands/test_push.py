@@ -27,15 +27,15 @@ Push = Callable[..., subprocess.CompletedProcess[str]]
 
 
 class Docker:
-    """A docker client that does nothing; it says of every image that it is `told`, pushed as `digests`."""
+    """A docker client that does nothing; `inspect` shows every image as `fields`, pushed as `digests`."""
 
     def __init__(self, folder: Path) -> None:
         self.path, self._asked, self._input = folder / "docker", folder / "asked", folder / "input"
         self._asked.touch()
         self.tell()
 
-    def tell(self, *digests: str, **told: Any) -> None:
-        image = {"Architecture": "amd64", "Size": 1, "Config": {"Env": [], "Entrypoint": None}} | told
+    def tell(self, *digests: str, **fields: Any) -> None:
+        image = {"Architecture": "amd64", "Size": 1, "Config": {"Env": [], "Entrypoint": None}} | fields
         self.path.write_text(
             f"""#!/bin/sh
 case "$*" in
@@ -67,8 +67,8 @@ def send(aws: Aws, command: Command, docker: Docker) -> Push:
     """`kennel push`."""
 
     def send(to: str, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-        told = {"DOCKER": str(docker.path)} | aws.env | env
-        return command("cli", "push", "kennel:dev", "--to", to, *words, **told)
+        fields = {"DOCKER": str(docker.path)} | aws.env | env
+        return command("cli", "push", "kennel:dev", "--to", to, *words, **fields)
 
     return send
 

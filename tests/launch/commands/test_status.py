@@ -45,8 +45,8 @@ def test_the_table_has_what_is_ours_by_name_or_by_tag(aws: Aws, command: Command
     assert len(rows) == 2
     assert any("pets" in row and "Failed" in row for row in rows)
     assert any("kennel-2026" in row and "InProgress" in row for row in rows)
-    told = json.loads(command("cli", "status", "--json", **aws.env).stdout)
-    assert {row["TrainingJobName"] for row in told} == {"kennel-20260101-000000-000", "pets"}
+    shown = json.loads(command("cli", "status", "--json", **aws.env).stdout)
+    assert {row["TrainingJobName"] for row in shown} == {"kennel-20260101-000000-000", "pets"}
 
 
 def test_what_costs_by_the_hour_is_found_behind_all_that_is_newer(aws: Aws, command: Command) -> None:
@@ -97,11 +97,11 @@ def test_one_job_in_detail(aws: Aws, command: Command) -> None:
     aws.price("ml.g5.xlarge", "Training", 3.0)
     done = command("cli", "status", "pets", **aws.env)
     assert done.returncode == 0, done.stderr
-    told = dict(line.split(":  ", 1) for line in done.stdout.splitlines() if ":  " in line)
-    assert told["status"].strip() == "Stopped (MaxRuntimeExceeded)"
+    shown = dict(line.split(":  ", 1) for line in done.stdout.splitlines() if ":  " in line)
+    assert shown["status"].strip() == "Stopped (MaxRuntimeExceeded)"
     assert "0.9877" in done.stdout
     assert "150 of 600, 75% saved by spot" in done.stdout
-    assert told["cost"].strip() == "about $0.25, at $3.00 an hour (AWS's price list for eu-west-1)"  # of two machines
+    assert shown["cost"].strip() == "about $0.25, at $3.00 an hour (AWS's price list for eu-west-1)"  # of two machines
     assert "2 × ml.g5.xlarge" in done.stdout
     assert "backbone=resnet18 epochs=5" in done.stdout
     assert f"s3://{aws.bucket}/data/" in done.stdout
@@ -118,8 +118,8 @@ def test_a_name_that_nothing_has(aws: Aws, command: Command) -> None:
 
 
 def test_without_credentials_or_a_region_it_says_what_to_do(aws: Aws, command: Command) -> None:
-    nobody = aws.env | {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
-    done = command("cli", "status", "pets", **{key: value for key, value in nobody.items() if value})
+    no_credentials = aws.env | {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+    done = command("cli", "status", "pets", **{key: value for key, value in no_credentials.items() if value})
     assert done.returncode == 2
     assert "no AWS credentials were found: run aws configure or aws sso login" in done.stderr
     done = command("cli", "status", **aws.env | {"AWS_REGION": "", "AWS_DEFAULT_REGION": ""})

@@ -58,10 +58,10 @@ def test_from_a_folder_to_a_report(aws: Aws, env: Env, programs: Path, command: 
     assert done.stderr.splitlines()[-1] == f"training job {name}: Completed"
     assert changes(aws) == ["PutObject"] * 16 + ["CreateTrainingJob"]
 
-    told = command("cli", "status", name, **env).stdout
-    assert f"s3://{aws.bucket}/kennel/jobs/{name}/output/model.tar.gz" in told
-    assert "validation:accuracy:" in told
-    assert re.search("^hyperparameters: +backbone=test_resnet batch_size=8 epochs=2", told, re.MULTILINE)
+    output = command("cli", "status", name, **env).stdout
+    assert f"s3://{aws.bucket}/kennel/jobs/{name}/output/model.tar.gz" in output
+    assert "validation:accuracy:" in output
+    assert re.search("^hyperparameters: +backbone=test_resnet batch_size=8 epochs=2", output, re.MULTILINE)
     assert command("cli", "logs", name, **env).stdout.splitlines() == log
     done = command("cli", "report", name, "--out", str(tmp_path / "r" / "it.html"), **env)
     assert done.returncode == 0, done.stderr
@@ -104,7 +104,7 @@ def request(aws: Aws, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def test_a_plain_job_asks_for_nothing_that_nobody_wanted(aws: Aws, env: Env, command: Command) -> None:
+def test_a_plain_job_asks_for_nothing_that_absent_wanted(aws: Aws, env: Env, command: Command) -> None:
     aws.hold()
     done = command("cli", *words(aws, "--name", "pets-1", "--yes"), **env)
     assert done.returncode == 0, done.stderr
@@ -143,12 +143,12 @@ def test_a_dry_run_prints_what_is_sent_without_it(aws: Aws, env: Env, command: C
     shown = command("cli", *asked, "--dry-run", **env)
     assert shown.returncode == 0, shown.stderr
     assert changes(aws) == []
-    told = json.loads(shown.stdout)
-    assert (told["service"], told["operation"]) == ("sagemaker", "CreateTrainingJob")
+    output = json.loads(shown.stdout)
+    assert (output["service"], output["operation"]) == ("sagemaker", "CreateTrainingJob")
     done = command("cli", *asked, "--yes", **env)
     assert done.returncode == 0, done.stderr
-    assert [ordered(sent) for sent in aws.asked("sagemaker", "CreateTrainingJob")] == [ordered(told["request"])]
-    assert told["request"] != request(aws)
+    assert [ordered(sent) for sent in aws.asked("sagemaker", "CreateTrainingJob")] == [ordered(output["request"])]
+    assert output["request"] != request(aws)
 
 
 def ordered(sent: dict[str, Any]) -> dict[str, Any]:
@@ -350,7 +350,7 @@ REFUSED = [
     ),
     (["--test", "s3://b/t.manifest"], "SageMaker reads an augmented manifest in Pipe mode: add --input-mode Pipe"),
     (["--instance-type", "ml.g5.xlage"], "ml.g5.xlarge"),
-    (["--role", "arn:aws:iam::123456789012:role/nobody"], "nobody"),
+    (["--role", "arn:aws:iam::123456789012:role/absent"], "absent"),
     (["--bucket", "kennel-none"], "kennel-none"),
 ]
 
@@ -383,8 +383,8 @@ def test_what_sagemaker_refuses_is_said_in_its_words(aws: Aws, env: Env, command
 
 
 def test_settings_come_from_the_file_beside_the_work(aws: Aws, env: Env, command: Command, tmp_path: Path) -> None:
-    told = f'role = "{aws.role}"\nbucket = "{aws.bucket}"\nprefix = "team/pets"\n'
-    (tmp_path / "cwd" / "kennel.toml").write_text(told)
+    output = f'role = "{aws.role}"\nbucket = "{aws.bucket}"\nprefix = "team/pets"\n'
+    (tmp_path / "cwd" / "kennel.toml").write_text(output)
     done = command("cli", "train", "--data", "s3://b/c/", "--dry-run", KENNEL_INSTANCE_TYPE="ml.g4dn.xlarge", **env)
     asked = json.loads(done.stdout)["request"]
     assert asked["OutputDataConfig"] == {"S3OutputPath": f"s3://{aws.bucket}/team/pets/jobs"}
@@ -392,8 +392,8 @@ def test_settings_come_from_the_file_beside_the_work(aws: Aws, env: Env, command
 
 
 def test_every_hyperparameter_is_listed_with_its_flag(command: Command) -> None:
-    told = command("cli", "train", "--help-hyperparameters").stdout
-    assert "--learning-rate  (default 0.01; 1e-08 to 10)\n      of the head" in told
-    assert "--int8  (default true; true, false)" in told
-    assert "--trials" in told
+    output = command("cli", "train", "--help-hyperparameters").stdout
+    assert "--learning-rate  (default 0.01; 1e-08 to 10)\n      of the head" in output
+    assert "--int8  (default true; true, false)" in output
+    assert "--trials" in output
     assert "--trials" not in command("cli", "tune", "--help-hyperparameters").stdout

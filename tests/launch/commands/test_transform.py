@@ -118,12 +118,12 @@ def test_a_dry_run_of_a_folder_shows_what_is_sent_without_it(kennel: Kennel, fol
     assert "upload 4 files, " in done.stderr
     assert " sent" not in done.stderr
     assert kennel.made() == []
-    told = dict(shown(done.stdout))["CreateTransformJob"]
-    assert told["TransformInput"]["DataSource"]["S3DataSource"]["S3DataType"] == "ManifestFile"
+    request = dict(shown(done.stdout))["CreateTransformJob"]
+    assert request["TransformInput"]["DataSource"]["S3DataSource"]["S3DataType"] == "ManifestFile"
     done = kennel(*words, "--yes")
     assert done.returncode == 0, done.stderr
     (sent,) = kennel.aws.asked("sagemaker", "CreateTransformJob")
-    assert sent == told | {"ModelName": sent["ModelName"]}
+    assert sent == request | {"ModelName": sent["ModelName"]}
     body = kennel.aws.client("s3").get_object(Bucket=kennel.aws.bucket, Key="kennel/transform/batch/photos.manifest")
     prefix = {"prefix": f"s3://{kennel.aws.bucket}/kennel/data/new/"}
     assert json.load(body["Body"]) == [prefix, "green/0.png", "red/0.png", "red/1.png"]

@@ -164,13 +164,13 @@ def test_the_end_says_what_is_best_where_it_lies_and_how_to_train_with_it(tmp_pa
     (layout.output_data / "best-hyperparameters.json").write_text("{}")
     layout.model.mkdir()  # empty: no model
     asked = options(image="kennel:dev", gpus="all", pretrained=Path("weights"))
-    told = list(tune.summary(layout, trials_table.read(path), tune.settings_of(asked), asked))
-    assert told[:2] == [
+    lines = list(tune.summary(layout, trials_table.read(path), tune.settings_of(asked), asked))
+    assert lines[:2] == [
         "best: trial 6: validation:accuracy=0.7500 learning_rate=0.01235",
         f"settings: {tmp_path}/output/data/best-hyperparameters.json",
     ]
-    assert len(told) == 3
-    assert shlex.split(told[2]) == [
+    assert len(lines) == 3
+    assert shlex.split(lines[2]) == [
         *("train", "with", "it:", "make", "train-local"),
         *("DATA=my photos", "IMAGE=kennel:dev", "GPUS=all", "PRETRAINED=weights"),
         "HP=epochs=7 learning_rate=0.0123456789 trivial_augment=true",
@@ -179,8 +179,8 @@ def test_the_end_says_what_is_best_where_it_lies_and_how_to_train_with_it(tmp_pa
 
 def test_a_search_that_was_stopped_in_its_first_trial_has_a_best_without_a_figure(tmp_path: Path) -> None:
     path = write(tmp_path / "trials.json", [row(0, "running"), row(1, "running")], best=0)
-    told = list(tune.summary(Layout(tmp_path), trials_table.read(path), {}, options()))
-    assert told == [
+    lines = list(tune.summary(Layout(tmp_path), trials_table.read(path), {}, options()))
+    assert lines == [
         "best: trial 0: learning_rate=0.01 batch_size=32",
         "train with it: make train 'DATA=my photos' 'HP=learning_rate=0.01 batch_size=32'",
     ]
@@ -328,11 +328,11 @@ def test_a_stopped_search_stops_its_job_and_keeps_what_it_knows(
         (out / "checkpoints").mkdir()
         (out / "checkpoints" / "trials.journal").write_text("known")
         process.send_signal(sent)
-        _, told = process.communicate(timeout=30)
+        _, lines = process.communicate(timeout=30)
     assert process.returncode == code
     assert log.read_text().split() == ["begun", "stopped"]
     assert "stop -t 120\n" in (tmp_path / "asked").read_text()  # as long as SageMaker gives a training job
     assert (out / "checkpoints" / "trials.journal").read_text() == "known"
     if sent is signal.SIGINT:
-        assert told.startswith("kennel tune: stopped; the same command goes on")
-        assert told.count("\n") == 1
+        assert lines.startswith("kennel tune: stopped; the same command goes on")
+        assert lines.count("\n") == 1

@@ -179,7 +179,7 @@ def test_bad_usage_is_one_sentence(aws: Aws, command: Command, words: list[str],
     assert aws.asked("s3", "PutObject") == []
 
 
-def test_a_bucket_that_is_not_there_says_how_to_mend_it(aws: Aws, command: Command, make_photos: MakePhotos) -> None:
+def test_a_bucket_that_is_not_there_says_how_to_fix_it(aws: Aws, command: Command, make_photos: MakePhotos) -> None:
     done = command("cli", "upload", str(make_photos({"ant": 1})), "--bucket", "kennel-none", **aws.env)
     assert done.returncode == 2
     assert "NoSuchBucket" in done.stderr

@@ -26,17 +26,17 @@ def env(aws: Aws, command: Command) -> Iterator[Env]:
     """A caller with all settings in the environment, and a photo in the bucket."""
     with front.before(aws, command) as account:
         aws.client("s3").put_object(Bucket=aws.bucket, Key="kennel/data/pets/ant/0.jpg", Body=b"a photo")
-        told = {"IMAGE": account.put_image("full"), "ROLE": aws.role, "BUCKET": aws.bucket}
-        yield account.env | {f"KENNEL_{name}": value for name, value in told.items()}
+        output = {"IMAGE": account.put_image("full"), "ROLE": aws.role, "BUCKET": aws.bucket}
+        yield account.env | {f"KENNEL_{name}": value for name, value in output.items()}
 
 
 def dry(aws: Aws, env: Env, command: Command, *more: str) -> dict[str, Any]:
     words = ["--data", f"s3://{aws.bucket}/kennel/data/pets/", "--name", "search", "--dry-run", *more]
     done = command("cli", "tune", *words, **env)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    output = json.loads(done.stdout)
     assert not [one.operation for one in aws.requests if one.operation.startswith("Create")]
-    found: dict[str, Any] = told["request"]
+    found: dict[str, Any] = output["request"]
     return found
 
 
@@ -139,9 +139,9 @@ def test_a_search_is_followed_to_its_best_which_is_trained_with(
     assert lines[-1].startswith("2 completed, 0 in progress, 0 failed, 0 stopped; best validation:accuracy=")
     assert f"tuning job {name}: Completed" in done.stderr
     assert done.stderr.splitlines()[-1] == f"train with it: kennel train --from-tuning-job {name} --data ..."
-    told = command("cli", "status", name, **env).stdout
-    assert re.search("^strategy: +Grid, 2 jobs at most$", told, re.MULTILINE)
-    assert re.search("^found: +batch_size=", told, re.MULTILINE)
+    output = command("cli", "status", name, **env).stdout
+    assert re.search("^strategy: +Grid, 2 jobs at most$", output, re.MULTILINE)
+    assert re.search("^found: +batch_size=", output, re.MULTILINE)
     done = command("cli", "train", "--from-tuning-job", name, "--data", str(data), "--dry-run", **env)
     given = json.loads(done.stdout)["request"]["HyperParameters"]
     assert given["batch_size"] in ("4", "8")

@@ -32,7 +32,7 @@ def asked(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def env(tmp_path: Path, asked: Path) -> Env:
-    """Of a caller with AWS credentials, which are nobody's business here."""
+    """Of a caller with AWS credentials, which are not used here."""
     docker = tmp_path / "bin" / "docker"
     docker.parent.mkdir()
     docker.write_text(DOCKER.format(asked=asked))

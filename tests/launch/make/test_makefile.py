@@ -63,10 +63,10 @@ def test_every_target_is_phony() -> None:
 )
 def test_one_sentence_says_what_is_missing(arguments: list[str], says: str) -> None:
     done = make(*arguments)
-    told = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
     assert done.returncode == 2
-    assert len(told) == 1
-    assert says in told[0]
+    assert len(lines) == 1
+    assert says in lines[0]
     assert not (REPOSITORY / "build" / "no-such-venv").exists()
 
 
@@ -135,7 +135,7 @@ def test_what_pip_says_is_a_line_unless_it_fails(tmp_path: Path, code: int) -> N
 
 @pytest.fixture
 def launch() -> str:
-    """What make is told, so that it takes the tests' own environment."""
+    """Arguments of make, so that it takes the tests' own environment."""
     if not all((Path(sys.prefix) / name).is_file() for name in (".ready", "bin/kennel")):
         pytest.skip(f"{sys.prefix} was not made by make launch")
     return f"VENV_LAUNCH={sys.prefix}"

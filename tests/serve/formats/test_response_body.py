@@ -66,9 +66,7 @@ def test_json_lines_are_answered_in_kind_where_nothing_else_is_asked_for(sent, a
 def test_the_endpoints_own_accept_is_for_requests_without_one():
     assert response_body.options(None, None, LINES, "text/csv").kind == CSV
     assert response_body.options(JSON, None, LINES, "text/csv").kind == JSON
-    assert (
-        response_body.options(None, None, LINES, JSON).kind == LINES
-    )  # JSON is what the variable says when nobody set it
+    assert response_body.options(None, None, LINES, JSON).kind == LINES  # the variable is JSON by default
 
 
 @pytest.mark.parametrize(

@@ -532,7 +532,7 @@ def test_idle_clients_are_hung_up_on():
         assert kept.answer()[2] == b"3"
         half.send(b"GET /ping HTT")
         stalled.send(post(b"abc")[:-1])
-        unheard.send(LAST)  # and it does not hang up, though it is told to
+        unheard.send(LAST)  # and it does not hang up, though it is asked to
         began = time.monotonic()
         for client in (silent, kept):
             with suppress(ConnectionResetError):

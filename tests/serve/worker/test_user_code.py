@@ -219,7 +219,7 @@ def test_an_answer_that_cannot_be_written(worker, photo, monkeypatch, caplog, as
         (
             "def pre_model_fn(model_dir):\n    {}[0]\n",
             False,
-            "pre_model_fn failed: inference.py:2: KeyError: 0: mend it",
+            "pre_model_fn failed: inference.py:2: KeyError: 0: fix it",
         ),
         (
             "def model_warmup_fn(model):\n    pass\n",
@@ -315,7 +315,7 @@ def test_a_requirement_that_cannot_be_built(tmp_path, caplog, monkeypatch):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "setup.py").write_text("raise SystemExit('out of clay')\n")
     (tmp_path / "requirements.txt").write_text("./broken\n")
-    with pytest.raises(UserError, match=r"pip says 'error: sub.* error: metadata-generation-failed': mend it"):
+    with pytest.raises(UserError, match=r"pip says 'error: sub.* error: metadata-generation-failed': fix it"):
         asyncio.run(user_code.install(tmp_path / "inference.py", wanted=True))
     assert "out of clay" in caplog.text
 

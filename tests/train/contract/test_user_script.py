@@ -47,10 +47,10 @@ import neighbour
 parser = argparse.ArgumentParser()
 parser.add_argument("--depth", type=int)
 parser.add_argument("--title")
-told = vars(parser.parse_args())
+seen = vars(parser.parse_args())
 names = ["SM_CHANNEL_TRAIN", "SM_MODEL_DIR", "SM_OUTPUT_DATA_DIR", "SM_HPS", "SM_NUM_GPUS", "SM_HOSTS", "MASTER_ADDR"]
-told |= {name: os.environ[name] for name in names} | {"cwd": os.getcwd(), "neighbour": neighbour.HERE}
-pathlib.Path(os.environ["SM_MODEL_DIR"], "told.json").write_text(json.dumps(told))
+seen |= {name: os.environ[name] for name in names} | {"cwd": os.getcwd(), "neighbour": neighbour.HERE}
+pathlib.Path(os.environ["SM_MODEL_DIR"], "seen.json").write_text(json.dumps(seen))
 """
 
 
@@ -72,14 +72,14 @@ def test_a_script_gets_its_hyperparameters_and_folders_and_leaves_a_model(job, s
     assert code == 0, log
     assert "entry point mine.py is a script" in log
     assert "there is no model to deploy" not in log
-    told = json.loads((job.base / "model" / "told.json").read_text())
-    assert (told["depth"], told["title"]) == (3, "two words; $HOME")
-    assert json.loads(told["SM_HPS"]) == {"depth": 3, "title": "two words; $HOME"}
-    assert told["SM_CHANNEL_TRAIN"] == str(job.data / "train")
-    assert told["SM_OUTPUT_DATA_DIR"] == str(job.base / "output" / "data")
-    assert told["SM_HOSTS"] == '["algo-1"]'
-    assert told["MASTER_ADDR"] == "algo-1"
-    assert told["cwd"] == str(job.base / "code") == str(Path(told["neighbour"]).parent)
+    seen = json.loads((job.base / "model" / "seen.json").read_text())
+    assert (seen["depth"], seen["title"]) == (3, "two words; $HOME")
+    assert json.loads(seen["SM_HPS"]) == {"depth": 3, "title": "two words; $HOME"}
+    assert seen["SM_CHANNEL_TRAIN"] == str(job.data / "train")
+    assert seen["SM_OUTPUT_DATA_DIR"] == str(job.base / "output" / "data")
+    assert seen["SM_HOSTS"] == '["algo-1"]'
+    assert seen["MASTER_ADDR"] == "algo-1"
+    assert seen["cwd"] == str(job.base / "code") == str(Path(seen["neighbour"]).parent)
     assert (job.base / "output" / "success").exists()
     assert not (job.base / "output" / "failure").exists()
 
@@ -198,8 +198,8 @@ def test_torchrun_starts_one_process_a_gpu_they_meet_and_the_first_to_fail_is_na
         ranks = torch.ones(1) * dist.get_rank()
         dist.all_reduce(ranks)
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-        told = [*sys.argv[1:], str(int(ranks)), *(os.environ[name] for name in names)]
-        pathlib.Path(os.environ["SM_MODEL_DIR"], f"rank{dist.get_rank()}").write_text(" ".join(told))
+        seen = [*sys.argv[1:], str(int(ranks)), *(os.environ[name] for name in names)]
+        pathlib.Path(os.environ["SM_MODEL_DIR"], f"rank{dist.get_rank()}").write_text(" ".join(seen))
         def step():
             dist.barrier()
             if os.environ["RANK"] == "1":

@@ -171,17 +171,17 @@ def test_unreadable_photos_are_named_with_their_reason_and_other_files_counted(c
 
 
 @pytest.mark.parametrize(
-    ("channel", "allow", "severity", "mend"),
+    ("channel", "allow", "severity", "fix"),
     [
         ("validation", False, "error", "add photos of each to validation, or set allow_missing_classes=true"),
         ("validation", True, "warning", "add photos of each to validation, its accuracy is not measured"),
         ("test", False, "warning", "add photos of each to test"),
     ],
 )
-def test_a_class_without_photos_on_one_side(clean, channel, allow, severity, mend):
+def test_a_class_without_photos_on_one_side(clean, channel, allow, severity, fix):
     for path in (clean / channel / "red").iterdir():
         path.unlink()
-    assert found(look(clean, allow=allow), severity) == [f"1 class without a readable photo in {channel} (red): {mend}"]
+    assert found(look(clean, allow=allow), severity) == [f"1 class without a readable photo in {channel} (red): {fix}"]
 
 
 def test_a_class_of_which_nothing_can_be_read_is_refused(clean):
@@ -246,7 +246,7 @@ def test_the_json_holds_counts_and_findings_and_nothing_else(clean):
     written = json.loads(json.dumps(look(clean).as_json()))
     assert written["counts"]["validation"] == {"green": 3, "red": 4}
     (finding,) = written["findings"]
-    assert set(finding) == {"severity", "what", "mend", "count", "examples"}
+    assert set(finding) == {"severity", "what", "fix", "count", "examples"}
     assert finding["examples"] == ["train/red/1.jpg = validation/red/same.png"]
 
 

@@ -1,4 +1,4 @@
-"""Photos decoded once into one array: what is known of each, which are left out, and what the job is told."""
+"""Photos decoded once into one array: what is known of each, which are left out, and what the job logs."""
 
 import hashlib
 import os

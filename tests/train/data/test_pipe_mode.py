@@ -1,4 +1,4 @@
-"""Pipe mode on real FIFOs, and augmented manifests: what becomes a folder of photos, and what is told otherwise."""
+"""Pipe mode on real FIFOs, and augmented manifests: what becomes a folder of photos, and what is refused."""
 
 import contextlib
 import json

@@ -112,7 +112,7 @@ def test_epochs_that_bring_nothing_are_overtraining(job):
     tagged(job, "validation", 60, tag=False)
     job.configure(epochs="60", learning_rate="0.1", rules="overtraining:min_seconds=0.01")
     job.main()
-    assert "patience" in findings(job)["overtraining"]["mend"]
+    assert "patience" in findings(job)["overtraining"]["fix"]
 
 
 def test_a_class_that_is_rare_is_named(job):
@@ -189,7 +189,7 @@ def test_a_training_that_stands_still_is_told_of_while_it_does(job, capsys):
 
 
 def test_one_that_stands_still_and_is_to_stop_is_given_up():
-    told = []
+    reasons = []
     sampler = Sampler(lambda: "finetune", 0.05)
     debugger = Debugger(
         table.chosen("stalled_training:threshold=1"),
@@ -197,17 +197,17 @@ def test_one_that_stands_still_and_is_to_stop_is_given_up():
         sampler,
         False,
         lambda _: NOBODY,
-        told.append,
+        reasons.append,
         patience=0.5,
     )
     with debugger.stage("finetune", Net(), painted(8), 1, pretrained=False, loaders=1) as watch:
         watch.begin(0)
         watch.end(torch.ones(2))
         limit = time.monotonic() + 30
-        while not told and time.monotonic() < limit:
+        while not reasons and time.monotonic() < limit:
             time.sleep(0.05)
     debugger.close()
-    assert told[0].startswith("rule stalled_training: ")
+    assert reasons[0].startswith("rule stalled_training: ")
 
 
 def test_a_rule_may_end_the_training(job, capsys):

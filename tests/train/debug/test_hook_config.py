@@ -118,7 +118,7 @@ def test_a_trace_by_time_is_left_out_with_a_word(config, output, caplog):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("{", "profilerconfig.json: is no JSON"),
         ("[1]", "profilerconfig.json: expected a JSON object"),
@@ -129,11 +129,11 @@ def test_a_trace_by_time_is_left_out_with_a_word(config, output, caplog):
         ('{"ProfilingIntervalInMilliseconds": [1]}', "give 100 to 60000"),
     ],
 )
-def test_a_broken_file_is_named(config, output, text, told):
+def test_a_broken_file_is_named(config, output, text, message):
     (config / "profilerconfig.json").write_text(text)
     with pytest.raises(UserError) as caught:
         read(config, output)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["tensorboardoutputconfig.json", "debughookconfig.json"])
@@ -147,7 +147,7 @@ def test_the_other_files_are_held_to_json_too(config, output, name):
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ("__import__('os').getpid()", "DetailedProfilingConfig="),
         ("{'StartStep': ", "DetailedProfilingConfig="),
@@ -158,8 +158,8 @@ def test_the_other_files_are_held_to_json_too(config, output, name):
         ({"StartStep": 5, "NumSteps": 101}, "NumSteps=101: trace at most 100 steps"),
     ],
 )
-def test_steps_that_cannot_be_meant(config, output, given, told):
+def test_steps_that_cannot_be_meant(config, output, given, message):
     detailed(config, given)
     with pytest.raises(UserError) as caught:
         read(config, output)
-    assert told in str(caught.value)
+    assert message in str(caught.value)

@@ -18,7 +18,7 @@ PARTS = ["data wait", "forward", "backward", "optimizer"]
 
 
 def train(watch, count, first=0, evaluate_before=()):
-    """Steps of a small network, told to `watch` as the loop tells them."""
+    """Steps of a small network, passed to `watch` as the loop does."""
     module = nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 3))
     optimizer = torch.optim.SGD(module.parameters(), 0.1)
     for step in range(first, first + count):

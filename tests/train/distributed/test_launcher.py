@@ -29,7 +29,7 @@ LONG = {"strategy": "finetune", "epochs": "10000", "batch_size": "16"}
 
 
 class Pair:
-    """The same job on two hosts; `hosts[0]` leads."""
+    """The same job on two hosts; `hosts[0]` has rank 0."""
 
     def __init__(self, job, folder):
         with socket.socket() as free:
@@ -346,9 +346,9 @@ from datetime import timedelta
 from kennel_train.cluster import Cluster
 
 cluster = Cluster.join(timedelta(seconds=1))
-time.sleep(3 * cluster.leads)
+time.sleep(3 * cluster.is_rank_zero)
 assert cluster.gather(cluster.rank) == [0, 1]
-time.sleep(3 * cluster.leads)
+time.sleep(3 * cluster.is_rank_zero)
 cluster.leave()
 """
     (tmp_path / "ranks.py").write_text(code)

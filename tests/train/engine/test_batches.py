@@ -1,4 +1,4 @@
-"""What an epoch sees: its own order and its own crops, the same ones whoever asks and in whatever batches."""
+"""What an epoch sees: its own order and its own crops, the same ones in any batches."""
 
 import numpy as np
 import pytest

@@ -26,7 +26,7 @@ HOSTILE = '<script>alert(1)</script> "{{ 7*191 }}" $x_1$'
 
 
 def fired(rule: str, severity: str = "warning", **changes: Any) -> dict:
-    clauses = {"what": f"the figure of {rule} is 61%", "mend": "lower learning_rate"}
+    clauses = {"what": f"the figure of {rule} is 61%", "fix": "lower learning_rate"}
     return {"rule": rule, "stage": "finetune", "epoch": 3, "step": 40, "severity": severity, **clauses, **changes}
 
 
@@ -176,7 +176,7 @@ def test_everything_of_a_user_is_text():
     names = [HOSTILE, "$x_1$.weight", *(f"<b>{at}</b>.weight" for at in range(6))]
     given = debug(
         rules=[HOSTILE, "overfit"],
-        findings=[fired(HOSTILE, what=HOSTILE, mend=HOSTILE, stage=HOSTILE)],
+        findings=[fired(HOSTILE, what=HOSTILE, fix=HOSTILE, stage=HOSTILE)],
         stages=[stage(names, stage=HOSTILE), stage(names[:2])],
         machine=machine(phase=[HOSTILE] * 60),
         stopped_by=HOSTILE, trace=HOSTILE, tensors=HOSTILE,

@@ -86,7 +86,7 @@ def made(names: tuple[str, ...] = ("ants", "bees"), **changes) -> Report:
         {**row, "stage": "finetune", "epoch": 3, "waited": 0.5, "validation:accuracy": 0.9},
         {**row, "stage": "finetune", "epoch": 4, "waited": 0.1, "validation:accuracy": NAN, "train:loss": None},
     ]
-    finding = {"severity": "warning", "what": f"copies in {names[0]}", "mend": "remove them", "count": 3}
+    finding = {"severity": "warning", "what": f"copies in {names[0]}", "fix": "remove them", "count": 3}
     values = {
         "job": "job-1",
         "outcome": "completed",

@@ -252,9 +252,9 @@ def test_a_best_value_at_an_end_is_told(name, tried, value, expected):
 
 def test_ends_are_told_where_they_mean_something():
     trials = [trial(n, 0.9 + n / 100, hyperparameters={"learning_rate": 0.02 * (n + 1)}) for n in range(5)]
-    told = "The best trial lies at the edge of what was tried (learning_rate 0.1 at the upper end of 0.001 to 0.1)"
-    assert told in said(search(trials))
-    assert told in text(page(search(trials))).split("Search 5 trials")[0], "not among what to look at first"
+    sentence = "The best trial lies at the edge of what was tried (learning_rate 0.1 at the upper end of 0.001 to 0.1)"
+    assert sentence in said(search(trials))
+    assert sentence in text(page(search(trials))).split("Search 5 trials")[0], "not among what to look at first"
     assert "edge" not in said(search(trials[1:])), "so few trials say nothing"
     assert "edge" not in said(search(trials, importances={"learning_rate": 0.05}))
 

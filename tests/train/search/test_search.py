@@ -39,7 +39,7 @@ def weights(job) -> bytes:
 
 
 def reported(job, number: int) -> dict[int, float]:
-    """What the pruner was told of a trial: epoch of the fine-tune -> score."""
+    """What was reported to the pruner of a trial: epoch of the fine-tune -> score."""
     backend = JournalFileBackend(str(job.base / "checkpoints" / "trials.journal"))
     study = optuna.load_study(study_name="kennel", storage=JournalStorage(backend))
     return study.trials[number].intermediate_values

@@ -1,4 +1,4 @@
-"""The code that an Estimator sends: fetched, and told apart as a hook or a script. Runs no script.
+"""The code that an Estimator sends: fetched, and recognised as a hook or a script. Runs no script.
 
 A hook is a file that defines `on_epoch_end(epoch, metrics)`: this image's own training calls it after each epoch.
 Any other entry point is a script, which trains by itself.

@@ -55,7 +55,7 @@ def run(program: str, layout: Layout, stop: Callable[[], bool]) -> None:
     own = _rendezvous(env) | _smdebug(layout) | {"PYTHONUNBUFFERED": "1"}
     args, variables = env.to_cmd_args(), env.to_env_vars() | own
     kind = _kind(env.additional_framework_parameters)
-    for folder in (env.model_dir, env.output_data_dir):  # SageMaker makes them, whoever mounts photos by hand does not
+    for folder in (env.model_dir, env.output_data_dir):  # SageMaker makes them, docker run with mounts does not
         Path(folder).mkdir(parents=True, exist_ok=True)
     log.info("entry point %s is a script: it trains by itself and saves its model in %s", program, layout.model)
     try:
@@ -80,7 +80,7 @@ def run(program: str, layout: Layout, stop: Callable[[], bool]) -> None:
 
 
 def _rendezvous(env: Any) -> dict[str, str]:
-    """What AWS's image adds for torch.distributed; one host by itself has nobody to wait for."""
+    """What AWS's image adds for torch.distributed; a single host waits for none."""
     found = {"MASTER_ADDR": env.master_hostname, "MASTER_PORT": _PORT}
     if len(env.hosts) == 1:
         found["SM_STUDIO_LOCAL_MODE"] = "true"  # else a name that no DNS knows is waited for 15 minutes, in silence
@@ -138,24 +138,24 @@ class _Watched(process.ProcessRunner):  # type: ignore[misc]
 
 
 def _watch(command: list[str], code: Path, stop: Callable[[], bool]) -> tuple[int, str, bool]:
-    """(exit code, the last of stderr, whether it was told to stop); its stdout is ours, as it comes."""
+    """(exit code, the last of stderr, whether SIGTERM was sent to it); its stdout is ours, as it comes."""
     script = subprocess.Popen(command, cwd=code, stderr=subprocess.PIPE, bufsize=0)
     assert script.stderr is not None
     kept = bytearray()
     reader = threading.Thread(target=_copy, args=(script.stderr, kept), daemon=True)
     reader.start()
-    told = False
+    signalled = False
     try:
         while script.poll() is None:
-            if stop() and not told:
-                told = True
+            if stop() and not signalled:
+                signalled = True
                 _terminate(script.pid)
             time.sleep(POLL)
     finally:
-        if script.returncode is None:  # we are interrupted: leave nobody behind
+        if script.returncode is None:  # we are interrupted: leave no process behind
             script.kill()
     reader.join(DRAIN)
-    return script.returncode, bytes(kept).decode(errors="replace"), told
+    return script.returncode, bytes(kept).decode(errors="replace"), signalled
 
 
 def _copy(source: IO[bytes], kept: bytearray) -> None:
@@ -194,7 +194,7 @@ def _launches(started: psutil.Process) -> bool:
         return True
     status = Path(f"/proc/{started.pid}/status").read_text()
     caught = int(status.split("SigCgt:")[1].split()[0], 16) >> (signal.SIGTERM - 1) & 1
-    return Path(started.exe()).name in _SHELLS and not caught  # one with a trap is told itself
+    return Path(started.exe()).name in _SHELLS and not caught  # one with a trap is signalled itself
 
 
 def _error(program: str, exit_code: int, stderr: str, code: Path, stopped: bool) -> ScriptError:
@@ -202,8 +202,8 @@ def _error(program: str, exit_code: int, stderr: str, code: Path, stopped: bool)
     if rank := _RANK.search(stderr):  # torchrun itself ends with 1 whatever became of its first rank to fail
         exit_code = int(rank[1])
     if stopped and exit_code in (-signal.SIGTERM, 128 + signal.SIGTERM):
-        mend = "catch the signal, save the model to SM_MODEL_DIR and end with exit code 0"
-        return ScriptError(f"{program} was stopped by SIGTERM, which it did not handle: {mend}", stderr)
+        fix = "catch the signal, save the model to SM_MODEL_DIR and end with exit code 0"
+        return ScriptError(f"{program} was stopped by SIGTERM, which it did not handle: {fix}", stderr)
     after = " after SIGTERM" if stopped else ""
     # An uncaught exception ends Python with 1, or another thread aborts first when a rank's peers are gone.
     found = failure.printed(stderr, code) if exit_code in (1, -signal.SIGABRT) else []

@@ -44,7 +44,7 @@ class Audit:
         lines = [f"data audit: {len(self.class_names)} classes, {said}"]
         lines += [f"{name[:width]:{width}}" + "".join(f"{cell:>12}" for cell in cells) for name, cells in rows]
         for finding in self.findings:
-            lines.append(f"{finding.severity}: {finding.what}: {finding.mend}")
+            lines.append(f"{finding.severity}: {finding.what}: {finding.fix}")
             lines.append(f"  {', '.join(finding.examples)}{', ...' if finding.count > len(finding.examples) else ''}")
         return lines
 
@@ -52,7 +52,7 @@ class Audit:
         """Fail a job that could only end in a model, or a figure, that is wrong.
 
         Raises:
-            UserError: names every error with examples and how to mend it.
+            UserError: names every error with examples and how to fix it.
         """
         errors = [finding.sentence for finding in self.findings if finding.severity == "error"]
         if errors:

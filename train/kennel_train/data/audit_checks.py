@@ -24,18 +24,18 @@ Photos = Mapping[str, Sequence[Readable]]  # split -> its readable photos
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of fault: what it is, how to mend it, how often it was found and where, relative to the channels."""
+    """One kind of fault: what it is, how to fix it, how often it was found and where, relative to the channels."""
 
     severity: Severity
     what: str
-    mend: str
+    fix: str
     count: int
     examples: tuple[str, ...]
 
     @property
     def sentence(self) -> str:
         """With three examples, so that several findings fit a failure reason."""
-        return f"{self.what} ({', '.join(self.examples[:3])}): {self.mend}"
+        return f"{self.what} ({', '.join(self.examples[:3])}): {self.fix}"
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,12 @@ def missing(
         ]
         if not names:
             continue
-        mend = f"add photos of each to {split}"
+        fix = f"add photos of each to {split}"
         if split == "validation":
-            mend = "add photos of each to train" if held_out else mend
-            mend += ", or set allow_missing_classes=true" if not allowed else ", its accuracy is not measured"
+            fix = "add photos of each to train" if held_out else fix
+            fix += ", or set allow_missing_classes=true" if not allowed else ", its accuracy is not measured"
         what = f"{plural(len(names), 'class')} without a readable photo in {split}"
-        yield Finding(severity[split], what, mend, len(names), tuple(names[:EXAMPLES]))
+        yield Finding(severity[split], what, fix, len(names), tuple(names[:EXAMPLES]))
 
 
 def shared(splits: Photos, where: Where, held_out: bool) -> Iterable[Finding]:
@@ -87,20 +87,20 @@ def shared(splits: Photos, where: Where, held_out: bool) -> Iterable[Finding]:
         pairs = [(first[photo.pixels], photo.path) for photo in splits[other] if photo.pixels in first]
         if not pairs:
             continue
-        # Validation photos that were cut out of train are train's photos to whoever gave a channel `test`.
+        # Validation photos that were cut out of train are train's photos to a user who gave a channel `test`.
         severity: Severity = "error"
         if {one, other} == {"train", "validation"} and held_out:
-            severity, mend = "warning", "keep one copy of each in train, or give a channel 'validation'"
+            severity, fix = "warning", "keep one copy of each in train, or give a channel 'validation'"
         elif "train" in (one, other) or held_out:
-            mend = f"remove each from one of the two, the accuracy on {other} would be too good"
+            fix = f"remove each from one of the two, the accuracy on {other} would be too good"
         else:
-            severity, mend = (
+            severity, fix = (
                 "warning",
                 "remove each from one of the two, validation chooses the epoch that test measures",
             )
         what = f"{plural(len(pairs), 'photo')} of {other} {'is' if len(pairs) == 1 else 'are'} in {one} too"
         shown = tuple(f"{where.one(a)} = {where.one(b)}" for a, b in pairs[:EXAMPLES])
-        yield Finding(severity, what, mend, len(pairs), shown)
+        yield Finding(severity, what, fix, len(pairs), shown)
 
 
 def copies(splits: Photos, where: Where) -> Iterable[Finding]:
@@ -149,9 +149,9 @@ def sizes(train: tuple[int, ...], class_names: tuple[str, ...]) -> Iterable[Find
     (least, small), (most, large) = order[0], order[-1]
     if most > IMBALANCE * least:
         what = f"class {large!r} has {most / least:.0f} times as many training photos as class {small!r}"
-        mend = "add photos of the small classes, or set class_weights=balanced"
+        fix = "add photos of the small classes, or set class_weights=balanced"
         shown = (f"{large}: {most}", f"{small}: {least}")
-        yield Finding("warning", what, mend, sum(most > IMBALANCE * number for number, _ in order), shown)
+        yield Finding("warning", what, fix, sum(most > IMBALANCE * number for number, _ in order), shown)
     few = [f"{name}: {number}" for number, name in order if number < FEW]
     if few:
         what = f"{plural(len(few), 'class')} with fewer than {FEW} training photos"
@@ -180,5 +180,5 @@ def drawings(splits: Photos, where: Where) -> Iterable[Finding]:
 def other_files(left_out: Sequence[Path], where: Where) -> Iterable[Finding]:
     if left_out:
         what = f"{plural(len(left_out), 'file')} beside the photos left out"
-        mend = "neither by their names nor by their first bytes are they photos"
-        yield Finding("note", what, mend, len(left_out), where(left_out))
+        fix = "neither by their names nor by their first bytes are they photos"
+        yield Finding("note", what, fix, len(left_out), where(left_out))

@@ -82,7 +82,7 @@ class Splits:
             unreadable = _named([(base, photos) for base, _, photos, _ in theirs], root)
             parts[name] = _part(dataclasses.replace(mine, photos=readable[cluster.rank]), _all(readable))
             bad += _all(unreadable)
-            for photo in _all(unreadable[1:]):  # rank 0 told its own as they came, nobody heard the others
+            for photo in _all(unreadable[1:]):  # rank 0 has logged its own already
                 say(f"bad photo: {printable(photo.path)}: {photo.reason}")
             total += (asked := sum(count for *_, count in theirs))
             unread += asked - sum(map(len, readable)) - sum(map(len, unreadable))

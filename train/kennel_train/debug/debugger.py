@@ -26,7 +26,7 @@ from kennel_train.measure.step_timer import StepClock
 
 log = logging.getLogger("kennel")
 STALLED = "stalled_training"
-GIVE_UP = 60.0  # seconds that a stalled job, told to stop, has to take a step before it is ended
+GIVE_UP = 60.0  # seconds that a stalled job, asked to stop, has to take a step before it is ended
 MACHINE = 10.0  # seconds between two looks at the machine's samples
 
 
@@ -45,7 +45,7 @@ class Debugger:
     ) -> None:
         """
         Args:
-            sampler: of the machine, not yet started; None where nobody wants to know.
+            sampler: of the machine, not yet started; None where it is not asked for.
             profile: whether steps are timed.
             open_more: further watches of a stage's module: tensors, a trace.
             give_up: ends the process for a reason; for a job that stands still and cannot be asked.

@@ -69,7 +69,7 @@ def _load(path: Path) -> dict[str, Any] | None:
 def _lowered(row: Any, path: Path) -> dict[str, Any]:
     """With keys in lower case: smdebug reads the whole file so, its paths included, which are left as they are here."""
     if not isinstance(row, Mapping):
-        raise UserError(f"{path}: expected a JSON object, got {row!r}: mend or remove it")
+        raise UserError(f"{path}: expected a JSON object, got {row!r}: fix or remove it")
     return {str(key).lower(): value for key, value in row.items()}
 
 

@@ -92,9 +92,9 @@ def observing(
         give_up: ends the process for a reason.
         visible: CUDA_VISIBLE_DEVICES, or None.
     """
-    hp, leads = wanted.hp, cluster.leads
+    hp, rank_zero = wanted.hp, cluster.is_rank_zero
     with ExitStack() as stack:
-        chosen, steps = (wanted.rules, wanted.steps) if leads else ([], None)
+        chosen, steps = (wanted.rules, wanted.steps) if rank_zero else ([], None)
         hook = None
         if wanted.tensors:
             from kennel_train.debug.smdebug import job_hook
@@ -103,16 +103,16 @@ def observing(
             if hook:
                 stack.callback(_close, "smdebug's hook", hook.close)
         board = None
-        if leads and wanted.asked.tensorboard:
+        if rank_zero and wanted.asked.tensorboard:
             from kennel_train.debug.tensorboard import Board
 
             board = Board(wanted.asked.tensorboard)
             stack.callback(_close, "TensorBoard's file", board.close)
-        if not (chosen or steps or hook or (leads and hp.profile)):
+        if not (chosen or steps or hook or (rank_zero and hp.profile)):
             yield Observers(None, board=board)
             return
         sampler = None
-        if leads and (hp.profile or chosen):
+        if rank_zero and (hp.profile or chosen):
             root = os.getppid() if cluster.local_world > 1 else None  # the launcher: every rank is the job's
             sampler = Sampler(lambda: phases.now, wanted.asked.interval or 1.0, root=root, visible=visible)
         traced = trace.Trace(*steps, wanted.profile, log.info) if steps else NOBODY
@@ -120,10 +120,12 @@ def observing(
         def more(module: nn.Module) -> Watch:
             return Watches(traced, hook.stage(module) if hook else NOBODY)
 
-        debugger = Debugger(chosen, hp.on_rule, sampler, leads and hp.profile, more, give_up)
+        debugger = Debugger(chosen, hp.on_rule, sampler, rank_zero and hp.profile, more, give_up)
         stack.callback(_close, "the sampler", debugger.close)
         record = functools.partial(_record, debugger, wanted, traced, hook)
-        if leads and wanted.asked.profiler:  # at the job's end, whatever that is: what was asked for lies in one folder
+        if (
+            rank_zero and wanted.asked.profiler
+        ):  # at the job's end, whatever that is: what was asked for lies in one folder
             stack.callback(_put_profile, wanted.profile / PROFILE, record)
         yield Observers(debugger, record, board)
 

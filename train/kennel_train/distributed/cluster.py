@@ -1,4 +1,4 @@
-"""The processes of one job and what they tell each other: ranks, sums, gathered objects. A job of one tells nobody."""
+"""The processes of one job: ranks, and collectives over them (no-ops where there is one process)."""
 
 import os
 from dataclasses import dataclass, field
@@ -43,7 +43,7 @@ class Cluster:
         return cls(rank, world, local, local_world, slow)
 
     @property
-    def leads(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """Whether this rank writes and speaks."""
         return self.rank == 0
 
@@ -65,7 +65,7 @@ class Cluster:
         dist.all_gather_object(found, value, group=self.slow)
         return found
 
-    def told(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """Rank 0's value."""
         if self.world == 1:
             return value

@@ -27,7 +27,7 @@ _REASON = "kennel/reason"
 
 
 class Hosts:
-    """The hosts of a job as number `at` of `names` sees them, a context; an error that leaves it is told to them all.
+    """The hosts of a job as number `at` of `names` sees them, a context; an error that leaves it is reported to all.
 
     Args:
         port: of the store on the first host; 0 for any free one where the host is alone.
@@ -62,7 +62,7 @@ class Hosts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(dist.DistError):  # the first host is gone, and its store: nobody is left to be told
+        with contextlib.suppress(dist.DistError):  # the first host is gone, and its store
             if error and not self.reason:
                 self._told = True
                 text = f"host {self.names[self.at]} failed: {failure.describe(error)}"
@@ -84,7 +84,7 @@ class Hosts:
             time.sleep(BEAT / 5)
 
     def cause(self) -> str:
-        """Why the job failed, where a rank here has only lost a connection; empty where nobody says so in time."""
+        """Why the job failed, where a rank here has only lost a connection; empty where no reason arrives in time."""
         last = time.monotonic() + PARTING
         while self._others and not self.reason and time.monotonic() < last:
             self.reason = self._lost(SHORT_SILENCE)

@@ -106,7 +106,7 @@ def launch(
     except ChildFailedError as error:
         raise _error(error.failures, hosts) from None
     if hosts.reason:  # our ranks were done, and another host failed in what was left to do
-        raise _told(hosts.reason)
+        raise _signalled(hosts.reason)
 
 
 def leave_reason(text: str, error: BaseException) -> None:
@@ -114,8 +114,8 @@ def leave_reason(text: str, error: BaseException) -> None:
     gloo = isinstance(error, RuntimeError) and "gloo" in str(error).lower()
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path:
-        told = {"message": text, "timestamp": "0", "secondary": gloo or isinstance(error, _LOST)}
-        Path(path).write_text(json.dumps(told))
+        reply = {"message": text, "timestamp": "0", "secondary": gloo or isinstance(error, _LOST)}
+        Path(path).write_text(json.dumps(reply))
 
 
 @contextlib.contextmanager
@@ -124,10 +124,10 @@ def _passing_on(stop: Callable[[], bool]) -> Iterator[None]:
     ended = threading.Event()
 
     def watch() -> None:
-        told: set[int] = set()
+        signalled: set[int] = set()
         while not ended.wait(0.1):
             if stop():
-                told |= _send(signal.SIGTERM, told)
+                signalled |= _send(signal.SIGTERM, signalled)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -154,7 +154,7 @@ def _error(failures: dict[int, ProcessFailure], hosts: Hosts) -> Exception:
     """The reason of the process that failed first, on whichever host, not of one that lost its neighbour by it."""
     rank, first = min(failures.items(), key=lambda item: _secondary(item[1]))
     if (hosts.reason or _secondary(first)) and (reason := hosts.cause()):
-        return _told(reason)
+        return _signalled(reason)
     if first.exitcode == -signal.SIGKILL:
         return UserError(
             f"process {rank} was killed by SIGKILL, most likely out of memory: lower batch_size, or take an instance "
@@ -162,7 +162,7 @@ def _error(failures: dict[int, ProcessFailure], hosts: Hosts) -> Exception:
         )
     if first.exitcode < 0:
         return UserError(f"process {rank} was killed by {first.signal_name()}: its last log lines say where")
-    return _told(first.message)
+    return _signalled(first.message)
 
 
 def _secondary(failed: ProcessFailure) -> bool:
@@ -170,6 +170,6 @@ def _secondary(failed: ProcessFailure) -> bool:
     return bool(failed.error_file_data.get("secondary")) or failed.exitcode == -signal.SIGABRT
 
 
-def _told(text: str) -> Exception:
+def _signalled(text: str) -> Exception:
     cause, _, traceback = text.partition("\n")
     return ScriptError(cause, traceback.strip()) if traceback.strip() else UserError(cause)

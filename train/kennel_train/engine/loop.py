@@ -219,7 +219,7 @@ def share(module: nn.Module, sums: Tensor, cluster: Cluster, stop: bool) -> bool
         statistic /= cluster.world
     counters = [buffer for name, buffer in buffers if name == "num_batches_tracked"]
     for counter in counters:  # ranks cut their share into more or fewer micro-batches: rank 0's count is everyone's
-        counter *= cluster.leads
+        counter *= cluster.is_rank_zero
     targets += statistics + counters
     flat = torch.cat([target.reshape(-1) for target in targets] + [sums.new_tensor([float(stop)])])
     cluster.sum(flat)

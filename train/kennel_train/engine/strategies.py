@@ -69,7 +69,7 @@ def photos(part: Part, hp: Hyperparameters, device: Device) -> Photos:
 
 def train(job: Job) -> Trained:
     """Run the stages of `job.hp.strategy`; the classifier ends as the best epoch of them all."""
-    resumed = job.cluster.told(job.checkpoints.load() if job.cluster.leads else None)
+    resumed = job.cluster.broadcast(job.checkpoints.load() if job.cluster.is_rank_zero else None)
     done = Trained(rows=list(resumed["rows_before"]) if resumed else [])
     if resumed:
         at = resumed["run"]["position"]
@@ -141,7 +141,7 @@ def _fit(
     before = list(done.rows)
 
     def save(run: dict[str, Any]) -> None:
-        if job.cluster.leads:
+        if job.cluster.is_rank_zero:
             with job.phases("checkpoints"):
                 job.checkpoints.save({"stage": stage, "rows_before": before, "micro_batch": micro_batch, "run": run})
 
@@ -165,7 +165,7 @@ def _fit(
 
 @contextmanager
 def _watched(job: Job, stage: str, module: torch.nn.Module, train: Inputs) -> Iterator[Watch]:
-    """Whoever watches this stage.
+    """The callback of this stage.
 
     Raises:
         DivergedError: the stage's own, with what a rule had found before.

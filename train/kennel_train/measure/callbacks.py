@@ -1,4 +1,4 @@
-"""Whom the loop tells what it does, step by step; this one listens to nobody, `debugging` and `smdebug_hook` do."""
+"""What the loop calls, step by step; the base class does nothing, `debug.debugger` and `debug.smdebug` do."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

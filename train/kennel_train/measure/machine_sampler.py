@@ -1,7 +1,7 @@
 """What the container does while a job runs: one row a second, taken by a thread. What a row means: the rules' matter.
 
 CPU, memory and disk are those of the job's processes, not of the host, which psutil's own totals are inside a
-container too. The network's is the container's. A GPU's is all of it, whoever uses it.
+container too. The network's is the container's. A GPU's is all of it, used by any process.
 """
 
 import logging
@@ -111,7 +111,7 @@ class Sampler:
         try:
             if self.on_sample:
                 self.on_sample()
-        except Exception as error:  # noqa: BLE001 # whoever listens must not end the sampling
+        except Exception as error:  # noqa: BLE001 # a callback must not end the sampling
             log.warning("warning: what watches the machine failed and is left out from now on: %r", error)
             self.on_sample = None
 

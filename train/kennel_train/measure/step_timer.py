@@ -38,7 +38,7 @@ class StepClock:
         self._pending.append((step, self._marks, self._waited() - self._late))
 
     def finished(self, *, wait: bool = False) -> Iterator[tuple[int, dict[str, float]]]:
-        """(step, seconds by part) of the steps that are done and were not told of before; with `wait`, of all."""
+        """(step, seconds by part) of the steps that are done and not returned before; with `wait`, of all."""
         while self._pending:
             step, marks, waited = self._pending[0]
             if self._gpu and not marks[-1][1].query():

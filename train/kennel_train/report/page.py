@@ -143,10 +143,10 @@ def _look_at(
     debug: debug_result.Debug | None,
 ) -> list[str]:
     """What deserves a look: first what makes the model wrong, last what a rule merely warns of."""
-    told = debug_summary.starved(debug)
+    starved = debug_summary.starved(debug)
     return [
         *debug_summary.look_at(debug, "error"),
-        *overview.look_at(report.evaluation, report.audit, [wait for wait in waits if wait.stage not in told]),
+        *overview.look_at(report.evaluation, report.audit, [wait for wait in waits if wait.stage not in starved]),
         *search_summary.look_at(search),
         *debug_summary.look_at(debug, "warning"),
     ]

@@ -33,7 +33,7 @@ Settings = dict[int, dict[str, Any]]  # number of a trial -> hyperparameters tha
 
 
 class Search:
-    """One job's search; all ranks run it alike, the one that leads asks and writes."""
+    """One job's search; all ranks run it alike, rank 0 asks and writes."""
 
     def __init__(
         self, job: Job, space: Mapping[str, Tuning], identity: Mapping[str, str], scratch: Path, output: Path
@@ -52,7 +52,7 @@ class Search:
         self._best: tuple[float, int, Hyperparameters] | None = None
         self._seen: dict[Hyperparameters, int] = {}
         self._record: Record | None = None
-        if job.cluster.leads:
+        if job.cluster.is_rank_zero:
             asked = ("time_budget",) if job.hp.search == "grid" else ("time_budget", "trials")  # may change
             known = {key: value for key, value in identity.items() if key not in asked}
             self._record = Record(job.checkpoints.folder, scratch, job.hp, space, known)
@@ -91,14 +91,14 @@ class Search:
     def _recall(self) -> None:
         """What an earlier start of the job has found."""
         finished = self._record.finished() if self._record else {}
-        for number, (settings, result) in sorted(self._job.cluster.told(finished).items()):
+        for number, (settings, result) in sorted(self._job.cluster.broadcast(finished).items()):
             self._know(number, self._of(settings), result)
         if finished:
             log.info("resumed a search: %d of %d trials are done", len(finished), self._job.hp.trials)
 
     def _ask(self) -> Settings:
         """The next trials; those that come out equal to another are closed at once."""
-        while asked := self._job.cluster.told(self._record.ask() if self._record else {}):
+        while asked := self._job.cluster.broadcast(self._record.ask() if self._record else {}):
             mine: Settings = {}
             twins: dict[int, int] = {}
             own: dict[Hyperparameters, int] = {}
@@ -157,7 +157,7 @@ class Search:
                 return
             epoch = row["stage_epoch"]
             worth = self._record.judge(number, trials.score(values, self._judges), epoch) if self._record else True
-            worth, spent = job.cluster.told((worth, self._spent()))
+            worth, spent = job.cluster.broadcast((worth, self._spent()))
             if not worth and epoch < hp.epochs:
                 cut.reason = f"successive halving: not among the best after {epoch} epochs"
             elif spent:
@@ -243,7 +243,7 @@ class Search:
         return Checkpoints(self._folder(number), {key: own.get(key, value) for key, value in self._identity.items()})
 
     def _spent(self) -> bool:
-        """Whether the time budget is, by the clock of the rank that leads."""
+        """Whether the time budget is, by the clock of rank 0."""
         budget = 60 * self._job.hp.time_budget
         return bool(budget and self._record and self._record.seconds > budget)
 
@@ -271,5 +271,5 @@ class Search:
         return table
 
     def _say(self, text: str, *args: object) -> None:
-        if self._job.cluster.leads:
+        if self._job.cluster.is_rank_zero:
             log.info(text, *args)

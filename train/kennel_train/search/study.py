@@ -34,7 +34,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 class Record:
-    """Optuna's study of one job; only the rank that leads has one."""
+    """Optuna's study of one job; only rank 0 has one."""
 
     def __init__(
         self, folder: Path, scratch: Path, hp: Hyperparameters, space: Mapping[str, Tuning], identity: Mapping[str, str]
@@ -50,7 +50,7 @@ class Record:
         self._hp, self._space = hp, dict(space)
         self._own = {name: getattr(hp, name) for name in space}
         folder.mkdir(parents=True, exist_ok=True)
-        _mend(folder / FILE)
+        _repair(folder / FILE)
         lock = JournalFileSymlinkLock(str(scratch / "trials"))  # not beside the file: a killed job would leave it
         storage = JournalStorage(JournalFileBackend(str(folder / FILE), lock_obj=lock))
         halving = optuna.pruners.SuccessiveHalvingPruner(max(1, hp.epochs // _RUNGS), _REDUCTION)
@@ -165,7 +165,7 @@ class Record:
         return {name: float(share) for name, share in found.items() if share == share}
 
 
-def _mend(path: Path) -> None:
+def _repair(path: Path) -> None:
     """Cut off a line that was being written when the job was killed; Optuna would refuse the file."""
     if not path.exists():
         return

@@ -244,7 +244,7 @@ def test_loss_not_decreasing_needs_no_more_than_two_blocks_of_a_loss_that_has_le
     names = ("ants", "bees")
     series = Series(class_names=names, loss=curve([0.7, 5.0, *[900.0] * 20]))
     found = fired("loss_not_decreasing", series)
-    assert (found.step, "lower learning_rate" in found.mend) == (0, True)
+    assert (found.step, "lower learning_rate" in found.fix) == (0, True)
     assert fired("loss_not_decreasing", Series(class_names=names, loss=curve([0.7] * 10 + [9e3] * 25))).step == 10
     assert not fired("loss_not_decreasing", Series(class_names=names, loss=curve([900.0] * 19)))
     assert not fired("loss_not_decreasing", Series(class_names=names, loss=curve([900.0] * 10 + [0.7] * 10)))
@@ -448,7 +448,7 @@ def waiting(share, cores=4, loaders=4, steps=100):
 def test_dataloader_says_what_was_lost_and_why(cores, loaders, part):
     found = fired("dataloader", waiting(0.5, cores, loaders))
     assert "45.0%" in found.what
-    assert part in found.mend
+    assert part in found.fix
     assert found.step == 19
     assert (f"threads that load photos: {loaders}, CPU cores: {cores}" in found.what) == bool(cores)
 
@@ -467,8 +467,8 @@ def test_dataloader_is_silent_where_nothing_is_lost(loaders):
 
 
 def test_dataloader_knows_its_thresholds():
-    assert "too slow" in fired("dataloader", waiting(0.5, 4, 2), min_threshold=50).mend
-    assert "too slow" in fired("dataloader", waiting(0.5, 4, 9), max_threshold=300).mend
+    assert "too slow" in fired("dataloader", waiting(0.5, 4, 2), min_threshold=50).fix
+    assert "too slow" in fired("dataloader", waiting(0.5, 4, 9), max_threshold=300).fix
 
 
 def machine(gpu, memory=(40.0,), cpu=20.0, seconds=600, interval=1.0, ended=False, seed=0):
@@ -705,4 +705,4 @@ def test_a_rule_says_a_step_and_two_clauses():
     assert isinstance(found, Fired)
     assert found.step == 0
     assert not found.what.endswith(".")
-    assert not found.mend.endswith(".")
+    assert not found.fix.endswith(".")

@@ -421,7 +421,7 @@ def test_strict_an_error_ends_the_job_with_a_sentence(layout: Layout) -> None:
 def test_a_configuration_that_smdebug_cannot_use(layout: Layout, config: Any, caplog: pytest.LogCaptureFixture) -> None:
     assert hooked(layout, config, strict=False) is None
     assert "warning: smdebug's hook failed" in caplog.text
-    with pytest.raises(UserError, match=r"mend input/config/debughookconfig\.json"):
+    with pytest.raises(UserError, match=r"fix input/config/debughookconfig\.json"):
         hooked(layout, config)
 
 

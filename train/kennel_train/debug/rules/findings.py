@@ -1,4 +1,4 @@
-"""What a rule says when it fires, and how that is told in the log. Which rules there are: `rules`."""
+"""What a rule says when it fires, and its line in the log. Which rules there are: `rules`."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,7 +10,7 @@ class Fired:
 
     step: int  # since which it holds
     what: str  # a clause with the figure in it: "the device waited 61% of the time for batches"
-    mend: str  # a clause: "give the job more CPU cores, or set ..."
+    fix: str  # a clause: "give the job more CPU cores, or set ..."
     severity: str = "warning"  # or "error": the model cannot be right
 
 
@@ -26,7 +26,7 @@ class Finding:
     def line(self) -> str:
         """For the log."""
         where = f"{self.stage}, epoch {self.epoch}, step {self.fired.step}" if self.stage else f"step {self.fired.step}"
-        return f"rule {self.rule}: {self.fired.what} (since {where}): {self.fired.mend}"
+        return f"rule {self.rule}: {self.fired.what} (since {where}): {self.fired.fix}"
 
     def as_json(self) -> dict[str, Any]:
         return {"rule": self.rule, "stage": self.stage, "epoch": self.epoch, **asdict(self.fired)}

@@ -61,10 +61,10 @@ def loss_not_decreasing(
         fall = before.mean() - after.mean()
         error = math.sqrt((before.var(ddof=1) + after.var(ddof=1)) / width) if width >= _BLOCKS else math.inf
         if fall + noise * error < wanted * width * abs(before.mean()):
-            told = f"{figure(before.mean())} before and {figure(after.mean())} now"
+            means = f"{figure(before.mean())} before and {figure(after.mean())} now"
             return Fired(
                 int(steps[-2 * width]),
-                f"the {'validation' if mode == 'EVAL' else 'training'} loss does not fall any more: {told}, on average",
+                f"the {'validation' if mode == 'EVAL' else 'training'} loss no longer falls: {means}, on average",
                 "try another learning_rate, a tenth and ten times as much; a loss that never fell at all can mean "
                 "labels that do not fit the photos",
             )

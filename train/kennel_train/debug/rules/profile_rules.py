@@ -41,14 +41,14 @@ def dataloader(
     )
     share = 100 * series.loaders / series.cores if series.cores else math.nan
     counts = f"threads that load photos: {series.loaders}, CPU cores: {series.cores}"
-    mend = f"they are as many as the cores and too slow: {slow}"
+    fix = f"they are as many as the cores and too slow: {slow}"
     if math.isnan(share) or not series.loaders:
-        counts, mend = "", slow
+        counts, fix = "", slow
     elif share < min_threshold:
-        mend = f"use a thread for each core, since fewer leave cores idle, or {slow}"
+        fix = f"use a thread for each core, since fewer leave cores idle, or {slow}"
     elif share > max_threshold:
-        mend = f"use a thread for each core, since more get into each other's way, or {slow}"
-    return Fired(_lost_since(series, min_lost, steps[_STEPS - 1]), what + (f" ({counts})" if counts else ""), mend)
+        fix = f"use a thread for each core, since more get into each other's way, or {slow}"
+    return Fired(_lost_since(series, min_lost, steps[_STEPS - 1]), what + (f" ({counts})" if counts else ""), fix)
 
 
 def _lost_since(series: Series, min_lost: float, step: int) -> int:

@@ -111,7 +111,7 @@ def chosen(text: str = "all") -> list[Chosen]:
 
 
 def judge(rules: Sequence[Chosen], series: Series, of: set[str] | None = None) -> dict[str, Fired]:
-    """What holds at the end of the series, by rule's name; whoever watches keeps what held before.
+    """What holds at the end of the series, by rule's name; the debugger keeps what held before.
 
     Args:
         of: kinds of rules to ask, of "tensors" and "profile"; all.

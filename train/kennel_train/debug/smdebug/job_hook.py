@@ -116,7 +116,7 @@ def open(config: Path | None, layout: Layout, *, cluster: Cluster, strict: bool)
         try:
             asked = _USUAL if config is None else config_files.read(config) or {}
             everyone = (asked.get("HookParameters") or {}).get("include_workers") == "all"
-            if not (cluster.leads or everyone):
+            if not (cluster.is_rank_zero or everyone):
                 return None
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kennel-smdebug-")))
             writer = _writer(asked, layout, scratch)
@@ -155,5 +155,5 @@ def _timeline(config: Path) -> dict[str, str]:
 def _give_up(error: Exception, strict: bool) -> None:
     said = f"smdebug's hook failed ({type(error).__name__}: {' '.join(str(error).split())})"
     if strict:
-        raise UserError(f"{said}: mend input/config/debughookconfig.json, or set debug_strict=false") from error
+        raise UserError(f"{said}: fix input/config/debughookconfig.json, or set debug_strict=false") from error
     log.warning("warning: %s: no more tensors are saved, the training goes on", said)

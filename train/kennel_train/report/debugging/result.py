@@ -26,7 +26,7 @@ class Found:
     epoch: int | None
     step: int | None
     what: str  # a clause
-    mend: str  # a clause
+    fix: str  # a clause
     severity: str  # "error" or "warning"
 
 
@@ -111,7 +111,7 @@ def read(row: Mapping[str, Any]) -> Debug | None:
 
 
 def _found(row: Mapping[str, Any]) -> Found:
-    texts = {key: " ".join(str(row.get(key) or "").split()) for key in ("rule", "stage", "what", "mend")}
+    texts = {key: " ".join(str(row.get(key) or "").split()) for key in ("rule", "stage", "what", "fix")}
     severity = "error" if row.get("severity") == "error" else "warning"
     return Found(**texts, epoch=_count(row.get("epoch")), step=_count(row.get("step")), severity=severity)
 

@@ -87,7 +87,7 @@ def look_at(debug: Debug | None, severity: str) -> Iterator[str]:
     found = [one for one in debug.findings if one.severity == severity] if debug else []
     for one in found[:FIRST]:
         when = f" ({since(one)})" if since(one) else ""
-        yield f"{sentence(one.what)[:-1] or words(one.rule)}{when}. {sentence(one.mend)}".rstrip()
+        yield f"{sentence(one.what)[:-1] or words(one.rule)}{when}. {sentence(one.fix)}".rstrip()
     if len(found) > FIRST:
         yield f"Debugging found {len(found) - FIRST} more {severity}{'s' * (len(found) > FIRST + 1)}; see there."
 
