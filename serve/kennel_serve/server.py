@@ -30,11 +30,11 @@ from kennel_serve.formats import request_body
 from kennel_serve.front import execution_parameters, multi_model
 from kennel_serve.front.gateway import Front
 from kennel_serve.front.model_registry import Models
-from kennel_serve.front.telemetry import Record, Telemetry
+from kennel_serve.front.telemetry import RequestLog, Telemetry
 from kennel_serve.http.routes import Route
 from kennel_serve.http.server import HttpServer
 from kennel_serve.inference import engines, model_folder
-from kennel_serve.inference.model_spec import Serving
+from kennel_serve.inference.model_spec import ModelSpec
 from kennel_serve.model_server.configuration import Limits
 from kennel_serve.model_server.process import MODEL, ModelServer
 from kennel_serve.settings import Settings
@@ -124,7 +124,7 @@ async def _live(chosen: Settings, limits: Limits, model_server: ModelServer, lis
     ]
     port = HttpServer(front.answers(routes), chosen.max_bytes)
     try:
-        record = Record("first", "/invocations")
+        record = RequestLog("first", "/invocations")
         first = await front.predict(MODEL, _sample(), {"Content-Type": "image/png", SAMPLE: "true"}, record)
         if not serving.proven_by(first.status, record.photos):
             raise UserError(f"the first prediction failed ({first.status} {first.body.decode()}): see the lines above")
@@ -168,7 +168,7 @@ async def _close(port: HttpServer, front: Front) -> None:
     front.close()
 
 
-async def _prepare(chosen: Settings, limits: Limits, model_server: ModelServer) -> Serving:
+async def _prepare(chosen: Settings, limits: Limits, model_server: ModelServer) -> ModelSpec:
     """Start the model server, and check the model while Java starts."""
     try:
         async with asyncio.TaskGroup() as group:
@@ -180,8 +180,8 @@ async def _prepare(chosen: Settings, limits: Limits, model_server: ModelServer) 
 
 
 def check(
-    chosen: Settings, gpus: int, folder: Path, ready: Callable[[Serving], None] = lambda serving: None
-) -> Serving:
+    chosen: Settings, gpus: int, folder: Path, ready: Callable[[ModelSpec], None] = lambda serving: None
+) -> ModelSpec:
     """How a model is to be served, after its files were checked and it predicted once.
 
     A network on torch is left to the worker: it would be loaded twice for nothing.
@@ -195,12 +195,12 @@ def check(
     program = user_code.find(folder, chosen.program, chosen.submit_directory)
     model_folder.check(folder, own_code=program is not None)
     if program and not (folder / MANIFEST).is_file():
-        serving = Serving.of_program(folder, str(program), chosen.default_accept)
+        serving = ModelSpec.of_program(folder, str(program), chosen.default_accept)
         ready(serving)
         return serving
     manifest = read_manifest(folder)
     engine = engines.choose(manifest, chosen.engine, gpus)
-    serving = Serving.of(folder, manifest, engine, chosen.default_accept, str(program or ""), chosen.on_error)
+    serving = ModelSpec.of(folder, manifest, engine, chosen.default_accept, str(program or ""), chosen.on_error)
     ready(serving)
     if serving.engine != "torch":
         Endpoint(serving).predict(request_body.read(_sample(), "image/png", serving.preprocessing).photos)

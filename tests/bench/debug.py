@@ -29,9 +29,9 @@ from kennel_train.distributed import device
 from kennel_train.distributed.cluster import Cluster
 from kennel_train.distributed.device import Device
 from kennel_train.engine import loop
-from kennel_train.engine.batches import Photos
-from kennel_train.engine.progress import Best, Plan, Run
-from kennel_train.measure.callbacks import NOBODY, Watch
+from kennel_train.engine.batches import CropDataset
+from kennel_train.engine.progress import Best, Run, StagePlan
+from kennel_train.measure.callbacks import NO_CALLBACK, Callback
 from kennel_train.measure.machine_sampler import Sampler, totals
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,12 +73,12 @@ def pairs(name: str, count: int, batch_size: int) -> tuple[list[float], list[flo
     hp = Hyperparameters(backbone=name, pretrained=False, batch_size=batch_size, epochs=1)
     train = _photos(batch_size * (count + WARM_UP))
     sampler = Sampler(lambda: "finetune")
-    debugger = Debugger(table.chosen(hp.rules), hp.on_rule, sampler, hp.profile, lambda _: NOBODY, print)
+    debugger = Debugger(table.chosen(hp.rules), hp.on_rule, sampler, hp.profile, lambda _: NO_CALLBACK, print)
     bare, watched = _run(hp, train, chosen), _run(hp, train, chosen)
     steps_per_epoch = math.ceil(train.total / batch_size)
     found: dict[bool, list[float]] = {False: [], True: []}
     with debugger.stage("finetune", watched.module, train, steps_per_epoch, pretrained=True, loaders=1) as watch:
-        ways = {False: _steps(bare, train, hp, chosen, NOBODY), True: _steps(watched, train, hp, chosen, watch)}
+        ways = {False: _steps(bare, train, hp, chosen, NO_CALLBACK), True: _steps(watched, train, hp, chosen, watch)}
         for pair in track(range(count + WARM_UP), f"{name}, pairs of steps"):
             for way in (False, True) if pair % 2 else (True, False):
                 started = time.perf_counter()
@@ -105,25 +105,25 @@ def interval(values: list[float]) -> tuple[float, float]:
     return ranked[math.floor(len(values) / 2 - half)], ranked[math.ceil(len(values) / 2 + half) - 1]
 
 
-def _photos(count: int) -> Photos:
+def _photos(count: int) -> CropDataset:
     images = np.random.default_rng(0).integers(0, 256, (64, SIDE + 32, SIDE + 32, 3), dtype=np.uint8)
     rows = np.arange(count) % len(images)
-    return Photos(torch.arange(count) % 2, np.arange(count), count, torch.device("cpu"), images, rows, SIDE)
+    return CropDataset(torch.arange(count) % 2, np.arange(count), count, torch.device("cpu"), images, rows, SIDE)
 
 
-def _run(hp: Hyperparameters, train: Photos, chosen: Device) -> Run:
+def _run(hp: Hyperparameters, train: CropDataset, chosen: Device) -> Run:
     torch.manual_seed(0)
     backbone = backbones.load(hp.backbone, SIDE, hp.pretrained, None, baked=None)
     classifier = Classifier(backbone, 2).to(memory_format=torch.channels_last)
     return Run(classifier, train, hp, chosen, _plan(hp.batch_size), Best())
 
 
-def _steps(run: Run, train: Photos, hp: Hyperparameters, chosen: Device, watch: Watch) -> Iterator[bool]:
+def _steps(run: Run, train: CropDataset, hp: Hyperparameters, chosen: Device, watch: Callback) -> Iterator[bool]:
     return loop.steps(run, train, hp, chosen, Cluster(), _plan(hp.batch_size), watch, lambda: False)
 
 
-def _plan(batch_size: int) -> Plan:
-    return Plan("finetune", 1, 0, batch_size, torch.ones(2), keep_statistics=False)
+def _plan(batch_size: int) -> StagePlan:
+    return StagePlan("finetune", 1, 0, batch_size, torch.ones(2), keep_statistics=False)
 
 
 if __name__ == "__main__":

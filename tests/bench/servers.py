@@ -23,7 +23,7 @@ from load import LoadError
 
 from kennel_launch import settings
 from kennel_launch.machine import processes
-from kennel_launch.machine.processes import Run
+from kennel_launch.machine.processes import Command
 
 NAMES = ("stock", "kennel", "fastapi", "litserve")  # and "mms", which is ours without the front door
 _PEERS = Path(__file__).parent / "peers"
@@ -111,7 +111,7 @@ def _free_port() -> int:
             return port
 
 
-def _run(name: str, models: Path, workers: int, port: int, tmp: Path, env: dict[str, str]) -> Run:
+def _run(name: str, models: Path, workers: int, port: int, tmp: Path, env: dict[str, str]) -> Command:
     sagemaker = {
         "SAGEMAKER_BASE_DIR": str(models / name),
         "SAGEMAKER_BIND_TO_PORT": str(port),
@@ -119,7 +119,7 @@ def _run(name: str, models: Path, workers: int, port: int, tmp: Path, env: dict[
     }
     model = {"MODEL": str(models / "kennel" / "model"), "WORKERS": str(workers), "PORT": str(port)}
     if name == "kennel":
-        return Run([str(_BIN / "serve")], {**env, **sagemaker, "KENNEL_ENGINE": "int8"})
+        return Command([str(_BIN / "serve")], {**env, **sagemaker, "KENNEL_ENGINE": "int8"})
     if name == "stock":
         own = {
             "ARCHITECTURE": models.name,
@@ -131,13 +131,13 @@ def _run(name: str, models: Path, workers: int, port: int, tmp: Path, env: dict[
             "PATH": f"{_BIN}{os.pathsep}{env['PATH']}",
             "PYTHONPATH": str(_PEERS / "stock"),
         }
-        return Run([sys.executable, str(_PEERS / "stock" / "serve.py")], {**env, **sagemaker, **own})
+        return Command([sys.executable, str(_PEERS / "stock" / "serve.py")], {**env, **sagemaker, **own})
     if name == "mms":
-        return Run([sys.executable, str(_PEERS / "bare_mms.py")], {**env, **model})
+        return Command([sys.executable, str(_PEERS / "bare_mms.py")], {**env, **model})
     if name == "litserve":
-        return Run([sys.executable, str(_PEERS / "litserve_app.py")], {**env, **model})
+        return Command([sys.executable, str(_PEERS / "litserve_app.py")], {**env, **model})
     uvicorn = [str(_BIN / "uvicorn"), "fastapi_app:app", "--app-dir", str(_PEERS), "--no-access-log"]
-    return Run([*uvicorn, "--workers", str(workers), "--port", str(port)], {**env, **model})
+    return Command([*uvicorn, "--workers", str(workers), "--port", str(port)], {**env, **model})
 
 
 def _answers(port: int, request: bytes) -> bool:

@@ -38,8 +38,8 @@ from kennel_train.distributed import device
 from kennel_train.distributed.cluster import Cluster
 from kennel_train.distributed.device import Device
 from kennel_train.engine import crops, loop, micro_batch_size
-from kennel_train.engine.batches import Features, Index, Inputs, Photos
-from kennel_train.engine.progress import Best, Hooks, Plan
+from kennel_train.engine.batches import CropDataset, Dataset, FeatureDataset, Index
+from kennel_train.engine.progress import Best, LoopCallbacks, StagePlan
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"
@@ -178,14 +178,16 @@ def bench_probe_epoch(out: Path) -> dict[str, Any]:
     count, few, classes = 6680, 64, 133
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(count, 2048, generator=generator)
-    split = Features(torch.arange(count) % classes, np.arange(count), count, torch.device("cpu"), features)
-    few_photos = Features(torch.arange(classes), np.arange(classes), classes, torch.device("cpu"), features[:classes])
+    split = FeatureDataset(torch.arange(count) % classes, np.arange(count), count, torch.device("cpu"), features)
+    few_photos = FeatureDataset(
+        torch.arange(classes), np.arange(classes), classes, torch.device("cpu"), features[:classes]
+    )
     hp = Hyperparameters(epochs=1, batch_size=32)
     chosen = device.choose("")
 
     def ours() -> None:
-        plan = Plan("probe", 1, 0, count, torch.ones(classes), keep_statistics=True)
-        hooks = Hooks(lambda: False, lambda: False, lambda _: None, lambda *_: None)
+        plan = StagePlan("probe", 1, 0, count, torch.ones(classes), keep_statistics=True)
+        hooks = LoopCallbacks(lambda: False, lambda: False, lambda _: None, lambda *_: None)
         loop.fit(torch.nn.Linear(2048, classes), split, few_photos, hp, chosen, Cluster(), plan, hooks, Best(), None)
 
     seconds = interleaved({"classic": lambda: classic.frozen_epoch(few, 32), "ours": ours})
@@ -313,19 +315,19 @@ def gpu_speeds(chosen: Device, backbone: str, side: int, count: int, batch_size:
     resize = made.preprocessing.resize
     images = np.random.default_rng(0).integers(0, 256, (2048, resize, resize, 3), dtype=np.uint8)
     labels, ids = torch.arange(count) % classes, np.arange(count)
-    real = Photos(labels, ids, count, chosen.torch, images, ids % len(images), side)
-    few = Photos(labels[:64], ids[:64], 64, chosen.torch, images, ids[:64], side)
+    real = CropDataset(labels, ids, count, chosen.torch, images, ids % len(images), side)
+    few = CropDataset(labels[:64], ids[:64], 64, chosen.torch, images, ids[:64], side)
     found = {}
     for name, inputs in (("synthetic", _Synthetic(labels, ids, count, chosen.torch, side)), ("real", real)):
-        plan = Plan("finetune", epochs, 0, micro, torch.ones(classes), keep_statistics=True)
-        hooks = Hooks(lambda: False, lambda: False, lambda _: None, lambda *_: None)
+        plan = StagePlan("finetune", epochs, 0, micro, torch.ones(classes), keep_statistics=True)
+        hooks = LoopCallbacks(lambda: False, lambda: False, lambda _: None, lambda *_: None)
         run = loop.fit(classifier, inputs, few, hp, chosen, Cluster(), plan, hooks, Best(), None)
         found[f"gpu_{name}"] = statistics.median(row["photos_per_second"] for row in run.rows[1:])
     return {"images_per_second": found, "ratios": {"real_over_synthetic": found["gpu_real"] / found["gpu_synthetic"]}}
 
 
 @dataclass
-class _Synthetic(Inputs):
+class _Synthetic(Dataset):
     """The same photos on the device, again and again."""
 
     side: int

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import torch
 
-from kennel_train.engine.batches import Photos
+from kennel_train.engine.batches import CropDataset
 
 
 class Net(torch.nn.Module):
@@ -18,14 +18,14 @@ class Net(torch.nn.Module):
         return self.head(self.backbone(photos.float() / 255).mean((2, 3)))
 
 
-def painted(count: int, kind: type[Photos] = Photos) -> Photos:
+def painted(count: int, kind: type[CropDataset] = CropDataset) -> CropDataset:
     noise = np.random.default_rng(0).integers(0, 120, (count, 16, 16, 3))
     images = (noise + 120 * (np.arange(count) % 2)[:, None, None, None]).astype(np.uint8)
     labels = torch.arange(count) % 2
     return kind(labels, np.arange(count), count, torch.device("cpu"), images, np.arange(count), side=12)
 
 
-class Sleepy(Photos):
+class Sleepy(CropDataset):
     """It takes its time over each batch, and knows how much."""
 
     slept = 0.0

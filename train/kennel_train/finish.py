@@ -19,8 +19,8 @@ from kennel.backbones import Backbone
 from kennel.layout import Layout
 from kennel_train.contract.stop import grace
 from kennel_train.engine import crops, features, loop, strategies
-from kennel_train.engine.batches import Inputs, Photos
-from kennel_train.engine.strategies import Job, Trained
+from kennel_train.engine.batches import CropDataset, Dataset
+from kennel_train.engine.strategies import Trained, TrainingContext
 from kennel_train.model import evaluation, export, int8_gate
 from kennel_train.model.evaluation import Evaluation
 from kennel_train.model.int8_gate import Gate
@@ -51,7 +51,7 @@ class Judged:
     labels: NDArray[np.int64]
 
 
-def finish(job: Job, trained: Trained, ending: Ending) -> None:
+def finish(job: TrainingContext, trained: Trained, ending: Ending) -> None:
     """Everything after the last step; all ranks judge their photos, rank 0 writes.
 
     Raises:
@@ -88,7 +88,7 @@ def finish(job: Job, trained: Trained, ending: Ending) -> None:
     log.info("time: %s", ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in job.phases.seconds.items()))
 
 
-def _agree(job: Job) -> None:
+def _agree(job: TrainingContext) -> None:
     """Every rank says which weights it has; they are the same to the last bit, or the job fails."""
     if job.cluster.world == 1:
         return
@@ -98,9 +98,9 @@ def _agree(job: Job) -> None:
         raise RuntimeError("the processes of this job ended with different weights: report this with the log")
 
 
-def _judge(job: Job, split: Inputs) -> Judged:
+def _judge(job: TrainingContext, split: Dataset) -> Judged:
     """The best epoch's logits of this rank's photos, in full precision (of features, as they were extracted)."""
-    module = job.classifier if isinstance(split, Photos) else job.classifier.head
+    module = job.classifier if isinstance(split, CropDataset) else job.classifier.head
     exact = dataclasses.replace(job.device, bf16=False)
     late = grace(job.stop)  # a job that was stopped is judged by as many photos as there is time for
     rows = []
@@ -112,14 +112,16 @@ def _judge(job: Job, split: Inputs) -> Judged:
     return Judged(*(np.concatenate(column) for column in zip(empty, *rows, strict=True)))
 
 
-def _everyones(job: Job, split: Inputs, mine: Judged) -> Judged:
+def _everyones(job: TrainingContext, split: Dataset, mine: Judged) -> Judged:
     done = len(mine.labels)
     ids, *columns = zip(*job.cluster.gather((split.ids[:done], mine.logits, mine.labels)), strict=True)
     order = np.argsort(np.concatenate(ids))
     return Judged(*(np.concatenate(column)[order] for column in columns))
 
 
-def _manifest(job: Job, trained: Trained, ending: Ending, found: dict[str, Evaluation], temperature: float) -> Manifest:
+def _manifest(
+    job: TrainingContext, trained: Trained, ending: Ending, found: dict[str, Evaluation], temperature: float
+) -> Manifest:
     values = dict(trained.best.values)
     if "test" in found:
         values |= {metrics.TEST_LOSS: found["test"].loss, metrics.TEST_ACCURACY: found["test"].top1}
@@ -138,12 +140,12 @@ def _manifest(job: Job, trained: Trained, ending: Ending, found: dict[str, Evalu
     )
 
 
-def _export(job: Job, folder: Path, manifest: Manifest, mine: dict[str, Judged] | None) -> Manifest:
+def _export(job: TrainingContext, folder: Path, manifest: Manifest, mine: dict[str, Judged] | None) -> Manifest:
     """Write the model folder; int8 is judged on rank 0's photos of train and validation."""
     gate = None
     if mine and all(len(mine[split].labels) for split in ("train", "validation")):
         train, validation = (
-            int8_gate.Part(_squares(job, split), mine[split].logits, mine[split].labels)
+            int8_gate.GateSplit(_squares(job, split), mine[split].logits, mine[split].labels)
             for split in ("train", "validation")
         )
         gate = Gate(train, validation, job.stop)
@@ -153,7 +155,7 @@ def _export(job: Job, folder: Path, manifest: Manifest, mine: dict[str, Judged] 
     return export.export(job.classifier, sample, manifest, folder, int8=gate, phase=job.phases)
 
 
-def _squares(job: Job, split: str) -> functools.partial[NDArray[np.uint8]]:
+def _squares(job: TrainingContext, split: str) -> functools.partial[NDArray[np.uint8]]:
     """A function of item numbers: the photos as the model sees them, uint8 (n, 3, S, S)."""
     decoded = job.splits.parts[split].mine
     return functools.partial(_cut, decoded.images, decoded.rows, job.hp.image_size)
@@ -164,7 +166,7 @@ def _cut(images: NDArray[np.uint8], rows: NDArray[np.int64], side: int, items: N
 
 
 def _report(
-    job: Job,
+    job: TrainingContext,
     trained: Trained,
     ending: Ending,
     manifest: Manifest,
@@ -214,7 +216,7 @@ def _report(
     page.write(ending.layout.output_data, made)
 
 
-def _outcome(job: Job, trained: Trained) -> str:
+def _outcome(job: TrainingContext, trained: Trained) -> str:
     if job.stop():
         return f"stopped early: SIGTERM came, after {len(trained.rows)} epochs"
     if job.debugger and job.debugger.reason:
@@ -225,7 +227,7 @@ def _outcome(job: Job, trained: Trained) -> str:
     return "completed" if ran == planned else f"completed: patience={job.hp.patience} ended {last} after {ran} epochs"
 
 
-def _throughput(job: Job, trained: Trained) -> dict[str, float]:
+def _throughput(job: TrainingContext, trained: Trained) -> dict[str, float]:
     """Photos a second by phase."""
     counts = {name: len(part.photos) for name, part in job.splits.parts.items()}
     seconds = job.phases.seconds

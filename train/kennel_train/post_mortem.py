@@ -5,14 +5,14 @@ import logging
 from typing import Any
 
 from kennel_train.contract import failure
-from kennel_train.engine.strategies import Job
+from kennel_train.engine.strategies import TrainingContext
 from kennel_train.finish import Ending
 from kennel_train.model import export
 
 log = logging.getLogger("kennel")
 
 
-def write(job: Job, rows: list[dict[str, Any]], ending: Ending, error: Exception) -> None:
+def write(job: TrainingContext, rows: list[dict[str, Any]], ending: Ending, error: Exception) -> None:
     """report.html and report.json of what there is; what goes wrong here does not hide the job's own error.
 
     Args:

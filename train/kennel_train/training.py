@@ -32,10 +32,10 @@ from kennel_train.distributed.cluster import Cluster
 from kennel_train.distributed.device import Device
 from kennel_train.engine import checkpoint, features, sanity_check, strategies, warm_start
 from kennel_train.engine.checkpoint import Checkpoints
-from kennel_train.engine.strategies import Job, Trained
-from kennel_train.engine.warm_start import Earlier
+from kennel_train.engine.strategies import Trained, TrainingContext
+from kennel_train.engine.warm_start import SourceModel
 from kennel_train.finish import Ending
-from kennel_train.measure.timing import Phases
+from kennel_train.measure.timing import Timing
 
 log = logging.getLogger("kennel")
 
@@ -65,7 +65,7 @@ def run(
     Raises:
         UserError: whatever the user can fix.
     """
-    phases = Phases()
+    phases = Timing()
     chosen = device.choose(compat, cluster.local, cluster.local_world, visible)
     log.info(chosen.description)
     with ExitStack() as stack:
@@ -114,7 +114,9 @@ def run(
             stack.enter_context(checkpoint.claimed(layout.checkpoints))
         checkpoints = Checkpoints(layout.checkpoints, identity)
         about = (splits, hp, chosen, cluster, checkpoints, key, learned, stop, phases, on_epoch_end)
-        job = Job(classifier, *about, debugger=watching.debugger and watching.debugger.of(channels.class_names))
+        job = TrainingContext(
+            classifier, *about, debugger=watching.debugger and watching.debugger.of(channels.class_names)
+        )
         ending = Ending(name, backbone, channels.class_names, audited, root, layout, watching.record)
         try:
             job, trained, tried = _train(job, space, identity, scratch, layout)
@@ -125,8 +127,8 @@ def run(
 
 
 def _train(
-    job: Job, space: Mapping[str, Tuning], identity: Mapping[str, str], scratch: Path, layout: Layout
-) -> tuple[Job, Trained, dict[str, Any]]:
+    job: TrainingContext, space: Mapping[str, Tuning], identity: Mapping[str, str], scratch: Path, layout: Layout
+) -> tuple[TrainingContext, Trained, dict[str, Any]]:
     """The job's one setting, or a search of many: the job as the model had it, what it became, the table of trials."""
     if job.hp.trials == 1:
         return job, strategies.train(job), {}
@@ -135,7 +137,9 @@ def _train(
     return Search(job, space, identity, scratch, layout.output_data).run()
 
 
-def _settled(hp: Hyperparameters, raw: Mapping[str, Any], chosen: Device, before: Earlier | None) -> Hyperparameters:
+def _settled(
+    hp: Hyperparameters, raw: Mapping[str, Any], chosen: Device, before: SourceModel | None
+) -> Hyperparameters:
     """The hyperparameters with what the device and an earlier model decide."""
     if hp.strategy == "auto":
         hp = dataclasses.replace(hp, strategy="probe-then-finetune" if chosen.torch.type == "cuda" else "probe")

@@ -32,7 +32,7 @@ class Ami:
 
 
 @dataclass(frozen=True)
-class Choice:
+class AmiChoice:
     """`ami` to ask for, or empty; `reason` is a line to show, or empty."""
 
     ami: str
@@ -103,7 +103,7 @@ def check_known(instance_type: str, known: Iterable[str], what: str) -> None:
     )
 
 
-def choose_ami(cuda: Version, instance_type: str, transform: bool = False) -> Choice:
+def choose_ami(cuda: Version, instance_type: str, transform: bool = False) -> AmiChoice:
     """The host's system that runs an image with this CUDA: the oldest that does so by itself, else by the image's
     compatibility libraries. An older driver than an image can bear leaves a container that hangs without a log.
 
@@ -114,11 +114,11 @@ def choose_ami(cuda: Version, instance_type: str, transform: bool = False) -> Ch
     offered, takers = (_TRANSFORM, _TAKE_TRANSFORM) if transform else (_INFERENCE, _TAKE_INFERENCE)
     default = _DEFAULTS.get(name)
     if default is None:
-        return Choice("", f"which driver {instance_type} brings is not in AWS's table ({DRIVERS_PAGE})")
+        return AmiChoice("", f"which driver {instance_type} brings is not in AWS's table ({DRIVERS_PAGE})")
     candidates = [default, *(ami for ami in offered if name in takers and ami.driver > default.driver)]
     for ami in candidates:
         if ami.cuda >= cuda:
-            return Choice(ami.name)
+            return AmiChoice(ami.name)
     newest = candidates[-1]
     shown = f"host driver {newest.driver} (CUDA {newest.cuda[0]}.{newest.cuda[1]})"
     if newest.driver < _COMPAT_FROM.get(cuda[0], sys.maxsize):
@@ -126,7 +126,7 @@ def choose_ami(cuda: Version, instance_type: str, transform: bool = False) -> Ch
             f"the image's CUDA {cuda[0]}.{cuda[1]} does not run on {instance_type}, which has {shown} at most: take "
             "another instance type such as ml.g5.xlarge, or build from a CUDA 12.8 base (make build BASE_IMAGE=...)"
         )
-    return Choice(newest.name, f"{instance_type} has {shown}: the image's CUDA compatibility libraries do the rest")
+    return AmiChoice(newest.name, f"{instance_type} has {shown}: the image's CUDA compatibility libraries do the rest")
 
 
 def has_own_disk(instance_type: str) -> bool:

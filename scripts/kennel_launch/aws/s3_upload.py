@@ -14,7 +14,7 @@ ONE_PIECE = 64 * 2**20  # bytes up to which a file goes in one piece
 _DELETED_AT_ONCE = 1000  # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 
 
-def send(made: sync.Plan, settings: Settings, *, delete: bool = False) -> str:
+def send(made: sync.UploadPlan, settings: Settings, *, delete: bool = False) -> str:
     """Sends what changed, shown as it goes; says what was done.
 
     Raises:
@@ -45,7 +45,7 @@ def sizes(address: str, settings: Settings) -> dict[str, int]:
     return {key: row["Size"] for key, row in sync.listed(session.client("s3", settings), *s3.split(address))}
 
 
-def _send(client: Any, made: sync.Plan, settings: Settings, sent: Callable[[int], None]) -> None:
+def _send(client: Any, made: sync.UploadPlan, settings: Settings, sent: Callable[[int], None]) -> None:
     from boto3.s3.transfer import ProgressCallbackInvoker, TransferConfig, create_transfer_manager
 
     config = TransferConfig(multipart_threshold=ONE_PIECE, multipart_chunksize=ONE_PIECE, max_concurrency=s3.PARALLEL)
@@ -65,7 +65,7 @@ def _send(client: Any, made: sync.Plan, settings: Settings, sent: Callable[[int]
             raise UserError(f"{error.filename} can't be read ({error.strerror}): see to it and upload again") from error
 
 
-def _note(client: Any, made: sync.Plan, settings: Settings) -> None:
+def _note(client: Any, made: sync.UploadPlan, settings: Settings) -> None:
     """Keeps the MD5s of objects whose ETag is none, if there are any; of a channel, that it was uploaded on its own."""
     tags = {key.removeprefix(made.prefix): row for key, row in sync.listed(client, made.bucket, made.prefix)}
     odd = {}
@@ -77,7 +77,7 @@ def _note(client: Any, made: sync.Plan, settings: Settings) -> None:
         client.put_object(Bucket=made.bucket, Key=made.notes, Body=json.dumps(odd).encode(), **s3.encryption(settings))
 
 
-def _progress(made: sync.Plan) -> Any:
+def _progress(made: sync.UploadPlan) -> Any:
     """A bar of bytes on a terminal; a context that yields the callback for bytes sent."""
     from contextlib import contextmanager
 

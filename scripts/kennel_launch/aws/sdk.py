@@ -52,7 +52,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Local:
+class LocalRun:
     """One run in the SDK's local mode."""
 
     folder: Path  # whole; all that the SDK and its containers write
@@ -102,7 +102,7 @@ def train(settings: Settings, training: Training) -> None:
         made.fit(_inputs(training), job_name=training.name, wait=False)
 
 
-def train_locally(settings: Settings, training: Training, local: Local) -> int:
+def train_locally(settings: Settings, training: Training, local: LocalRun) -> int:
     """The SDK's local mode: the whole job here, by docker compose; FAILED where that ends with another code than 0.
 
     Raises:
@@ -117,7 +117,7 @@ def train_locally(settings: Settings, training: Training, local: Local) -> int:
     return 0
 
 
-def serve_locally(settings: Settings, model: Path, local: Local, environment: Mapping[str, str]) -> None:
+def serve_locally(settings: Settings, model: Path, local: LocalRun, environment: Mapping[str, str]) -> None:
     """The SDK's local mode: an endpoint here, until its container ends.
 
     Args:
@@ -177,7 +177,7 @@ def tune(settings: Settings, training: Training, request: Mapping[str, Any]) -> 
 
 
 @_quiet()
-def estimator(settings: Settings, training: Training, local: Local | None = None) -> Any:
+def estimator(settings: Settings, training: Training, local: LocalRun | None = None) -> Any:
     """The SDK's Estimator.
 
     Args:
@@ -227,7 +227,7 @@ def tuner(settings: Settings, training: Training, request: Mapping[str, Any]) ->
 
 
 @_quiet()
-def session(settings: Settings, local: Local | None = None) -> Any:
+def session(settings: Settings, local: LocalRun | None = None) -> Any:
     """The SDK's session on our boto3 session, so that event handlers of one hold for the other."""
     if local:
         from sagemaker.local import LocalSession

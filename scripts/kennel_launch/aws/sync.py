@@ -23,7 +23,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
-class Local:
+class LocalFile:
     """One file of the folder; `size` in bytes."""
 
     path: Path
@@ -31,13 +31,13 @@ class Local:
 
 
 @dataclass(frozen=True)
-class Plan:
+class UploadPlan:
     """What an upload does: all by key relative to the prefix, which ends with a slash."""
 
     bucket: str
     prefix: str
     notes: str  # the key of the MD5s that no ETag tells; a channel's is also the sign that it was uploaded on its own
-    files: dict[str, Local]
+    files: dict[str, LocalFile]
     changed: tuple[str, ...]
     gone: tuple[str, ...]  # in S3 and not in the folder
     channels: tuple[str, ...] = ()  # below this prefix, uploaded on their own: what lies there is not `gone`
@@ -60,7 +60,7 @@ class Plan:
         return f"{said}; {len(self.gone)} others there are not in the folder, kennel upload --delete removes them"
 
 
-def plan(folder: Path, settings: Settings, name: str = "", channel: str = "") -> Plan:
+def plan(folder: Path, settings: Settings, name: str = "", channel: str = "") -> UploadPlan:
     """Looks at both sides and sends nothing.
 
     Raises:
@@ -75,7 +75,7 @@ def plan(folder: Path, settings: Settings, name: str = "", channel: str = "") ->
             raise UserError(f"{word!r} is no name for a data set or channel: letters, digits, . _ and -")
     below = f"{name}/{channel}/" if channel else f"{name}/"
     prefix, notes = (f"{settings.prefix}/{part}" for part in (f"data/{below}", f"uploads/{below.rstrip('/')}.json"))
-    found = {path.relative_to(folder).as_posix(): Local(path, path.stat().st_size) for path in _files(folder)}
+    found = {path.relative_to(folder).as_posix(): LocalFile(path, path.stat().st_size) for path in _files(folder)}
     if not found:
         raise UserError(f"{folder} holds no files: give a folder of photos, <class>/*.jpg")
     client = session.client("s3", settings)
@@ -88,7 +88,7 @@ def plan(folder: Path, settings: Settings, name: str = "", channel: str = "") ->
     own = {key.partition("/")[0] for key in found}
     kept = tuple(other for other in others if other not in own)
     gone = tuple(key for key in there if key not in found and key.partition("/")[0] not in kept)
-    return Plan(settings.bucket, prefix, notes, found, changed, gone, kept, bool(channel) and before is None)
+    return UploadPlan(settings.bucket, prefix, notes, found, changed, gone, kept, bool(channel) and before is None)
 
 
 def _channels(client: Any, settings: Settings, name: str) -> list[str]:
@@ -132,7 +132,7 @@ def noted(client: Any, bucket: str, key: str) -> dict[str, list[str]] | None:
     return tags if isinstance(tags, dict) else {}
 
 
-def _same(file: Local, there: Mapping[str, Any] | None, noted: list[str] | None) -> bool:
+def _same(file: LocalFile, there: Mapping[str, Any] | None, noted: list[str] | None) -> bool:
     if there is None or there["Size"] != file.size:
         return False
     tag = str(there["ETag"]).strip('"')

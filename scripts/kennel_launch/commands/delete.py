@@ -10,7 +10,7 @@ from kennel_launch.aws import s3, session
 from kennel_launch.console import confirm, flags, terminal
 from kennel_launch.console.steps import Show, Steps
 from kennel_launch.hosting import leftovers, rollout, specs
-from kennel_launch.hosting.leftovers import Found
+from kennel_launch.hosting.leftovers import Leftover
 from kennel_launch.local_mode import local_endpoint, local_job
 from kennel_launch.settings import Settings
 
@@ -86,7 +86,7 @@ def check(options: argparse.Namespace, settings: Settings) -> None:
         kennel_settings.needed(settings, "bucket", "prefix")
 
 
-def _remove(item: Found, settings: Settings) -> bool:
+def _remove(item: Leftover, settings: Settings) -> bool:
     """Whether it was there. An endpoint that is just changing is waited for: until then SageMaker refuses."""
     client = session.client(item.call.service, settings)
     if item.what != "endpoint":
@@ -113,5 +113,5 @@ def _settle(client: Any, name: str, show: Show) -> None:
         time.sleep(pause)
 
 
-def _once(client: Any, item: Found) -> bool:
+def _once(client: Any, item: Leftover) -> bool:
     return session.describe(client, item.call.operation, **item.call.request) is not None

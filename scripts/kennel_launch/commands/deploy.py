@@ -14,8 +14,8 @@ from kennel_launch.console import confirm, flags, terminal
 from kennel_launch.console.steps import Steps
 from kennel_launch.hosting import artifacts, endpoint_info, rollout, specs, ttl
 from kennel_launch.hosting.artifacts import Artifact
-from kennel_launch.hosting.endpoint_info import Served
-from kennel_launch.hosting.specs import ASYNC, MULTI_MODEL, REAL_TIME, SERVERLESS, Plan, Source
+from kennel_launch.hosting.endpoint_info import EndpointInfo
+from kennel_launch.hosting.specs import ASYNC, MULTI_MODEL, REAL_TIME, SERVERLESS, EndpointPlan, Source
 from kennel_launch.local_mode import local_endpoint, local_job
 from kennel_launch.settings import Settings
 
@@ -100,13 +100,13 @@ def check_flags(options: argparse.Namespace, settings: Settings) -> None:
         raise UserError("--scheduler-role is what --ttl deletes by: add --ttl, or leave it out")
 
 
-def planned(options: argparse.Namespace, settings: Settings, artifact: Artifact) -> Plan:
+def planned(options: argparse.Namespace, settings: Settings, artifact: Artifact) -> EndpointPlan:
     """The deployment that is asked for."""
     name = specs.checked(options.name or artifact.name, "endpoint")
     data = artifact.data
     if options.mode == MULTI_MODEL and not data.endswith("/"):  # a folder is served as it is
         data = f"s3://{settings.bucket}/{settings.prefix}/models/{name}/"
-    return Plan(
+    return EndpointPlan(
         name,
         specs.stamp(),
         options.mode,
@@ -118,7 +118,7 @@ def planned(options: argparse.Namespace, settings: Settings, artifact: Artifact)
     )
 
 
-def check_models(plan: Plan, artifact: Artifact, settings: Settings) -> None:
+def check_models(plan: EndpointPlan, artifact: Artifact, settings: Settings) -> None:
     """What a multi-model endpoint of kennel's image cannot do.
 
     Raises:
@@ -135,7 +135,7 @@ def check_models(plan: Plan, artifact: Artifact, settings: Settings) -> None:
             raise UserError(f"{artifact.data} holds no .tar.gz: name a folder of models, or one model.tar.gz")
 
 
-def check_change(plan: Plan, there: Served | None) -> None:
+def check_change(plan: EndpointPlan, there: EndpointInfo | None) -> None:
     """Refuses an update that AWS would refuse or undo.
 
     Raises:
@@ -156,11 +156,11 @@ def check_change(plan: Plan, there: Served | None) -> None:
 
 
 def summary_lines(
-    plan: Plan,
+    plan: EndpointPlan,
     options: argparse.Namespace,
     settings: Settings,
     artifact: Artifact,
-    there: Served | None,
+    there: EndpointInfo | None,
     scheduled: bool,
 ) -> Iterator[str]:
     """What is going to be made, and what it costs."""
@@ -176,7 +176,7 @@ def summary_lines(
         yield f"  {plan.instance_type} encrypts its own disks and takes no key: {settings.kms_key} is not used for them"
 
 
-def added(plan: Plan, artifact: Artifact, settings: Settings, options: argparse.Namespace) -> int:
+def added(plan: EndpointPlan, artifact: Artifact, settings: Settings, options: argparse.Namespace) -> int:
     """Another model in a multi-model endpoint's folder: the endpoint itself stays as it is and loads it when asked."""
     line = f"adds {artifact.data} to endpoint {plan.name} as {artifact.name}.tar.gz; an earlier file of that name goes"
     confirm.ask([line], options.yes or options.dry_run)
@@ -186,7 +186,7 @@ def added(plan: Plan, artifact: Artifact, settings: Settings, options: argparse.
     return 0
 
 
-def copy_model(artifact: Artifact, plan: Plan, settings: Settings) -> None:
+def copy_model(artifact: Artifact, plan: EndpointPlan, settings: Settings) -> None:
     """Copies a model into a multi-model endpoint's folder, under its job's name.
 
     Raises:
@@ -198,7 +198,9 @@ def copy_model(artifact: Artifact, plan: Plan, settings: Settings) -> None:
         session.client("s3", settings).copy({"Bucket": bucket, "Key": key}, target, f"{folder}{artifact.name}.tar.gz")
 
 
-def watched(plan: Plan, artifact: Artifact, settings: Settings, sent: list[rollout.Call], before: Served | None) -> int:
+def watched(
+    plan: EndpointPlan, artifact: Artifact, settings: Settings, sent: list[rollout.Call], before: EndpointInfo | None
+) -> int:
     """Waits, and says how it ended and what comes next."""
     steps = Steps(terminal.out())
     try:
@@ -218,7 +220,7 @@ def watched(plan: Plan, artifact: Artifact, settings: Settings, sent: list[rollo
     return 0
 
 
-def earlier(before: Served, plan: Plan) -> list[rollout.Call]:
+def earlier(before: EndpointInfo, plan: EndpointPlan) -> list[rollout.Call]:
     """The configuration and the models that an update left unused, as calls to undo."""
     names = [name for name in before.models if specs.is_version(name, plan.name)]
     config: dict[str, Any] = {"EndpointConfigName": before.config}
@@ -228,7 +230,7 @@ def earlier(before: Served, plan: Plan) -> list[rollout.Call]:
     ]
 
 
-def asking(plan: Plan, artifact: Artifact) -> str:
+def asking(plan: EndpointPlan, artifact: Artifact) -> str:
     """The command that asks it."""
     target = "FILE" if artifact.data == plan.source.data else f"{artifact.name}.tar.gz"
     target = f" --target-model {target}" if plan.mode == MULTI_MODEL else ""

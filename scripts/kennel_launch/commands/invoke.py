@@ -94,7 +94,7 @@ def find(places: Sequence[str], settings: Settings) -> list[Photo]:
     return found if len(places) == 1 else [replace(photo, name=str(photo.path or photo.address)) for photo in found]
 
 
-def check_target(endpoint: endpoint_info.Served, target: str) -> None:
+def check_target(endpoint: endpoint_info.EndpointInfo, target: str) -> None:
     """Which model of a multi-model endpoint; of others there is one.
 
     Raises:

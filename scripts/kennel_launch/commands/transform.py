@@ -18,7 +18,7 @@ from kennel_launch.console.steps import Steps
 from kennel_launch.hosting import artifacts, photo_sources, predictions, rollout, specs
 from kennel_launch.hosting.artifacts import Artifact
 from kennel_launch.hosting.photo_sources import Photo
-from kennel_launch.hosting.specs import REAL_TIME, Plan, Source
+from kennel_launch.hosting.specs import REAL_TIME, EndpointPlan, Source
 from kennel_launch.settings import Settings
 
 _ENDED = ("Completed", "Failed", "Stopped")
@@ -78,11 +78,11 @@ def run(options: argparse.Namespace) -> int:
     return ended(name, [model], out, len(photos), options.csv, settings)
 
 
-def planned(options: argparse.Namespace, artifact: Artifact) -> Plan:
+def planned(options: argparse.Namespace, artifact: Artifact) -> EndpointPlan:
     """The model that the job makes its answers with; it has the job's name."""
     stamp = specs.stamp()
     name = specs.checked(options.name, "transform job") if options.name else specs.stamped(artifact.name, stamp)
-    return Plan(name, stamp, REAL_TIME, Source(artifact.data, artifact.image), engine=options.engine)
+    return EndpointPlan(name, stamp, REAL_TIME, Source(artifact.data, artifact.image), engine=options.engine)
 
 
 def output(name: str, given: str, settings: Settings) -> str:
@@ -120,7 +120,7 @@ def job(
 
 
 def source(
-    address: str, photos: list[Photo], uploaded: sync.Plan | None, name: str, settings: Settings
+    address: str, photos: list[Photo], uploaded: sync.UploadPlan | None, name: str, settings: Settings
 ) -> dict[str, str]:
     """The job's S3DataSource: all of a prefix, or a list of its photos where other files lie there.
 

@@ -10,7 +10,7 @@ from kennel_launch.settings import Settings
 
 
 @dataclass(frozen=True)
-class Served:
+class EndpointInfo:
     """One endpoint as AWS describes it."""
 
     name: str
@@ -30,7 +30,7 @@ class Served:
         return specs.largest_body(self.mode, self.environment)
 
 
-def find(name: str, settings: Settings) -> Served | None:
+def find(name: str, settings: Settings) -> EndpointInfo | None:
     """None: there is no endpoint of that name.
 
     Raises:
@@ -48,7 +48,7 @@ def find(name: str, settings: Settings) -> Served | None:
         names = tuple(variant["ModelName"] for variant in variants if variant.get("ModelName"))
         model = (session.describe(client, "describe_model", ModelName=names[0]) if names else None) or {}
     container = model.get("PrimaryContainer", {})
-    return Served(
+    return EndpointInfo(
         name,
         endpoint["EndpointStatus"],
         config_name,
@@ -62,7 +62,7 @@ def find(name: str, settings: Settings) -> Served | None:
     )
 
 
-def needed(name: str, settings: Settings) -> Served:
+def needed(name: str, settings: Settings) -> EndpointInfo:
     """An endpoint that takes requests.
 
     Raises:

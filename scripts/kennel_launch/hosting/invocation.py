@@ -13,7 +13,7 @@ from typing import Any
 from kennel.errors import UserError
 from kennel_launch.aws import s3, session
 from kennel_launch.hosting import photo_sources, shrink, specs
-from kennel_launch.hosting.endpoint_info import Served
+from kennel_launch.hosting.endpoint_info import EndpointInfo
 from kennel_launch.hosting.photo_sources import Photo
 from kennel_launch.hosting.rollout import pauses
 from kennel_launch.machine.http_probe import Guess, RefusedPhotoError
@@ -28,7 +28,7 @@ _MB = 1024 * 1024
 class Question:
     """What is the same for all photos of one command."""
 
-    endpoint: Served
+    endpoint: EndpointInfo
     settings: Settings
     top_k: int
     target_model: str
@@ -39,7 +39,7 @@ class Question:
 
 
 def question(
-    endpoint: Served, settings: Settings, top_k: int, target_model: str, note: Callable[[str], None]
+    endpoint: EndpointInfo, settings: Settings, top_k: int, target_model: str, note: Callable[[str], None]
 ) -> Question:
     clients = session.client("sagemaker-runtime", settings), session.client("s3", settings)
     return Question(endpoint, settings, top_k, target_model, note, *clients)

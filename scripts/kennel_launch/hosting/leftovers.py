@@ -25,7 +25,7 @@ _KINDS = {
 
 
 @dataclass(frozen=True)
-class Found:
+class Leftover:
     """One thing, and the call that removes it."""
 
     what: str
@@ -35,7 +35,7 @@ class Found:
         return f"{self.what} {self.call.name}"
 
 
-def of_endpoint(name: str, settings: Settings) -> list[Found]:
+def of_endpoint(name: str, settings: Settings) -> list[Leftover]:
     """The endpoint, its schedule, its configuration and models, and those of its earlier versions.
 
     All but the endpoint are found without it, too: where --ttl has ended it, they are what is left.
@@ -43,7 +43,7 @@ def of_endpoint(name: str, settings: Settings) -> list[Found]:
     endpoint = endpoint_info.find(name, settings)
     found = [_found("endpoint", name)] if endpoint and endpoint.status != "Deleting" else []
     if ttl.find(name, settings):
-        found.append(Found("schedule", Call("scheduler", "delete_schedule", {"Name": name}, "Name")))
+        found.append(Leftover("schedule", Call("scheduler", "delete_schedule", {"Name": name}, "Name")))
     own = {"endpoint configuration": [endpoint.config], "model": list(endpoint.models)} if endpoint else {}
     client = session.client("sagemaker", settings)
     for what in ("endpoint configuration", "model"):
@@ -55,7 +55,7 @@ def of_endpoint(name: str, settings: Settings) -> list[Found]:
     return found
 
 
-def tagged(settings: Settings) -> list[Found]:
+def tagged(settings: Settings) -> list[Leftover]:
     """All endpoints, configurations and models with our tag, and the endpoints' schedules."""
     client = session.client("sagemaker", settings)
     found = []
@@ -65,11 +65,13 @@ def tagged(settings: Settings) -> list[Found]:
         found += [_found(what, name) for name in names]
         if what == "endpoint":
             schedules = [name for name in names if ttl.find(name, settings)]
-            found += [Found("schedule", Call("scheduler", "delete_schedule", {"Name": n}, "Name")) for n in schedules]
+            found += [
+                Leftover("schedule", Call("scheduler", "delete_schedule", {"Name": n}, "Name")) for n in schedules
+            ]
     return found
 
 
-def data(name: str, found: list[Found], settings: Settings) -> list[str]:
+def data(name: str, found: list[Leftover], settings: Settings) -> list[str]:
     """The S3 prefixes of that name: of the job that made its model, and of what was asked of it.
 
     Raises:
@@ -108,9 +110,9 @@ _ARTIFACT = "output/model.tar.gz"
 _KEPT = ("async", "models", "transform")  # folders below the prefix, with one for each endpoint or job in them
 
 
-def _found(what: str, name: str) -> Found:
+def _found(what: str, name: str) -> Leftover:
     operation, key, *_ = _KINDS[what]
-    return Found(what, Call("sagemaker", operation, {key: name}, key))
+    return Leftover(what, Call("sagemaker", operation, {key: name}, key))
 
 
 def _listed(client: Any, what: str, **filters: str) -> Iterator[tuple[str, str]]:

@@ -24,7 +24,7 @@ CSV = "predictions.csv"
 
 
 @dataclass(frozen=True)
-class Prediction:
+class PhotoPrediction:
     """What was said of a photo: its classes, the best first, or why there are none."""
 
     photo: str
@@ -32,7 +32,7 @@ class Prediction:
     error: str = ""
 
 
-def fetch(client: Any, address: str, steps: Steps) -> list[Prediction]:
+def fetch(client: Any, address: str, steps: Steps) -> list[PhotoPrediction]:
     """The answers under an output address, by the photos' names; several files at once, in S3's order.
 
     Args:
@@ -43,12 +43,12 @@ def fetch(client: Any, address: str, steps: Steps) -> list[Prediction]:
     """
     bucket, prefix = s3.split(address)
 
-    def one(key: str) -> list[Prediction]:
+    def one(key: str) -> list[PhotoPrediction]:
         text = client.get_object(Bucket=bucket, Key=key)["Body"].read().decode(errors="replace")
         return read(text, key.removeprefix(prefix).removesuffix(OUT), f"s3://{bucket}/{key}")
 
     keys = [key for key in s3.keys(client, bucket, prefix) if key.endswith(OUT)]
-    found: list[Prediction] = []
+    found: list[PhotoPrediction] = []
     with steps.phase("answers", address, len(keys)) as show, ThreadPoolExecutor(s3.PARALLEL) as pool:
         try:
             for done, predictions in enumerate(pool.map(one, keys), 1):
@@ -60,7 +60,7 @@ def fetch(client: Any, address: str, steps: Steps) -> list[Prediction]:
     return found
 
 
-def read(text: str, photo: str, address: str) -> list[Prediction]:
+def read(text: str, photo: str, address: str) -> list[PhotoPrediction]:
     """Of JSON, or of JSON Lines: a line for each photo, which then are called `list.jsonl:1` and so on.
 
     Raises:
@@ -73,7 +73,7 @@ def read(text: str, photo: str, address: str) -> list[Prediction]:
     return [_prediction(line, name, address) for line, name in zip(lines, names, strict=True)]
 
 
-def write(predictions: Sequence[Prediction], path: Path) -> None:
+def write(predictions: Sequence[PhotoPrediction], path: Path) -> None:
     """A row a photo: photo, label_1, probability_1, label_2, ..., and error where a photo has one."""
     places = max((len(prediction.guesses) for prediction in predictions), default=0)
     text = io.StringIO()
@@ -89,7 +89,7 @@ def write(predictions: Sequence[Prediction], path: Path) -> None:
     files.put(path, text.getvalue())
 
 
-def summary(predictions: Iterable[Prediction]) -> "Table":
+def summary(predictions: Iterable[PhotoPrediction]) -> "Table":
     """A row a class, the most frequent first: how many photos it was the best for, and how sure."""
     from rich.markup import escape
     from rich.table import Table
@@ -104,13 +104,15 @@ def summary(predictions: Iterable[Prediction]) -> "Table":
     return table
 
 
-def _prediction(text: str, photo: str, address: str) -> Prediction:
+def _prediction(text: str, photo: str, address: str) -> PhotoPrediction:
     """Of one JSON object: predictions, or an `error` in their place where one photo of many was refused."""
     try:
         answer = json.loads(text)
         if "predictions" not in answer and "error" in answer:
-            return Prediction(photo, error=" ".join(str(answer["error"]).split()) or "no reason is given")
-        return Prediction(photo, [Guess(str(row["label"]), float(row["probability"])) for row in answer["predictions"]])
+            return PhotoPrediction(photo, error=" ".join(str(answer["error"]).split()) or "no reason is given")
+        return PhotoPrediction(
+            photo, [Guess(str(row["label"]), float(row["probability"])) for row in answer["predictions"]]
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{address} holds no predictions ({text[:120]!r}): see how its model answers") from error
 

@@ -11,7 +11,7 @@ from kennel_launch import settings as kennel_settings
 from kennel_launch.aws import session
 from kennel_launch.console.steps import Show
 from kennel_launch.hosting import specs
-from kennel_launch.hosting.specs import Plan
+from kennel_launch.hosting.specs import EndpointPlan
 from kennel_launch.settings import Settings
 
 _FIRST_PAUSE, _LAST_PAUSE = 0.5, 10.0  # seconds between two questions
@@ -38,12 +38,12 @@ class Call:
         return str(self.request[self.key])
 
 
-def model_call(plan: Plan, settings: Settings) -> Call:
+def model_call(plan: EndpointPlan, settings: Settings) -> Call:
     return Call("sagemaker", "create_model", specs.model(plan, settings), "ModelName", "delete_model")
 
 
 def calls(
-    plan: Plan,
+    plan: EndpointPlan,
     settings: Settings,
     *,
     update: bool,

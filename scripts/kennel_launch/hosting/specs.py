@@ -36,7 +36,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EndpointPlan:
     """One deployment: an endpoint by name, and how it is to run."""
 
     name: str
@@ -80,7 +80,7 @@ def checked(name: str, what: str) -> str:
     return name
 
 
-def model(plan: Plan, settings: Settings) -> dict[str, Any]:
+def model(plan: EndpointPlan, settings: Settings) -> dict[str, Any]:
     """CreateModel's request."""
     container: dict[str, Any] = {"Image": plan.source.image, "ModelDataUrl": plan.source.data}
     if plan.mode == MULTI_MODEL:
@@ -101,7 +101,7 @@ def model(plan: Plan, settings: Settings) -> dict[str, Any]:
     return request
 
 
-def endpoint_config(plan: Plan, settings: Settings) -> dict[str, Any]:
+def endpoint_config(plan: EndpointPlan, settings: Settings) -> dict[str, Any]:
     """CreateEndpointConfig's request. No DataCaptureConfig: photos stay where they are."""
     variant: dict[str, Any] = {"VariantName": VARIANT, "ModelName": plan.version}
     if plan.mode == SERVERLESS:
@@ -124,12 +124,12 @@ def endpoint_config(plan: Plan, settings: Settings) -> dict[str, Any]:
     return request
 
 
-def endpoint(plan: Plan, settings: Settings) -> dict[str, Any]:
+def endpoint(plan: EndpointPlan, settings: Settings) -> dict[str, Any]:
     """CreateEndpoint's request."""
     return {"EndpointName": plan.name, "EndpointConfigName": plan.version, "Tags": kennel_settings.tags(settings)}
 
 
-def endpoint_update(plan: Plan) -> dict[str, Any]:
+def endpoint_update(plan: EndpointPlan) -> dict[str, Any]:
     """UpdateEndpoint's request; tags stay as they are."""
     return {"EndpointName": plan.name, "EndpointConfigName": plan.version}
 
@@ -146,7 +146,7 @@ def environment(engine: str) -> dict[str, str]:
     return {"KENNEL_ENGINE": engine} if engine else {}
 
 
-def _environment(plan: Plan) -> dict[str, str]:
+def _environment(plan: EndpointPlan) -> dict[str, str]:
     found = environment(plan.engine)
     if plan.mode == ASYNC:
         found["SAGEMAKER_MAX_PAYLOAD_IN_MB"] = str(ASYNC_MB)

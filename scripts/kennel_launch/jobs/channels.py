@@ -36,7 +36,7 @@ def photos_of(options: argparse.Namespace) -> dict[str, str]:
     return {flag: place for flag, place in places(options).items() if flag in PHOTOS}
 
 
-def placed(options: argparse.Namespace, settings: Settings) -> tuple[dict[str, sync.Plan], dict[str, str]]:
+def placed(options: argparse.Namespace, settings: Settings) -> tuple[dict[str, sync.UploadPlan], dict[str, str]]:
     """(what must be uploaded first, S3 URI) by channel.
 
     Raises:
@@ -76,7 +76,7 @@ def streamed(channels: Mapping[str, str], settings: Settings) -> dict[str, tuple
 def check_volume(
     options: argparse.Namespace,
     settings: Settings,
-    plans: Mapping[str, sync.Plan],
+    plans: Mapping[str, sync.UploadPlan],
     channels: Mapping[str, str],
     given: Mapping[str, str],
 ) -> list[str]:
@@ -105,6 +105,6 @@ def check_volume(
     return lines
 
 
-def shown(channels: Mapping[str, str], plans: Mapping[str, sync.Plan]) -> list[str]:
+def shown(channels: Mapping[str, str], plans: Mapping[str, sync.UploadPlan]) -> list[str]:
     """A line for each channel."""
     return [f"channel {name}: {plans.get(name, uri)}" for name, uri in channels.items()]

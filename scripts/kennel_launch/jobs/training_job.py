@@ -74,7 +74,7 @@ def agree(lines: Iterable[str], options: argparse.Namespace) -> None:
     confirm.ask(lines, yes=options.yes or options.dry_run)
 
 
-def send(plans: Iterable[sync.Plan], settings: Settings, *, dry_run: bool) -> None:
+def send(plans: Iterable[sync.UploadPlan], settings: Settings, *, dry_run: bool) -> None:
     """Uploads what a job will read; a dry run shows the job's request alone."""
     for plan in () if dry_run else plans:
         if plan.changed:

@@ -10,7 +10,7 @@ from pathlib import Path
 from kennel import files
 from kennel.errors import UserError
 from kennel_launch.aws import sdk
-from kennel_launch.aws.sdk import Local, Training
+from kennel_launch.aws.sdk import LocalRun, Training
 from kennel_launch.local_mode import local_docker
 from kennel_launch.machine import archive, processes, signals
 from kennel_launch.settings import Settings
@@ -50,7 +50,7 @@ def run(settings: Settings, training: Training, out: Path) -> int:
     folder = scratch(out, training.name)
     command, environment = local_docker.again(training.name, folder, settings.image)
     try:
-        with processes.started(processes.Run(command, environment, grace=0)) as process:
+        with processes.started(processes.Command(command, environment, grace=0)) as process:
             code = process.wait()
         if code == 0 or local_docker.started(training.name):
             return _ended(settings, training, out, code)
@@ -98,9 +98,9 @@ def image_of(out: Path) -> str:
         return ""
 
 
-def local(out: Path, name: str) -> Local:
+def local(out: Path, name: str) -> LocalRun:
     """A run, as the SDK's module wants it."""
-    return Local(folder_of(out, name).resolve(), local_docker.label(name))
+    return LocalRun(folder_of(out, name).resolve(), local_docker.label(name))
 
 
 def _ended(settings: Settings, training: Training, out: Path, code: int) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 from kennel.errors import UserError
 from kennel_launch.console import flags
 from kennel_launch.hosting import invocation, specs
-from kennel_launch.hosting.endpoint_info import Served
+from kennel_launch.hosting.endpoint_info import EndpointInfo
 from kennel_launch.hosting.invocation import Question
 from kennel_launch.local_mode import local_endpoint
 from kennel_launch.machine import http_probe
@@ -62,5 +62,5 @@ def question(options: argparse.Namespace, note: Callable[[str], None]) -> Questi
     here = local_endpoint.running(out)
     if here is None:
         raise UserError(f"no endpoint runs from {out}: kennel deploy --local starts one")
-    served = Served("here", "InService", "", specs.REAL_TIME)
+    served = EndpointInfo("here", "InService", "", specs.REAL_TIME)
     return Question(served, Settings(), options.top_k, "", note, Client(here.port, out / local_endpoint.LOG), None)

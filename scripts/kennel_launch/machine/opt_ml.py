@@ -39,7 +39,7 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ChannelPlan:
     """Which folder becomes which channel, and what is kept back to test the endpoint with."""
 
     channels: dict[str, Path]
@@ -62,7 +62,7 @@ def splits(data: Path) -> dict[str, Path]:
     return found if "train" in found else {}
 
 
-def plan(data: Path, cut: Path, fraction: float = TEST_FRACTION) -> Plan:
+def plan(data: Path, cut: Path, fraction: float = TEST_FRACTION) -> ChannelPlan:
     """Train, validation and test sides of a folder of photos.
 
     Args:
@@ -82,7 +82,7 @@ def plan(data: Path, cut: Path, fraction: float = TEST_FRACTION) -> Plan:
         channels["validation"] = found["validation"]
     classes = _classes(train)
     test = found.get("test") or found["validation"]
-    return Plan(channels, _labelled(test, classes), list(classes), _left_out({train, test, *channels.values()}))
+    return ChannelPlan(channels, _labelled(test, classes), list(classes), _left_out({train, test, *channels.values()}))
 
 
 def channels(data: Path, pretrained: Path | None) -> dict[str, Path]:
@@ -209,7 +209,7 @@ def _labelled(root: Path, classes: Collection[str]) -> list[Photo]:
     return found
 
 
-def _cut(root: Path, cut: Path, fraction: float) -> Plan:
+def _cut(root: Path, cut: Path, fraction: float) -> ChannelPlan:
     classes = _classes(root)
     hashed = hashes(path for found in classes.values() for path in found)
     shutil.rmtree(cut, ignore_errors=True)
@@ -227,7 +227,7 @@ def _cut(root: Path, cut: Path, fraction: float) -> Plan:
         raise UserError(f"{root} has one photo a class, nothing can be kept back to test with: add photos")
     copies = sum(map(len, classes.values())) - len(hashed)
     left_out = _left_out({root}) + ([f"{copies} copies of other photos"] if copies else [])
-    return Plan({"train": cut}, test, list(classes), left_out)
+    return ChannelPlan({"train": cut}, test, list(classes), left_out)
 
 
 def _left_out(roots: Set[Path]) -> list[str]:

@@ -23,7 +23,7 @@ TRAINING_GRACE = 120.0  # and as for a training job
 
 
 @dataclass(frozen=True)
-class Run:
+class Command:
     """A command and what must be removed after it."""
 
     argv: list[str]
@@ -32,7 +32,7 @@ class Run:
     grace: float = GRACE
 
 
-def train_here(layout: Layout) -> Run:
+def train_here(layout: Layout) -> Command:
     """sagemaker-training's `train`, the executable that runs in the image too."""
     env = settings.child(
         SAGEMAKER_BASE_DIR=str(layout.base.resolve()),
@@ -40,7 +40,7 @@ def train_here(layout: Layout) -> Run:
         USE_SMDEBUG="0",  # its import alone takes two seconds
         TRAINING_JOB_NAME="kennel-local",
     )
-    return Run([str(executable("train"))], env, grace=TRAINING_GRACE)
+    return Command([str(executable("train"))], env, grace=TRAINING_GRACE)
 
 
 def prepared(
@@ -51,7 +51,7 @@ def prepared(
     gpus: str,
     *,
     keep_checkpoints: bool = False,
-) -> tuple[Layout, Run]:
+) -> tuple[Layout, Command]:
     """A scratch /opt/ml under `base`, and the job that runs on it: by `docker run` of the image, or here without one.
 
     Raises:
@@ -65,12 +65,12 @@ def prepared(
     return layout, train_here(layout)
 
 
-def serve_here(layout: Layout, port: int) -> Run:
+def serve_here(layout: Layout, port: int) -> Command:
     env = settings.child(SAGEMAKER_BASE_DIR=str(layout.base.resolve()), SAGEMAKER_BIND_TO_PORT=str(port))
-    return Run([str(executable("serve"))], env)
+    return Command([str(executable("serve"))], env)
 
 
-def train_in_image(image: str, layout: Layout, channels: Mapping[str, Path], gpus: str = "") -> Run:
+def train_in_image(image: str, layout: Layout, channels: Mapping[str, Path], gpus: str = "") -> Command:
     """`docker run IMAGE train` with the scratch /opt/ml and each channel's folder, read-only, mounted."""
     name = f"kennel-train-{os.getpid()}"
     mounts = ["-v", f"{layout.base.resolve()}:/opt/ml"]
@@ -81,7 +81,7 @@ def train_in_image(image: str, layout: Layout, channels: Mapping[str, Path], gpu
     return _docker(name, [*options, *mounts, image, "train"], TRAINING_GRACE)
 
 
-def serve_in_image(image: str, model: Path, port: int, gpus: str = "") -> Run:
+def serve_in_image(image: str, model: Path, port: int, gpus: str = "") -> Command:
     """`docker run IMAGE serve` with the model folder read-only, published on loopback only."""
     name = f"kennel-serve-{os.getpid()}"
     options = ["-p", f"127.0.0.1:{port}:8080", "-v", f"{model.resolve()}:/opt/ml/model:ro", *_gpus(gpus)]
@@ -110,7 +110,7 @@ def check_here(target: str, gpus: str = "") -> None:
 
 
 @contextmanager
-def started(run: Run, log: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def started(run: Command, log: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """The running process, its output in `log` or on this terminal; stopped at the end, however that comes.
 
     Raises:
@@ -165,11 +165,11 @@ def _gpus(gpus: str) -> list[str]:
     return ["--gpus", gpus] if gpus else []
 
 
-def _docker(name: str, rest: list[str], grace: float) -> Run:
-    return Run([settings.docker(), "run", "--rm", "--name", name, *rest], settings.child(), name, grace)
+def _docker(name: str, rest: list[str], grace: float) -> Command:
+    return Command([settings.docker(), "run", "--rm", "--name", name, *rest], settings.child(), name, grace)
 
 
-def _stop(process: subprocess.Popen[bytes], run: Run) -> None:
+def _stop(process: subprocess.Popen[bytes], run: Command) -> None:
     docker = settings.docker()
     if run.container and process.poll() is None:
         subprocess.run([docker, "stop", "-t", str(int(run.grace)), run.container], capture_output=True, check=False)

@@ -75,7 +75,7 @@ def demo(options: argparse.Namespace) -> None:
     console.print(f"model: {layout.model}  figures: {file}  logs: {out}/*.log", markup=False, soft_wrap=True)
 
 
-def train(run: processes.Run, layout: Layout, log: Path, show: Show) -> None:
+def train(run: processes.Command, layout: Layout, log: Path, show: Show) -> None:
     """Runs a training job to its end, showing its log's last line.
 
     Raises:
@@ -101,7 +101,7 @@ def epoch_of(line: str) -> int:
     return int(match[1]) if match else 0
 
 
-def ask(run: processes.Run, port: int, photos: list[opt_ml.Photo], log: Path, steps: Steps) -> results.Results:
+def ask(run: processes.Command, port: int, photos: list[opt_ml.Photo], log: Path, steps: Steps) -> results.Results:
     """Starts the endpoint, asks it for every photo and stops it."""
     found = results.Results()
     with processes.started(run, log) as process:
@@ -111,7 +111,7 @@ def ask(run: processes.Run, port: int, photos: list[opt_ml.Photo], log: Path, st
             for done, photo in enumerate(photos):
                 show(photo.path.name, done)
                 try:
-                    found.predictions.append(results.Prediction(photo, http_probe.classify(port, photo.path, log)))
+                    found.predictions.append(results.DemoPrediction(photo, http_probe.classify(port, photo.path, log)))
                 except http_probe.RefusedPhotoError as error:
                     found.refused.append((photo, str(error)))
     if not found.predictions:

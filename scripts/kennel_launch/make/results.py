@@ -18,7 +18,7 @@ TOP = 3
 
 
 @dataclass(frozen=True)
-class Prediction:
+class DemoPrediction:
     photo: Photo
     top: list[Guess]
 
@@ -31,7 +31,7 @@ class Prediction:
 class Results:
     """Answers, and the photos that the endpoint would not take, with its reason."""
 
-    predictions: list[Prediction] = field(default_factory=list)
+    predictions: list[DemoPrediction] = field(default_factory=list)
     refused: list[tuple[Photo, str]] = field(default_factory=list)
 
     @property

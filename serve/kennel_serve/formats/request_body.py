@@ -66,7 +66,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Request:
+class PredictionRequest:
     """What one request asks.
 
     Args:
@@ -116,7 +116,7 @@ def check_encoding(encoding: str | None) -> None:
 
 def read(
     body: bytes, content_type: str | None, preprocessing: Preprocessing, on_error: str = response_body.REQUEST
-) -> Request:
+) -> PredictionRequest:
     """The photos of one request's body.
 
     Args:
@@ -129,7 +129,7 @@ def read(
     if not body:
         raise _bad("the body is empty: send a photo's bytes, or JSON")
     if kind in PHOTO_TYPES:
-        return Request(_photo(body, preprocessing, "")[None], is_list=False)
+        return PredictionRequest(_photo(body, preprocessing, "")[None], is_list=False)
     if kind == npy.KIND:
         return _arrays(body, preprocessing)
     if kind == JSON:
@@ -153,7 +153,7 @@ def read(
             squares[at] = _photo(photo, preprocessing, place)
 
     attempts(fill, range(len(photos)))
-    return Request(squares, is_list, tuple(attempts.errors))
+    return PredictionRequest(squares, is_list, tuple(attempts.errors))
 
 
 class _Attempts:
@@ -288,7 +288,7 @@ def _pixels(photo: bytes) -> int:
         return 0
 
 
-def _arrays(body: bytes, preprocessing: Preprocessing) -> Request:
+def _arrays(body: bytes, preprocessing: Preprocessing) -> PredictionRequest:
     """The pixels of one photo, or of a list of them, as numpy writes an array."""
     try:
         found = npy.read(body)
@@ -303,7 +303,7 @@ def _arrays(body: bytes, preprocessing: Preprocessing) -> Request:
     if height * width > MAX_PIXELS:
         raise _large(f"a photo has {width}x{height} pixels, more than {MAX_PIXELS}: make it smaller")
     _check_total(len(photos) * height * width)
-    return Request(
+    return PredictionRequest(
         np.stack([square(of_pixels(photo, preprocessing), preprocessing) for photo in photos]), found.ndim == 4
     )
 

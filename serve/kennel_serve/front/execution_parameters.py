@@ -2,8 +2,8 @@
 
 import json
 
-from kennel_serve.front.telemetry import Record
-from kennel_serve.http.messages import Reply, Request
+from kennel_serve.front.telemetry import RequestLog
+from kennel_serve.http.messages import HttpRequest, HttpResponse
 from kennel_serve.http.routes import Route
 
 _MB = 1024 * 1024
@@ -23,9 +23,9 @@ def parameters(workers: int, max_bytes: int) -> dict[str, int | str]:
 
 def route(workers: int, max_bytes: int) -> Route:
     """GET /execution-parameters."""
-    reply = Reply(200, json.dumps(parameters(workers, max_bytes)).encode())
+    reply = HttpResponse(200, json.dumps(parameters(workers, max_bytes)).encode())
 
-    async def answer(request: Request, record: Record) -> Reply:
+    async def answer(request: HttpRequest, record: RequestLog) -> HttpResponse:
         return reply
 
     return Route("GET", "/execution-parameters", answer)

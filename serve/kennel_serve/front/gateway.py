@@ -13,10 +13,10 @@ from functools import partial
 from http import HTTPStatus
 
 from kennel_serve.formats import request_body
-from kennel_serve.front.telemetry import Record, Telemetry
-from kennel_serve.http.client import Answer, Backend
-from kennel_serve.http.messages import RefusedError, Reply, Request, refusal, unpacks
-from kennel_serve.http.routes import Found, Route, Routes
+from kennel_serve.front.telemetry import RequestLog, Telemetry
+from kennel_serve.http.client import Backend, UpstreamResponse
+from kennel_serve.http.messages import HttpRequest, HttpResponse, RefusedError, refusal, unpacks
+from kennel_serve.http.routes import Route, RouteMatch, Routes
 from kennel_serve.http.server import Handle
 from kennel_serve.model_server.configuration import Share
 from kennel_serve.model_server.process import MODEL
@@ -54,7 +54,9 @@ class Front:
         self._turns: dict[str, asyncio.Semaphore] = {}
         self._own_code: set[str] = set()  # the models of users' own code
         self._waiting_bytes, self._most_waiting_bytes = 0, waiting_bytes
-        self._asking: set[asyncio.Task[Answer]] = set()  # a task is kept only as long as something refers to it
+        self._asking: set[asyncio.Task[UpstreamResponse]] = (
+            set()
+        )  # a task is kept only as long as something refers to it
         self._telemetry = telemetry
         self._response_seconds = response_seconds
         self._backend = Backend(socket)
@@ -92,7 +94,9 @@ class Front:
         """Why it is not healthy."""
         return _HANGS if self._hanging else "no worker is alive"
 
-    async def predict(self, model: str, body: bytes | bytearray, headers: dict[str, str], record: Record) -> Reply:
+    async def predict(
+        self, model: str, body: bytes | bytearray, headers: dict[str, str], record: RequestLog
+    ) -> HttpResponse:
         """What a model's workers answer, whatever went wrong on the way."""
         record.bytes, record.asked = len(body), time.perf_counter()
         try:
@@ -108,7 +112,9 @@ class Front:
             return _honest(answer.status)
         record.take(answer.headers[TIMING])
         passed = {name: value for name, value in answer.headers.items() if name.startswith(SAGEMAKER)}
-        return Reply(answer.status, answer.body, answer.headers.get("content-type", request_body.JSON), headers=passed)
+        return HttpResponse(
+            answer.status, answer.body, answer.headers.get("content-type", request_body.JSON), headers=passed
+        )
 
     async def _turn(self, model: str, size: int) -> asyncio.Semaphore:
         """Wait until a worker can be handed the request.
@@ -134,7 +140,7 @@ class Front:
 
     async def _asked(
         self, turn: asyncio.Semaphore, model: str, headers: dict[str, str], body: bytes | bytearray
-    ) -> Answer:
+    ) -> UpstreamResponse:
         """Ask the model server; where the client leaves, the turn is over only when the worker is free."""
         if self._hanging:
             turn.release()
@@ -145,16 +151,16 @@ class Front:
         task.add_done_callback(partial(self._over, turn))
         return await asyncio.shield(task)
 
-    def _over(self, turn: asyncio.Semaphore, task: asyncio.Task[Answer]) -> None:
+    def _over(self, turn: asyncio.Semaphore, task: asyncio.Task[UpstreamResponse]) -> None:
         self._asking.discard(task)
         turn.release()
         if not task.cancelled():
             task.exception()  # its client may have left before: not to be reported as never seen
 
-    async def invocations(self, request: Request, record: Record) -> Reply:
+    async def invocations(self, request: HttpRequest, record: RequestLog) -> HttpResponse:
         return await self.invoke(request, record, MODEL)
 
-    async def invoke(self, request: Request, record: Record, model: str) -> Reply:
+    async def invoke(self, request: HttpRequest, record: RequestLog, model: str) -> HttpResponse:
         """What a model answers, by the model server's name for it."""
         try:
             # Before MMS sees it: it would take a form apart, and curl calls every body a form. Other types are a
@@ -171,17 +177,17 @@ class Front:
         headers |= _others(request.headers, own_code=model in self._own_code)
         return await self.predict(model, await request.read(), headers, record)
 
-    async def _ping(self, request: Request, record: Record) -> Reply:
+    async def _ping(self, request: HttpRequest, record: RequestLog) -> HttpResponse:
         if self.healthy:
-            return Reply(200, b"{}")
+            return HttpResponse(200, b"{}")
         return refusal(HTTPStatus.SERVICE_UNAVAILABLE, self.trouble)
 
-    async def _answer(self, routes: Routes, request: Request) -> Reply:
+    async def _answer(self, routes: Routes, request: HttpRequest) -> HttpResponse:
         """Every request is noted; /ping, which comes all the time, only where it says no."""
         found = routes.find(request.path)
         # The route's pattern, not the path: clients cannot invent figures' labels.
         path = found.pattern if found and request.method in found.handlers else "other"
-        record = Record(_plain(request.headers.get(_ID, ""))[:64], path)
+        record = RequestLog(_plain(request.headers.get(_ID, ""))[:64], path)
         try:
             reply = await _told(routes, found, request, record)
             record.status = reply.status
@@ -191,7 +197,7 @@ class Front:
         return reply
 
 
-async def _told(routes: Routes, found: Found | None, request: Request, record: Record) -> Reply:
+async def _told(routes: Routes, found: RouteMatch | None, request: HttpRequest, record: RequestLog) -> HttpResponse:
     """What a path's function answers, whatever it raises."""
     if not found:
         return refusal(HTTPStatus.NOT_FOUND, f"no such path: there are {routes.known}")
@@ -231,7 +237,7 @@ def _plain(value: str) -> str:
     return _ascii(value)[:_HEADER_LENGTH]
 
 
-def _honest(status: int) -> Reply:
+def _honest(status: int) -> HttpResponse:
     """MMS's own errors, with Java's class names in them, as a sentence."""
     if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INSUFFICIENT_STORAGE):
         return refusal(HTTPStatus.SERVICE_UNAVAILABLE, _BUSY)

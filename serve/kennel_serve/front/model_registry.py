@@ -22,10 +22,10 @@ from kennel import cgroup
 from kennel.errors import UserError
 from kennel_serve import settings
 from kennel_serve.front.gateway import Front
-from kennel_serve.front.telemetry import Record
-from kennel_serve.http.messages import RefusedError, Reply
+from kennel_serve.front.telemetry import RequestLog
+from kennel_serve.http.messages import HttpResponse, RefusedError
 from kennel_serve.inference import engines
-from kennel_serve.inference.model_spec import Serving
+from kennel_serve.inference.model_spec import ModelSpec
 from kennel_serve.model_server.configuration import Limits, Share
 from kennel_serve.model_server.process import ModelServer
 from kennel_serve.settings import Settings
@@ -35,7 +35,7 @@ from kennel_serve.worker.endpoint import SAMPLE
 _LATE_SECONDS = 5  # a dead worker is back after one; a model without any for so long refuses at once
 LOST_SECONDS = 20  # ... and for so long is loaded anew
 
-_Check = Callable[[Path, Callable[[Serving], None]], Serving]
+_Check = Callable[[Path, Callable[[ModelSpec], None]], ModelSpec]
 _log = logging.getLogger(__name__)
 
 
@@ -46,7 +46,7 @@ class _Model:
     url: str
     id: str  # the model server's name for it
     alive: float = field(default_factory=time.monotonic)  # when a worker was last
-    asked: set[asyncio.Task[Reply]] = field(default_factory=set)
+    asked: set[asyncio.Task[HttpResponse]] = field(default_factory=set)
     renewing: bool = False
     gone: str = ""  # why it answers no more
 
@@ -109,7 +109,7 @@ class Models:
         await self._end(model, f"model {short(name)} was unloaded: load it again")
         _log.info("model %s unloaded", short(name))
 
-    async def ask(self, name: str, ask: Callable[[str], Coroutine[Any, Any, Reply]]) -> Reply:
+    async def ask(self, name: str, ask: Callable[[str], Coroutine[Any, Any, HttpResponse]]) -> HttpResponse:
         """What `ask` gives for the model server's name of the model.
 
         Raises:
@@ -172,7 +172,7 @@ class Models:
         _log.info("model %s from %s: %s, loaded in %.1f s", short(name), url, what, took)
         return model
 
-    def _checked(self, folder: Path, id: str) -> Serving:
+    def _checked(self, folder: Path, id: str) -> ModelSpec:
         try:
             return self._check(folder, lambda serving: self._promise(id, serving))
         finally:  # what it took, or each check would leave 20 MB and more, up to some hundreds
@@ -180,13 +180,13 @@ class Models:
             with suppress(AttributeError):
                 ctypes.CDLL(None).malloc_trim(0)
 
-    async def _start(self, model: _Model, serving: Serving, share: Share) -> None:
+    async def _start(self, model: _Model, serving: ModelSpec, share: Share) -> None:
         """A worker that cannot what the check could lacks memory, processes or disk; a user's code was not checked."""
         try:
             await self._model_server.load(serving, share, model.id)
             self._front.admit(model.id, share)
             headers = {"Content-Type": "image/png", SAMPLE: "true"}
-            record = Record("first", "/models")
+            record = RequestLog("first", "/models")
             first = await self._front.predict(model.id, self._sample, headers, record)
             if not serving.proven_by(first.status, record.photos):
                 raise UserError(f"the first prediction failed ({first.status} {first.body.decode()})")
@@ -197,11 +197,11 @@ class Models:
             raise
         model.alive = time.monotonic()
 
-    def _share(self, serving: Serving) -> Share:
+    def _share(self, serving: ModelSpec) -> Share:
         own_code = bool(serving.program)
         return settings.share(self._settings, self._limits, serving.engine, _size(serving), 0, own_code=own_code)
 
-    def _promise(self, id: str, serving: Serving) -> None:
+    def _promise(self, id: str, serving: ModelSpec) -> None:
         """Keep memory for a load under way; 507 where there is not enough."""
         needed = settings.worker_bytes(_size(serving)) * self._share(serving).workers
         with self._lock:
@@ -255,5 +255,5 @@ def _folder(url: str) -> Path:
     raise RefusedError(HTTPStatus.NOT_FOUND, f"{url[:200]!r} is no folder: give the one that holds the unpacked model")
 
 
-def _size(serving: Serving) -> int:
+def _size(serving: ModelSpec) -> int:
     return engines.size(serving.engine, Path(serving.folder))

@@ -9,8 +9,8 @@ from typing import Any
 
 from kennel_serve.front.gateway import Front
 from kennel_serve.front.model_registry import Models
-from kennel_serve.front.telemetry import Record
-from kennel_serve.http.messages import RefusedError, Reply, Request
+from kennel_serve.front.telemetry import RequestLog
+from kennel_serve.http.messages import HttpRequest, HttpResponse, RefusedError
 from kennel_serve.http.routes import Route
 
 PAGE = 100  # models in one answer, at most
@@ -20,22 +20,22 @@ _TARGET = "x-amzn-sagemaker-target-model"  # what the caller named, where the na
 def routes(models: Models, front: Front) -> list[Route]:
     """All of /models."""
 
-    async def load(request: Request, record: Record) -> Reply:
+    async def load(request: HttpRequest, record: RequestLog) -> HttpResponse:
         await models.load(*_asked(await request.read()))
         return _json({})
 
-    async def list_page(request: Request, record: Record) -> Reply:
+    async def list_page(request: HttpRequest, record: RequestLog) -> HttpResponse:
         query = dict(reversed(request.query))  # of what is said twice the first counts
         return _json(_page(models.urls(), query.get("limit"), query.get("next_page_token", "")))
 
-    async def get(request: Request, record: Record, name: str) -> Reply:
+    async def get(request: HttpRequest, record: RequestLog, name: str) -> HttpResponse:
         return _json(_row(name, models.url(name)))
 
-    async def unload(request: Request, record: Record, name: str) -> Reply:
+    async def unload(request: HttpRequest, record: RequestLog, name: str) -> HttpResponse:
         await models.unload(name)
         return _json({})
 
-    async def invoke(request: Request, record: Record, name: str) -> Reply:
+    async def invoke(request: HttpRequest, record: RequestLog, name: str) -> HttpResponse:
         record.model = request.headers.get(_TARGET) or name
         return await models.ask(name, lambda id: front.invoke(request, record, id))
 
@@ -74,5 +74,5 @@ def _row(name: str, url: str) -> dict[str, str]:
     return {"modelName": name, "modelUrl": url}
 
 
-def _json(row: dict[str, Any]) -> Reply:
-    return Reply(200, json.dumps(row).encode())
+def _json(row: dict[str, Any]) -> HttpResponse:
+    return HttpResponse(200, json.dumps(row).encode())

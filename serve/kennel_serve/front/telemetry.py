@@ -22,7 +22,7 @@ _BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 6
 
 
 @dataclass
-class Record:
+class RequestLog:
     """One request on its way: what the log will say of it."""
 
     id: str  # the caller's; one of ours where it is empty
@@ -80,7 +80,7 @@ class Telemetry:
 
     def __init__(self, log_requests: bool) -> None:
         self._log_requests = log_requests
-        self._noted: deque[Record] = deque()  # not yet in the figures: many at once cost less
+        self._noted: deque[RequestLog] = deque()  # not yet in the figures: many at once cost less
         self.registry = CollectorRegistry()
         self.registry.register(_Before(self._count))
         self._requests = Counter("kennel_requests", "Requests answered.", ["path", "status"], registry=self.registry)
@@ -99,7 +99,7 @@ class Telemetry:
     def _histogram(self, part: str, text: str) -> Histogram:
         return Histogram(f"kennel_{part}_seconds", text, registry=self.registry, buckets=_BUCKETS)
 
-    def done(self, record: Record) -> None:
+    def done(self, record: RequestLog) -> None:
         """A request was answered."""
         record.ended = time.perf_counter()
         self._noted.append(record)
@@ -114,7 +114,7 @@ class Telemetry:
             while True:
                 self._take(self._noted.popleft())
 
-    def _take(self, record: Record) -> None:
+    def _take(self, record: RequestLog) -> None:
         self._requests.labels(record.path, str(record.status)).inc()
         if record.answered:
             self._seconds.observe(record.ended - record.began)

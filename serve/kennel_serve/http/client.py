@@ -13,7 +13,7 @@ import httptools
 
 
 @dataclass
-class Answer:
+class UpstreamResponse:
     """What the model server answers: header names in lower case."""
 
     status: int = 0
@@ -36,7 +36,7 @@ class Backend:
         seconds: float,
         headers: Mapping[str, str] | None = None,
         body: bytes | bytearray = b"",
-    ) -> Answer:
+    ) -> UpstreamResponse:
         """
         Raises:
             TimeoutError: it takes longer than so many seconds.
@@ -56,7 +56,9 @@ class Backend:
         # A kept connection may be closed just as it is used again: the request was not looked at.
         return await self._asked(await self._open(), head.encode(), body, seconds)
 
-    async def _asked(self, connection: "_Connection", head: bytes, body: bytes | bytearray, seconds: float) -> Answer:
+    async def _asked(
+        self, connection: "_Connection", head: bytes, body: bytes | bytearray, seconds: float
+    ) -> UpstreamResponse:
         self._busy.add(connection)
         try:
             answer = await connection.ask(head, body, seconds)
@@ -87,7 +89,7 @@ class _Connection(asyncio.Protocol):
     """One request at a time; the methods that begin with on_ are the parser's."""
 
     _transport: asyncio.Transport
-    _answered: asyncio.Future[Answer]
+    _answered: asyncio.Future[UpstreamResponse]
     _deadline: asyncio.TimerHandle
 
     def __init__(self) -> None:
@@ -95,10 +97,10 @@ class _Connection(asyncio.Protocol):
         self.heard = False  # something of the answer
         self._parser = httptools.HttpResponseParser(self)
 
-    def ask(self, head: bytes, body: bytes | bytearray, seconds: float) -> asyncio.Future[Answer]:
+    def ask(self, head: bytes, body: bytes | bytearray, seconds: float) -> asyncio.Future[UpstreamResponse]:
         loop = asyncio.get_running_loop()
         self._answered = loop.create_future()
-        self._answer, self._parts, self.heard = Answer(), list[bytes](), False
+        self._answer, self._parts, self.heard = UpstreamResponse(), list[bytes](), False
         self._deadline = loop.call_later(seconds, self._fail, TimeoutError())
         if self.closed:
             self._fail(_hung_up())

@@ -16,7 +16,7 @@ import httptools
 
 from kennel_serve.http import headers as heads
 from kennel_serve.http.headers import Head
-from kennel_serve.http.messages import Body, RefusedError, Reply, Request, broken, refusal, too_large
+from kennel_serve.http.messages import Body, HttpRequest, HttpResponse, RefusedError, broken, refusal, too_large
 
 if TYPE_CHECKING:
     from kennel_serve.http.server import HttpServer
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 class _Exchange:
     """A request and what its answer has to heed."""
 
-    request: Request
+    request: HttpRequest
     body: Body
     keep: bool  # the connection, as the client wishes
     old: bool  # HTTP/1.0
@@ -248,7 +248,7 @@ class Connection(asyncio.Protocol):
         if not self._transport.is_closing():
             self._reply(asked, reply)
 
-    def _reply(self, asked: _Exchange, reply: Reply) -> None:
+    def _reply(self, asked: _Exchange, reply: HttpResponse) -> None:
         body = asked.body
         unread = not body.complete and (body.error or body.proceed)  # it will not come, or not as it should
         last = not asked.keep or unread or self._server.closing or (self._deaf and not self._waiting)

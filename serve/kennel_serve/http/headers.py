@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 import httptools
 
-from kennel_serve.http.messages import RefusedError, Reply, Request
+from kennel_serve.http.messages import HttpRequest, HttpResponse, RefusedError
 
 HEAD_BYTES = 32 * 1024  # of all headers
 _URL_BYTES = 8190
@@ -56,7 +56,7 @@ class Head:
         """Of the body, 0 where it comes in chunks."""
         return int(self.headers.get("content-length", 0))
 
-    def request(self, method: bytes, read: Callable[[], Awaitable[bytes | bytearray]]) -> Request:
+    def request(self, method: bytes, read: Callable[[], Awaitable[bytes | bytearray]]) -> HttpRequest:
         """
         Raises:
             RefusedError: 400.
@@ -64,7 +64,7 @@ class Head:
         url = self._url if self._url.startswith(b"/") else _without_host(self._url)
         path, _, query = url.decode().partition("?")
         options = parse_qsl(query, keep_blank_values=True) if query else []
-        return Request(method.decode(), path, options, self.headers, read)
+        return HttpRequest(method.decode(), path, options, self.headers, read)
 
     def without_upgrade(self, method: bytes, version: str) -> bytes:
         """As it came, but for the other protocol that it offers."""
@@ -90,7 +90,7 @@ def unreadable() -> RefusedError:
     return RefusedError(HTTPStatus.BAD_REQUEST, "this is not HTTP/1.1: see to the request line and the headers")
 
 
-def written(reply: Reply, method: str, connection: str) -> bytes:
+def written(reply: HttpResponse, method: str, connection: str) -> bytes:
     """A reply as it is sent."""
     head = (
         f"HTTP/1.1 {reply.status} {_PHRASES.get(reply.status, '')}\r\n"

@@ -28,7 +28,7 @@ class RefusedError(UserError):
 
 
 @dataclass(frozen=True)
-class Request:
+class HttpRequest:
     """What a client asks; its body may still be on its way.
 
     Args:
@@ -45,7 +45,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Reply:
+class HttpResponse:
     """What a client is answered."""
 
     status: int
@@ -60,8 +60,8 @@ def unpacks(encoding: str) -> bool:
     return encoding.lower() in _WINDOWS
 
 
-def refusal(status: int, sentence: str) -> Reply:
-    return Reply(int(status), write_error(sentence))
+def refusal(status: int, sentence: str) -> HttpResponse:
+    return HttpResponse(int(status), write_error(sentence))
 
 
 class Body:

@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from kennel_serve.http.messages import Reply
+from kennel_serve.http.messages import HttpResponse
 
-Handler = Callable[..., Awaitable[Reply]]  # of a Request, its Record and what stands in the pattern's braces
+Handler = Callable[..., Awaitable[HttpResponse]]  # of a Request, its Record and what stands in the pattern's braces
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Route:
 
 
 @dataclass(frozen=True)
-class Found:
+class RouteMatch:
     """What a path leads to."""
 
     pattern: str
@@ -44,14 +44,14 @@ class Routes:
     def known(self) -> str:
         return ", ".join(sorted(self._handlers))
 
-    def find(self, path: str) -> Found | None:
+    def find(self, path: str) -> RouteMatch | None:
         if path in self._handlers and "{" not in path:
-            return Found(path, self._handlers[path])
+            return RouteMatch(path, self._handlers[path])
         parts = path.split("/")
         for pattern, handlers in self._handlers.items():
             names = _match(pattern.split("/"), parts)
             if names is not None:
-                return Found(pattern, handlers, names)
+                return RouteMatch(pattern, handlers, names)
         return None
 
 

@@ -12,14 +12,14 @@ import time
 from collections.abc import Awaitable, Callable
 
 from kennel_serve.http.connection import Connection
-from kennel_serve.http.messages import Reply, Request
+from kennel_serve.http.messages import HttpRequest, HttpResponse
 
 STALLED_SECONDS = 75  # without a byte from a client in mid-request, or taken by one in mid-answer, as nginx has it
 IDLE_SECONDS = 3600  # between requests: a platform keeps connections, and one that we close is a request that it loses
 _SWEEP_SECONDS = 1
 _BACKLOG = 128
 
-Handle = Callable[[Request], Awaitable[Reply]]  # raises nothing
+Handle = Callable[[HttpRequest], Awaitable[HttpResponse]]  # raises nothing
 
 
 class HttpServer:

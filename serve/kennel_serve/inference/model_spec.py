@@ -13,7 +13,7 @@ FILE = "serving.json"
 
 
 @dataclass(frozen=True)
-class Serving:
+class ModelSpec:
     """One model as it is to be served."""
 
     folder: str  # the model's
@@ -35,7 +35,7 @@ class Serving:
         default_accept: str,
         program: str = "",
         on_error: str = response_body.REQUEST,
-    ) -> "Serving":
+    ) -> "ModelSpec":
         return cls(
             str(folder),
             engine,
@@ -49,7 +49,7 @@ class Serving:
         )
 
     @classmethod
-    def of_program(cls, folder: Path, program: str, default_accept: str) -> "Serving":
+    def of_program(cls, folder: Path, program: str, default_accept: str) -> "ModelSpec":
         """A user's own model."""
         return cls(str(folder), engines.NONE, "", (), Preprocessing(), 1.0, default_accept, program)
 
@@ -69,7 +69,7 @@ class Serving:
         (folder / FILE).write_text(json.dumps(asdict(self)))
 
     @classmethod
-    def load(cls, folder: Path) -> "Serving":
+    def load(cls, folder: Path) -> "ModelSpec":
         row = json.loads((folder / FILE).read_text())
         row["preprocessing"] = Preprocessing.from_json(row["preprocessing"])
         return cls(**{**row, "class_names": tuple(row["class_names"])})

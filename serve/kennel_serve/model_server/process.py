@@ -21,7 +21,7 @@ import psutil
 
 from kennel.errors import UserError
 from kennel_serve.http.client import Backend
-from kennel_serve.inference.model_spec import Serving
+from kennel_serve.inference.model_spec import ModelSpec
 from kennel_serve.model_server import configuration, java
 from kennel_serve.model_server.configuration import Limits, Share
 from kennel_serve.worker import handler, heartbeat
@@ -91,7 +91,7 @@ class ModelServer:
         """It has just answered somebody else."""
         self._answered = time.monotonic()
 
-    async def load(self, serving: Serving, share: Share, name: str = MODEL) -> None:
+    async def load(self, serving: ModelSpec, share: Share, name: str = MODEL) -> None:
         """Register a model and wait for its workers.
 
         The model server gets a private folder, not the model's: it puts that folder on the workers' PYTHONPATH,

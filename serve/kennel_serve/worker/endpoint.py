@@ -17,9 +17,9 @@ from sagemaker_inference.utils import retrieve_content_type_header
 
 from kennel import cgroup
 from kennel_serve.formats import request_body
-from kennel_serve.formats.request_body import Options, Request, RequestError
+from kennel_serve.formats.request_body import Options, PredictionRequest, RequestError
 from kennel_serve.inference import engines
-from kennel_serve.inference.model_spec import Serving
+from kennel_serve.inference.model_spec import ModelSpec
 from kennel_serve.inference.predictor import Predictor
 
 SAGEMAKER = "x-amzn-sagemaker-"  # its headers' names begin so; its own of an answer go on to the client
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Answer:
+class PredictionResponse:
     """What one request gets."""
 
     status: HTTPStatus
@@ -51,7 +51,7 @@ class Answer:
 class _Asked:
     """A request that could be read."""
 
-    request: Request
+    request: PredictionRequest
     options: Options
     decode_ms: float
 
@@ -59,7 +59,7 @@ class _Asked:
 class Endpoint:
     """A loaded model."""
 
-    def __init__(self, serving: Serving, gpu: int | None = None) -> None:
+    def __init__(self, serving: ModelSpec, gpu: int | None = None) -> None:
         """
         Raises:
             UserError: the model cannot be loaded.
@@ -71,7 +71,7 @@ class Endpoint:
         self.predict = Predictor(network, classes, serving.temperature).predict
         self._threads = ThreadPoolExecutor(cgroup.cpus(), "decode")  # it starts none before a batch needs one
 
-    def answer(self, requests: Sequence[tuple[bytes, Mapping[str, Any]]]) -> list[Answer]:
+    def answer(self, requests: Sequence[tuple[bytes, Mapping[str, Any]]]) -> list[PredictionResponse]:
         """An answer for each (body, headers with names in lower case), in order; a bad request hurts only itself."""
         if len(requests) == 1:
             read = [self._read(*requests[0])]
@@ -86,7 +86,7 @@ class Endpoint:
             answers = iter([failed] * len(asked))
         return [next(answers) if isinstance(row, _Asked) else row for row in read]
 
-    def _predict(self, asked: Sequence[_Asked]) -> list[Answer]:
+    def _predict(self, asked: Sequence[_Asked]) -> list[PredictionResponse]:
         started = time.perf_counter()
         photos = [row.request.photos for row in asked]
         found = self.predict(photos[0] if len(photos) == 1 else np.concatenate(photos))
@@ -96,10 +96,10 @@ class Endpoint:
         for row, probabilities in zip(asked, np.split(found, ends[:-1]), strict=True):
             asked_as = row.options, row.request.is_list, row.request.errors
             body, kind = request_body.write(probabilities, self.serving.class_names, *asked_as)
-            answers.append(Answer(HTTPStatus.OK, body, kind, len(probabilities), row.decode_ms, took))
+            answers.append(PredictionResponse(HTTPStatus.OK, body, kind, len(probabilities), row.decode_ms, took))
         return answers
 
-    def _read(self, body: bytes, headers: Mapping[str, Any]) -> _Asked | Answer:
+    def _read(self, body: bytes, headers: Mapping[str, Any]) -> _Asked | PredictionResponse:
         started = time.perf_counter()
         try:
             kind, ours = retrieve_content_type_header(headers), self.serving
@@ -115,6 +115,6 @@ class Endpoint:
         return _Asked(request, options, 1000 * (time.perf_counter() - started))
 
 
-def refusal(status: HTTPStatus, sentence: str) -> Answer:
+def refusal(status: HTTPStatus, sentence: str) -> PredictionResponse:
     """An answer that says what is wrong."""
-    return Answer(status, request_body.write_error(sentence))
+    return PredictionResponse(status, request_body.write_error(sentence))

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 from kennel.errors import UserError
 from kennel_serve.formats.response_body import MAX_BYTES
-from kennel_serve.inference.model_spec import Serving
-from kennel_serve.worker.endpoint import TIMING, Answer, Endpoint, refusal
-from kennel_serve.worker.heartbeat import Pulse
+from kennel_serve.inference.model_spec import ModelSpec
+from kennel_serve.worker.endpoint import TIMING, Endpoint, PredictionResponse, refusal
+from kennel_serve.worker.heartbeat import Heartbeat
 
 NAME = "kennel_serve.worker.handler:handle"  # what the model server calls
 PULSES = "workers"  # the folder of the workers' files
@@ -32,10 +32,10 @@ _log.propagate = False
 class _Answers(Protocol):
     """Our endpoint, or a user's."""
 
-    def answer(self, requests: Sequence[tuple[bytes, Mapping[str, Any]]]) -> list[Answer]: ...
+    def answer(self, requests: Sequence[tuple[bytes, Mapping[str, Any]]]) -> list[PredictionResponse]: ...
 
 
-_loaded: tuple[_Answers, Pulse] | None = None
+_loaded: tuple[_Answers, Heartbeat] | None = None
 
 
 def handle(data: Sequence[Mapping[str, Any]] | None, context: Any) -> list[bytes]:
@@ -57,15 +57,15 @@ def handle(data: Sequence[Mapping[str, Any]] | None, context: Any) -> list[bytes
         return _answers(endpoint, data, context)
 
 
-def _load(folder: Path, gpu: int | None) -> tuple[_Answers, Pulse]:
+def _load(folder: Path, gpu: int | None) -> tuple[_Answers, Heartbeat]:
     logging.getLogger("mms").setLevel(logging.WARNING)  # it writes each request's metrics to Java, which drops them
     os.nice(_NICE)
-    serving = Serving.load(folder)
+    serving = ModelSpec.load(folder)
     if serving.program:
         from kennel_serve.worker.user_endpoint import UserEndpoint  # here: it costs others memory and time for nothing
 
-        return UserEndpoint(serving, folder, gpu), Pulse(folder / PULSES)
-    return Endpoint(serving, gpu), Pulse(folder / PULSES)
+        return UserEndpoint(serving, folder, gpu), Heartbeat(folder / PULSES)
+    return Endpoint(serving, gpu), Heartbeat(folder / PULSES)
 
 
 def _answers(endpoint: _Answers, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
@@ -83,7 +83,7 @@ def _answers(endpoint: _Answers, data: Sequence[Mapping[str, Any]], context: Any
     return [answer.body for answer in answers]
 
 
-def _sendable(answer: Answer) -> Answer:
+def _sendable(answer: PredictionResponse) -> PredictionResponse:
     """What the model server takes of an answer."""
     if len(answer.body) <= MAX_BYTES:
         return answer

@@ -23,7 +23,7 @@ _SECONDS = 0.5
 _log = logging.getLogger(__name__)
 
 
-class Pulse:
+class Heartbeat:
     """A worker's own side."""
 
     def __init__(self, folder: Path) -> None:

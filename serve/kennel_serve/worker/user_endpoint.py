@@ -26,9 +26,9 @@ from kennel.errors import UserError
 from kennel_serve.formats import request_body
 from kennel_serve.formats.request_body import RequestError
 from kennel_serve.inference import engines
-from kennel_serve.inference.model_spec import Serving
+from kennel_serve.inference.model_spec import ModelSpec
 from kennel_serve.worker import import_turns, user_code, user_formats, user_request
-from kennel_serve.worker.endpoint import CUSTOM_ATTRIBUTES, Answer, Endpoint
+from kennel_serve.worker.endpoint import CUSTOM_ATTRIBUTES, Endpoint, PredictionResponse
 from kennel_serve.worker.user_request import UserRequest
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 class UserEndpoint:
     """A user's code with its model loaded."""
 
-    def __init__(self, serving: Serving, folder: Path, gpu: int | None = None) -> None:
+    def __init__(self, serving: ModelSpec, folder: Path, gpu: int | None = None) -> None:
         """
         Args:
             folder: the private one that stands for the model.
@@ -63,12 +63,12 @@ class UserEndpoint:
             self._model = self._load()
             self._predict = self._chosen()
 
-    def answer(self, requests: Sequence[tuple[bytes, Mapping[str, Any]]]) -> list[Answer]:
+    def answer(self, requests: Sequence[tuple[bytes, Mapping[str, Any]]]) -> list[PredictionResponse]:
         """An answer for each (body, headers with names in lower case), in order; a bad request hurts only itself."""
         with _printing():
             return [self._answer(body, headers) for body, headers in requests]
 
-    def _answer(self, body: bytes, headers: Mapping[str, Any]) -> Answer:
+    def _answer(self, body: bytes, headers: Mapping[str, Any]) -> PredictionResponse:
         accept = headers.get("accept") or content_types.ANY
         accept = self._serving.default_accept if accept == content_types.ANY else accept
         request = UserRequest(body, headers, accept, self._context(headers))

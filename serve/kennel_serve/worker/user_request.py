@@ -13,7 +13,7 @@ from sagemaker_inference.utils import retrieve_content_type_header
 
 from kennel_serve.formats import request_body
 from kennel_serve.worker import user_formats
-from kennel_serve.worker.endpoint import SAGEMAKER, SAMPLE, Answer
+from kennel_serve.worker.endpoint import SAGEMAKER, SAMPLE, PredictionResponse
 
 _PASSED_ON = re.compile(rf"{SAGEMAKER}[a-z0-9-]+")
 
@@ -38,12 +38,12 @@ class UserRequest:
     decode_ms: float = 0.0
     inference_ms: float = 0.0
 
-    def answer(self, status: int, body: bytes, kind: str = request_body.JSON) -> Answer:
+    def answer(self, status: int, body: bytes, kind: str = request_body.JSON) -> PredictionResponse:
         """What its client gets, with the response headers that SageMaker would pass on."""
         own = self.context.get_response_headers(0).items()
         said = {str(name).lower(): user_formats.header(value) for name, value in own}
         headers = {name: value for name, value in said.items() if _PASSED_ON.fullmatch(name)}
-        return Answer(_status(status), body, kind, self.photos, self.decode_ms, self.inference_ms, headers)
+        return PredictionResponse(_status(status), body, kind, self.photos, self.decode_ms, self.inference_ms, headers)
 
     @property
     def content_type(self) -> str:

@@ -23,13 +23,13 @@ def executable(name: str) -> Path:
     return executables() / name
 
 
-def run(account: Account, name: str, base: Path, grace: float, env: dict[str, str]) -> processes.Run:
+def run(account: Account, name: str, base: Path, grace: float, env: dict[str, str]) -> processes.Command:
     """`train` or `serve` on one /opt/ml, from this checkout's sources."""
     temporary = base.with_name(base.name + "-tmp")
     temporary.mkdir(parents=True, exist_ok=True)
     sources = [str(REPOSITORY / folder) for folder in ("serve", "container", "train", "scripts", "docker")]
     own = {"SAGEMAKER_BASE_DIR": str(base.resolve()), "TMPDIR": str(temporary), "PYTHONPATH": os.pathsep.join(sources)}
-    return processes.Run([str(executable(name))], settings.child(**account.child_env, **own, **env), grace=grace)
+    return processes.Command([str(executable(name))], settings.child(**account.child_env, **own, **env), grace=grace)
 
 
 def kill(base: Path) -> None:

@@ -12,7 +12,7 @@ from kennel.errors import UserError
 from kennel_launch.console import terminal
 from kennel_launch.console.steps import Steps
 from kennel_launch.hosting import predictions
-from kennel_launch.hosting.predictions import Prediction
+from kennel_launch.hosting.predictions import PhotoPrediction
 from kennel_launch.machine.http_probe import Guess
 
 from ...emulated_aws.client import Aws
@@ -170,12 +170,16 @@ def test_what_cannot_be_transformed_is_one_sentence(kennel: Kennel, words: list[
 
 
 def test_the_table_has_a_column_for_each_place(tmp_path: Path) -> None:
-    one = Prediction("a, b.jpg", [Guess("ant", 0.75), Guess("bee", 0.25)])
-    predictions.write([one, Prediction("c.jpg", [Guess("bee", 1.0)]), Prediction("d.jpg", [])], tmp_path / "p.csv")
+    one = PhotoPrediction("a, b.jpg", [Guess("ant", 0.75), Guess("bee", 0.25)])
+    predictions.write(
+        [one, PhotoPrediction("c.jpg", [Guess("bee", 1.0)]), PhotoPrediction("d.jpg", [])], tmp_path / "p.csv"
+    )
     assert (tmp_path / "p.csv").read_text() == (
         'photo,label_1,probability_1,label_2,probability_2\n"a, b.jpg",ant,0.75,bee,0.25\nc.jpg,bee,1.0,,\nd.jpg,,,,\n'
     )
-    counted = predictions.summary([one, Prediction("c.jpg", [Guess("bee", 1.0)]), Prediction("d", [Guess("bee", 0.5)])])
+    counted = predictions.summary(
+        [one, PhotoPrediction("c.jpg", [Guess("bee", 1.0)]), PhotoPrediction("d", [Guess("bee", 0.5)])]
+    )
     assert [list(column.cells) for column in counted.columns] == [
         ["bee", "ant"],
         ["2", "1"],
@@ -187,7 +191,7 @@ def test_the_table_has_a_column_for_each_place(tmp_path: Path) -> None:
 def test_a_line_that_holds_an_error_is_that_photos(tmp_path: Path) -> None:
     good = '{"predictions": [{"label": "ant", "probability": 0.75}]}'
     bad = '{"error": "no photo:\\n it is cut"}'
-    assert predictions.read(bad, "a.jpg", "s3://b/k") == [Prediction("a.jpg", error="no photo: it is cut")]
+    assert predictions.read(bad, "a.jpg", "s3://b/k") == [PhotoPrediction("a.jpg", error="no photo: it is cut")]
     assert predictions.read(json.dumps(json.loads(good), indent=1), "a.jpg", "s3://b/k")[0].guesses == [
         Guess("ant", 0.75)
     ]

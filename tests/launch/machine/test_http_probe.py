@@ -94,7 +94,7 @@ def found(right: int, wrong: int) -> results.Results:
     guesses = [http_probe.Guess("ants", 0.75), http_probe.Guess("bees", 0.25)]
     truths = ["ants"] * right + ["bees"] * wrong
     photos = [Photo(Path(f"photos/{truth}/{i}.jpg"), truth) for i, truth in enumerate(truths)]
-    return results.Results([results.Prediction(photo, guesses) for photo in photos], [(photos[0], "400: torn")])
+    return results.Results([results.DemoPrediction(photo, guesses) for photo in photos], [(photos[0], "400: torn")])
 
 
 def test_the_table_shows_the_wrong_ones_and_ends_with_the_accuracy(tmp_path: Path) -> None:

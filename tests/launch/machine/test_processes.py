@@ -39,7 +39,7 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
     script = "trap 'echo stopped; exit 0' TERM; sleep 300 & echo $!; wait"
 
     def interrupted() -> None:
-        with processes.started(processes.Run(["sh", "-c", script], settings.child()), log) as process:
+        with processes.started(processes.Command(["sh", "-c", script], settings.child()), log) as process:
             started.append(process)
             assert until(lambda: log.read_text().strip())
             raise KeyboardInterrupt
@@ -54,7 +54,7 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_a_missing_command_is_one_sentence(tmp_path: Path) -> None:
-    run = processes.Run([str(tmp_path / "docker")], settings.child())
+    run = processes.Command([str(tmp_path / "docker")], settings.child())
     with pytest.raises(UserError, match="cannot be started"), processes.started(run, tmp_path / "log"):
         pass
 

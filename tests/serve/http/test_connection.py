@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 import pytest
 import uvloop
 
-from kennel_serve.http.messages import RefusedError, Reply, refusal
+from kennel_serve.http.messages import HttpResponse, RefusedError, refusal
 from kennel_serve.http.server import HttpServer
 
 LIMIT = 2 * 1024 * 1024
@@ -521,7 +521,7 @@ def test_what_nobody_waits_for_is_dropped(leave):
 async def count(request):
     """How long the body is."""
     try:
-        return Reply(200, b"%d" % len(await request.read()))
+        return HttpResponse(200, b"%d" % len(await request.read()))
     except RefusedError as error:
         return refusal(error.status, str(error))
 
@@ -589,7 +589,7 @@ def test_a_client_that_does_not_read_is_not_answered_on():
 
     async def large(request):
         asked.append(request)
-        return Reply(200, bytes(1 << 20))
+        return HttpResponse(200, bytes(1 << 20))
 
     with port(large) as (number, _), closing(Client(number)) as client:
         client.send(PING * 50)
@@ -629,7 +629,7 @@ def test_nothing_is_read_while_an_answer_is_made():
 
 def test_a_slow_reader_gets_a_large_last_answer():
     async def large(request):
-        return Reply(200, bytes(30 << 20))
+        return HttpResponse(200, bytes(30 << 20))
 
     with port(large) as (number, _), closing(Client(number)) as client:
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
@@ -643,7 +643,7 @@ def test_a_slow_reader_gets_a_large_last_answer():
 
 def test_an_answer_before_the_body():
     async def answer(request):
-        return Reply(200, b"at once")
+        return HttpResponse(200, b"at once")
 
     with port(answer) as (number, _), closing(Client(number)) as client:
         body = bytes(LIMIT)

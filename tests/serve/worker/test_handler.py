@@ -9,7 +9,7 @@ from mms.context import Context, RequestProcessor
 from kennel import artifact
 from kennel.layout import MANIFEST
 from kennel_serve.inference import engines
-from kennel_serve.inference.model_spec import Serving
+from kennel_serve.inference.model_spec import ModelSpec
 from kennel_serve.worker import endpoint, handler
 
 
@@ -23,7 +23,7 @@ def load(model, private):
     """A worker's context, with the model loaded as the server has it checked."""
     private.mkdir()
     manifest = artifact.read_manifest(model)
-    Serving.of(model, manifest, engines.choose(manifest, "auto", 0), "application/json").save(private)
+    ModelSpec.of(model, manifest, engines.choose(manifest, "auto", 0), "application/json").save(private)
     (private / handler.PULSES).mkdir()
     made = Context("model", str(private), None, 4, None, "1.1.11")
     handler.handle(None, made)

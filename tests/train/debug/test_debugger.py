@@ -20,8 +20,8 @@ from kennel_train.debug.rules.table import Chosen, Rule
 from kennel_train.distributed import device
 from kennel_train.distributed.cluster import Cluster
 from kennel_train.engine import loop
-from kennel_train.engine.progress import Best, Hooks, Plan
-from kennel_train.measure.callbacks import NOBODY, Watch
+from kennel_train.engine.progress import Best, LoopCallbacks, StagePlan
+from kennel_train.measure.callbacks import NO_CALLBACK, Callback
 from kennel_train.measure.formatting import percent
 from kennel_train.measure.machine_sampler import Sampler
 
@@ -128,14 +128,14 @@ def trained(debugger, train):
     torch.manual_seed(0)
     module = Net()
     with debugger.stage("finetune", module, train, 20, pretrained=False, loaders=1) as watch:
-        hooks = Hooks(debugger.stop, lambda: False, lambda _: None, lambda *_: None, watch)
-        plan = Plan("finetune", hp.epochs, 0, 64, torch.ones(2), False)
+        hooks = LoopCallbacks(debugger.stop, lambda: False, lambda _: None, lambda *_: None, watch)
+        plan = StagePlan("finetune", hp.epochs, 0, 64, torch.ones(2), False)
         loop.fit(module, train, painted(16), hp, device.choose(""), Cluster(), plan, hooks, Best(), None)
     debugger.close()
 
 
 def test_a_sleepy_loader_is_named_with_the_share_of_time_that_it_cost():
-    debugger = Debugger(table.chosen("dataloader"), "warn", None, True, lambda _: NOBODY, print)
+    debugger = Debugger(table.chosen("dataloader"), "warn", None, True, lambda _: NO_CALLBACK, print)
     trained(debugger, painted(60, Sleepy))
     (finding,) = debugger.findings.values()
     assert finding.rule == "dataloader"
@@ -146,7 +146,7 @@ def test_a_rule_that_raises_is_dropped_and_a_watch_that_cannot_close_is_a_warnin
     said = io.StringIO()
     monkeypatch.setattr(logging.getLogger("kennel"), "handlers", [logging.StreamHandler(said)])
 
-    class Full(Watch):
+    class Full(Callback):
         def close(self):
             raise OSError("no space")
 
@@ -165,7 +165,7 @@ def test_steps_without_a_photo_are_no_finding():
     """Of a job that was stopped before it had seen most of its photos."""
     train = painted(6)
     train.ids, train.total = train.ids * 100, 600
-    debugger = Debugger(table.chosen("exploding_tensor"), "warn", None, False, lambda _: NOBODY, print)
+    debugger = Debugger(table.chosen("exploding_tensor"), "warn", None, False, lambda _: NO_CALLBACK, print)
     trained(debugger, train)
     assert debugger.findings == {}
     assert len(debugger.series[0].loss.steps) == 2 * 6
@@ -196,7 +196,7 @@ def test_one_that_stands_still_and_is_to_stop_is_given_up():
         "stop",
         sampler,
         False,
-        lambda _: NOBODY,
+        lambda _: NO_CALLBACK,
         reasons.append,
         patience=0.5,
     )

@@ -15,7 +15,7 @@ from kennel_train.debug import observers
 from kennel_train.debug.rules import table
 from kennel_train.debug.smdebug import offline
 from kennel_train.distributed.cluster import Cluster
-from kennel_train.measure.timing import Phases
+from kennel_train.measure.timing import Timing
 
 from ..small_network import Net, painted
 
@@ -149,7 +149,7 @@ def test_tensors_that_cannot_be_closed_are_a_warning_even_where_the_job_is_stric
     monkeypatch.setattr(observers.log, "propagate", True)  # where caplog listens
     layout = Layout(job.base)
     wanted = observers.wanted(Hyperparameters(debug=True, debug_strict=True, rules="none", profile=False), layout)
-    with observers.observing(wanted, Cluster(), Phases(), print, None) as seen:
+    with observers.observing(wanted, Cluster(), Timing(), print, None) as seen:
         with seen.debugger.stage("finetune", Net(), painted(8), 1, pretrained=False, loaders=1):
             pass
         shutil.rmtree(job.base / "output" / "tensors", ignore_errors=True)

@@ -13,7 +13,7 @@ from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
 
 from kennel_train.debug.tensorboard import POINTS, Board
-from kennel_train.measure.history import Evaluated, Machine, Series, Tensors
+from kennel_train.measure.history import Evaluated, Machine, StageHistory, Tensors
 
 
 def masked(data):
@@ -60,7 +60,7 @@ def folder(tmp_path):
 
 
 def test_everything_that_a_stage_has(folder):
-    series = filled(Series("finetune"), 0, 3)
+    series = filled(StageHistory("finetune"), 0, 3)
     series.evaluated = [Evaluated(step=2, train_loss=0.5, validation_loss=0.75)]
     for name, value in (("conv.weight", 4.0), ("head.bias", 0.125)):
         tensors = series.gradients.setdefault(name, Tensors())
@@ -102,19 +102,19 @@ def test_an_epochs_row(folder):
 
 
 def test_only_what_is_new_is_added_and_it_is_on_the_disk_at_once(folder):
-    board, series = Board(folder), filled(Series("probe"), 0, 2)
+    board, series = Board(folder), filled(StageHistory("probe"), 0, 2)
     board.add(series)
     assert scalars(folder)["step/train_loss"] == [(0, 1.0), (1, 0.5)]
     board.add(series)
     board.add(filled(series, 2, 1))
     assert scalars(folder)["step/train_loss"] == [(0, 1.0), (1, 0.5), (2, 0.25)]
-    board.add(filled(Series("finetune"), 3, 1))
+    board.add(filled(StageHistory("finetune"), 3, 1))
     board.close()
     assert scalars(folder)["step/train_loss"] == [(0, 1.0), (1, 0.5), (2, 0.25), (3, 0.125)]
 
 
 def test_a_curve_that_was_thinned_meanwhile_is_not_written_twice(folder):
-    board, series = Board(folder), Series("probe")
+    board, series = Board(folder), StageHistory("probe")
     series.loss.limit = 8
     for step in range(20):
         series.loss.add(step, float(step))
@@ -126,7 +126,7 @@ def test_a_curve_that_was_thinned_meanwhile_is_not_written_twice(folder):
 
 
 def test_a_long_epoch_is_thinned(folder):
-    board, series = Board(folder), Series("probe")
+    board, series = Board(folder), StageHistory("probe")
     for step in range(3 * POINTS):
         series.loss.add(step, float(step))
     board.add(series)
@@ -138,7 +138,7 @@ def test_a_long_epoch_is_thinned(folder):
 
 
 def test_the_machine_has_one_point_a_second(folder):
-    board, series = Board(folder), Series("probe")
+    board, series = Board(folder), StageHistory("probe")
     row = {name: [1.0, 2.0, 3.0, 4.0] for name in ("cpu", "memory", "read", "written", "received", "sent")}
     series.machine = Machine(at=[0.5, 0.9, 1.2, 3.0], phase=["probe"] * 4, interval=0.5, **row)
     board.add(series)
@@ -147,7 +147,7 @@ def test_the_machine_has_one_point_a_second(folder):
 
 
 def test_what_is_no_number_stays_so(folder):
-    board, series = Board(folder), Series("probe")
+    board, series = Board(folder), StageHistory("probe")
     series.loss.add(0, float("nan"))
     series.loss.add(1, float("inf"))
     board.add(series)
@@ -158,7 +158,7 @@ def test_what_is_no_number_stays_so(folder):
 def test_two_boards_never_share_a_file_and_an_unused_one_has_none(folder):
     for step in (0, 1):
         board = Board(folder)
-        board.add(filled(Series("probe"), step, 1))
+        board.add(filled(StageHistory("probe"), step, 1))
         board.close()
     Board(folder).close()
     assert len(list(folder.iterdir())) == 2
@@ -167,10 +167,10 @@ def test_two_boards_never_share_a_file_and_an_unused_one_has_none(folder):
 
 def test_after_the_end_nothing_is_added(folder):
     board = Board(folder)
-    board.add(filled(Series("probe"), 0, 1))
+    board.add(filled(StageHistory("probe"), 0, 1))
     board.close()
     board.close()
-    board.add(filled(Series("finetune"), 1, 1))
+    board.add(filled(StageHistory("finetune"), 1, 1))
     assert scalars(folder)["step/train_loss"] == [(0, 1.0)]
 
 
@@ -178,7 +178,7 @@ def test_a_full_disk_costs_the_file_and_not_the_job(folder, caplog):
     """A limit on the size of files is the disk that is full here."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    board, series = Board(folder), filled(Series("probe"), 0, 2)
+    board, series = Board(folder), filled(StageHistory("probe"), 0, 2)
     board.add(series)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
     try:
@@ -194,7 +194,7 @@ def test_a_full_disk_costs_the_file_and_not_the_job(folder, caplog):
 def test_a_folder_that_cannot_be_made_costs_the_file_and_not_the_job(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     board = Board(tmp_path / "file" / "tensorboard")
-    board.add(filled(Series("probe"), 0, 1))
+    board.add(filled(StageHistory("probe"), 0, 1))
     board.close()
     assert "TensorBoard's file is written no further" in caplog.text
 

@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from kennel_train.engine.batches import Inputs, Photos
+from kennel_train.engine.batches import CropDataset, Dataset
 
 CPU = torch.device("cpu")
 COUNT = 12
 IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, 40, 40, 3)).astype(np.uint8)
 
 
-def photos(ids=None, **more) -> Photos:
+def photos(ids=None, **more) -> CropDataset:
     ids = np.arange(COUNT) if ids is None else np.array(ids)
-    return Photos(torch.from_numpy(ids % 3), ids, COUNT, CPU, IMAGES, ids, side=32, **more)
+    return CropDataset(torch.from_numpy(ids % 3), ids, COUNT, CPU, IMAGES, ids, side=32, **more)
 
 
-def seen(inputs: Photos, items, seed=0, epoch=1, size=4):
+def seen(inputs: CropDataset, items, seed=0, epoch=1, size=4):
     """(photos, labels) of items, in batches of `size`."""
     items = np.array(items)
     parts = [items[at : at + size] for at in range(0, len(items), size)]
@@ -37,7 +37,7 @@ def test_ranks_share_one_order():
     whole = photos().order(0, 5).tolist()
     for rank in range(3):
         ids = np.arange(rank, COUNT, 3)
-        part = Inputs(torch.zeros(len(ids)), ids, COUNT, CPU)
+        part = Dataset(torch.zeros(len(ids)), ids, COUNT, CPU)
         assert ids[part.order(0, 5)].tolist() == [at for at in whole if at % 3 == rank]
 
 

@@ -11,7 +11,7 @@ from kennel import backbones
 from kennel.backbones import Classifier
 from kennel_train.distributed import device
 from kennel_train.engine import features
-from kennel_train.engine.batches import Photos
+from kennel_train.engine.batches import CropDataset
 
 KEY = "0123456789abcdef-" + b"train".hex()
 
@@ -34,10 +34,10 @@ class Offset(torch.nn.Module):
         return self.same(features + self.by) - self.by
 
 
-def photos(count: int, ids=None) -> Photos:
+def photos(count: int, ids=None) -> CropDataset:
     images = np.random.default_rng(0).integers(0, 256, (count, 40, 40, 3)).astype(np.uint8)
     ids = np.arange(count) if ids is None else ids
-    return Photos(torch.arange(count) % 2, ids, count, torch.device("cpu"), images, np.arange(count), side=32)
+    return CropDataset(torch.arange(count) % 2, ids, count, torch.device("cpu"), images, np.arange(count), side=32)
 
 
 def names(folder):

@@ -13,8 +13,8 @@ from kennel.hyperparameters import Hyperparameters
 from kennel_train.distributed import device
 from kennel_train.distributed.cluster import Cluster
 from kennel_train.engine import loop
-from kennel_train.engine.batches import Features, Photos
-from kennel_train.engine.progress import Best, Hooks, Plan
+from kennel_train.engine.batches import CropDataset, FeatureDataset
+from kennel_train.engine.progress import Best, LoopCallbacks, StagePlan
 
 
 @pytest.fixture
@@ -22,20 +22,20 @@ def chosen():
     return device.choose("")
 
 
-def blobs(count: int, swapped: bool = False) -> Features:
+def blobs(count: int, swapped: bool = False) -> FeatureDataset:
     """Features of two classes that a line tells apart; swapped, each with the other's label."""
     generator = torch.Generator().manual_seed(1)
     labels = torch.arange(count) % 2
     features = torch.randn(count, 4, generator=generator) + 2.0 * labels[:, None]
-    return Features(1 - labels if swapped else labels, np.arange(count), count, torch.device("cpu"), features)
+    return FeatureDataset(1 - labels if swapped else labels, np.arange(count), count, torch.device("cpu"), features)
 
 
-def painted(count: int) -> Photos:
+def painted(count: int) -> CropDataset:
     """Dark and bright photos with noise."""
     noise = np.random.default_rng(0).integers(0, 120, (count, 16, 16, 3))
     images = (noise + 120 * (np.arange(count) % 2)[:, None, None, None]).astype(np.uint8)
     labels = torch.arange(count) % 2
-    return Photos(labels, np.arange(count), count, torch.device("cpu"), images, np.arange(count), side=12)
+    return CropDataset(labels, np.arange(count), count, torch.device("cpu"), images, np.arange(count), side=12)
 
 
 class Net(torch.nn.Module):
@@ -74,8 +74,10 @@ def fit(
         hp,
         chosen,
         Cluster(),
-        Plan("finetune", hp.epochs, 0, micro_batch, torch.ones(2), keep_statistics),
-        Hooks(stop, hurry or stop, save or (lambda _: None), lambda row, values: seen.append((row["epoch"], values))),
+        StagePlan("finetune", hp.epochs, 0, micro_batch, torch.ones(2), keep_statistics),
+        LoopCallbacks(
+            stop, hurry or stop, save or (lambda _: None), lambda row, values: seen.append((row["epoch"], values))
+        ),
         Best(),
         state,
     )
@@ -137,7 +139,7 @@ def test_a_stop_later_leaves_the_best_whole_epoch(chosen):
     assert run.best.epoch in (1, 2, 3)
 
 
-class Slow(Features):
+class Slow(FeatureDataset):
     """Validation in many batches; the stop comes in the second of each epoch after `whole` epochs."""
 
     whole, asked = 1, 0
@@ -253,7 +255,7 @@ def test_the_moving_average_is_what_is_judged_and_kept(chosen):
 def test_an_epoch_deals_every_photo_once_and_evenly(chosen):
     seen = []
 
-    class Watched(Features):
+    class Watched(FeatureDataset):
         def training(self, parts, seed, epoch):
             seen.append([len(part) for part in parts])
             assert sorted(np.concatenate(parts)) == list(range(41))
@@ -283,7 +285,7 @@ def test_with_batches_of_two_an_odd_photo_joins_another_batch(chosen, count):
 def test_steps_without_a_photo_change_nothing(chosen):
     """Of a job that was stopped while it extracted features, most photos are missing."""
     few = blobs(6)
-    part = Features(few.labels, few.ids * 100, 600, few.device, few.features)
+    part = FeatureDataset(few.labels, few.ids * 100, 600, few.device, few.features)
     run, _ = fit(torch.nn.Linear(4, 2), part, blobs(10), Hyperparameters(epochs=2, batch_size=4), chosen)
     assert [row["epoch"] for row in run.rows] == [1, 2]
     assert all(torch.isfinite(value).all() for value in run.best.state.values())

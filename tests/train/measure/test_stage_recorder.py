@@ -10,16 +10,16 @@ from kennel.hyperparameters import Hyperparameters
 from kennel_train.distributed import device
 from kennel_train.distributed.cluster import Cluster
 from kennel_train.engine import loop
-from kennel_train.engine.progress import Best, Hooks, Plan
-from kennel_train.measure.callbacks import Watch, Watches
-from kennel_train.measure.history import Series
-from kennel_train.measure.stage_recorder import EVERY, StageWatch
+from kennel_train.engine.progress import Best, LoopCallbacks, StagePlan
+from kennel_train.measure.callbacks import Callback, CallbackList
+from kennel_train.measure.history import StageHistory
+from kennel_train.measure.stage_recorder import EVERY, StageRecorder
 from kennel_train.measure.step_timer import StepClock
 
 from ..small_network import Net, Sleepy, painted
 
 
-class Stopwatch(Watch):
+class Stopwatch(Callback):
     """The steps' time by a clock of its own."""
 
     total = 0.0
@@ -31,7 +31,7 @@ class Stopwatch(Watch):
         self.total += time.perf_counter() - self.begun
 
 
-class Ledger(Watch):
+class Ledger(Callback):
     """Keeps each step's gradients and weights as they were after it."""
 
     def __init__(self, module):
@@ -50,9 +50,9 @@ class Ledger(Watch):
 def fit(train, hp, *, micro_batch=64, watch_of=None, state=None, before=0, saves=None, stop=lambda: False):
     """The module, the filled series and how often it was judged."""
     torch.manual_seed(0)
-    module, series, judged = Net(), Series("finetune"), []
+    module, series, judged = Net(), StageHistory("finetune"), []
     clock = StepClock(train.device, lambda: train.waited)
-    watch = StageWatch(series, module, clock, lambda: judged.append(series.ended), tensors=True)
+    watch = StageRecorder(series, module, clock, lambda: judged.append(series.ended), tensors=True)
     watch = watch_of(module, watch) if watch_of else watch
     save = saves.append if saves is not None else (lambda _: None)
     run = loop.fit(
@@ -62,8 +62,8 @@ def fit(train, hp, *, micro_batch=64, watch_of=None, state=None, before=0, saves
         hp,
         device.choose(""),
         Cluster(),
-        Plan("finetune", hp.epochs, before, micro_batch, torch.ones(2), False),
-        Hooks(stop, lambda: False, save, lambda *_: None, watch),
+        StagePlan("finetune", hp.epochs, before, micro_batch, torch.ones(2), False),
+        LoopCallbacks(stop, lambda: False, save, lambda *_: None, watch),
         Best(),
         state,
     )
@@ -72,13 +72,13 @@ def fit(train, hp, *, micro_batch=64, watch_of=None, state=None, before=0, saves
 
 
 def test_losses_and_norms_are_those_the_training_had_over_micro_batches():
-    from kennel_train.measure.callbacks import Watches
+    from kennel_train.measure.callbacks import CallbackList
 
     ledgers = []
 
     def both(module, watch):
         ledgers.append(Ledger(module))
-        return Watches(watch, ledgers[0])
+        return CallbackList(watch, ledgers[0])
 
     hp = Hyperparameters(epochs=3, batch_size=12, learning_rate=0.05)
     _, series, judged, run = fit(painted(60), hp, micro_batch=5, watch_of=both)
@@ -132,7 +132,7 @@ def test_the_mistaken_are_counted_by_class_epoch_by_epoch():
 def test_a_sleepy_loader_is_charged_with_what_it_cost():
     train, clock = painted(60, Sleepy), Stopwatch()
     hp = Hyperparameters(epochs=2, batch_size=6, learning_rate=0.05)
-    _, series, _, _ = fit(train, hp, watch_of=lambda _, watch: Watches(clock, watch))
+    _, series, _, _ = fit(train, hp, watch_of=lambda _, watch: CallbackList(clock, watch))
     assert series.loss.steps == list(range(20))
     assert series.lost() == pytest.approx(train.slept / clock.total, rel=0.1)
     assert [len(curve.steps) for curve in series.times.values()] == 6 * [20]
@@ -162,5 +162,5 @@ def test_nothing_stays_on_the_module():
 def test_watching_changes_no_weight():
     hp = Hyperparameters(epochs=2, batch_size=12, learning_rate=0.05)
     watched, *_ = fit(painted(60), hp)
-    bare, *_ = fit(painted(60), hp, watch_of=lambda *_: Watch())
+    bare, *_ = fit(painted(60), hp, watch_of=lambda *_: Callback())
     assert all(torch.equal(a, b) for a, b in zip(watched.parameters(), bare.parameters(), strict=True))

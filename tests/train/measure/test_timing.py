@@ -2,11 +2,11 @@
 
 import time
 
-from kennel_train.measure.timing import Phases
+from kennel_train.measure.timing import Timing
 
 
 def test_time_goes_to_the_innermost_phase_and_to_it_alone():
-    phases = Phases()
+    phases = Timing()
     begun = time.monotonic()
     with phases("outer"):
         time.sleep(0.02)
@@ -22,7 +22,7 @@ def test_time_goes_to_the_innermost_phase_and_to_it_alone():
 
 
 def test_a_phase_that_raises_is_closed():
-    phases = Phases()
+    phases = Timing()
     try:
         with phases("broken"):
             raise ValueError

@@ -15,7 +15,7 @@ from kennel.backbones import Classifier
 from kennel.layout import INT8, MANIFEST, ONNX, WEIGHTS
 from kennel_train.contract import failure
 from kennel_train.model import export
-from kennel_train.model.int8_gate import Gate, Part
+from kennel_train.model.int8_gate import Gate, GateSplit
 
 PHOTOS = np.random.default_rng(0).integers(0, 256, (24, 3, 64, 64), np.uint8)
 PHOTOS[::2] //= 8  # dark and bright in turn
@@ -34,7 +34,7 @@ def made():
         classifier.head.weight.copy_(torch.stack([dark - bright, bright - dark]))
         classifier.head.bias.copy_(-classifier.head.weight @ (dark + bright) / 2)
         logits = classifier(torch.from_numpy(PHOTOS)).numpy()
-    part = Part(lambda items: PHOTOS[items], logits, LABELS)
+    part = GateSplit(lambda items: PHOTOS[items], logits, LABELS)
     evaluation = {"validation": {"top1": 1.0}}
     row = Manifest(("dark", "bright"), backbone.preprocessing, {}, temperature=1.7, evaluation=evaluation)
     return classifier, row, Gate(part, part)

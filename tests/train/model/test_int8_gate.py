@@ -19,7 +19,7 @@ from kennel.artifact import Manifest
 from kennel.backbones import Classifier
 from kennel.layout import INT8, ONNX
 from kennel_train.model import export, int8, int8_gate
-from kennel_train.model.int8_gate import Gate, Part
+from kennel_train.model.int8_gate import Gate, GateSplit
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 COLOURS = np.array([(220, 40, 40), (40, 200, 60), (40, 60, 220)], np.float32)
@@ -35,7 +35,7 @@ def painted(count, seed):
 def part_of(classifier, photos, labels):
     with torch.inference_mode():
         logits = classifier(torch.from_numpy(photos)).numpy()
-    return Part(lambda items: photos[items % len(photos)], logits, labels)
+    return GateSplit(lambda items: photos[items % len(photos)], logits, labels)
 
 
 def more(part, count, wrong=0, mistold=0):
@@ -49,7 +49,7 @@ def more(part, count, wrong=0, mistold=0):
     logits, labels = part.logits[items].copy(), part.labels[items].copy()
     logits[: wrong + mistold] = np.roll(logits[: wrong + mistold], 1, axis=1)
     labels[wrong : wrong + mistold] = logits[wrong : wrong + mistold].argmax(axis=1)
-    return Part(part.photos, logits, labels)
+    return GateSplit(part.photos, logits, labels)
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_of_many_training_photos_some_are_judged(made, copy, monkeypatch):
     monkeypatch.setattr(int8_gate, "JUDGED", 40)
     seen = []
     train = more(made[1].train, 1000)
-    noted = Part(lambda items: (seen.extend(items.tolist()), train.photos(items))[1], train.logits, train.labels)
+    noted = GateSplit(lambda items: (seen.extend(items.tolist()), train.photos(items))[1], train.logits, train.labels)
     assert int8_gate.judge(copy, Gate(noted, made[1].validation)).photos == 70
     assert seen == list(range(0, 1000, 25))
 

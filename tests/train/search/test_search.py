@@ -21,8 +21,8 @@ from kennel_train.data.splits import Splits
 from kennel_train.distributed import device
 from kennel_train.distributed.cluster import Cluster
 from kennel_train.engine.checkpoint import Checkpoints
-from kennel_train.engine.strategies import Job
-from kennel_train.measure.timing import Phases
+from kennel_train.engine.strategies import TrainingContext
+from kennel_train.measure.timing import Timing
 from kennel_train.search.search import Search
 
 pytestmark = pytest.mark.slow
@@ -303,7 +303,7 @@ def test_a_trial_that_runs_out_of_memory_is_marked_and_the_search_goes_on(job, t
         def ago(self, seconds):
             return False
 
-    made = Job(classifier, splits, hp, *rest, Never(), Phases(), lambda *_: None)
+    made = TrainingContext(classifier, splits, hp, *rest, Never(), Timing(), lambda *_: None)
     search = Search(made, {"batch_size": Tuning(values=(4, 8))}, {}, tmp_path, tmp_path / "out")
     ended, trained, tried = search.run()
     states = {row["hyperparameters"]["batch_size"]: row for row in tried["trials"]}

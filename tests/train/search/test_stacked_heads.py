@@ -11,8 +11,8 @@ from kennel.hyperparameters import Hyperparameters
 from kennel_train.distributed import device
 from kennel_train.distributed.cluster import Cluster
 from kennel_train.engine import loop
-from kennel_train.engine.batches import Features
-from kennel_train.engine.progress import Best, Hooks, Plan, Run
+from kennel_train.engine.batches import FeatureDataset
+from kennel_train.engine.progress import Best, LoopCallbacks, Run, StagePlan
 from kennel_train.search import stacked_heads
 from kennel_train.search.stacked_heads import Head
 
@@ -27,12 +27,12 @@ RECIPES = [
 ]
 
 
-def split(count: int, seed: int) -> Features:
+def split(count: int, seed: int) -> FeatureDataset:
     """Features of three classes that overlap."""
     chance = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 3
     features = torch.randn(count, 6, generator=chance) + torch.eye(3, 6)[labels]
-    return Features(labels, np.arange(count), count, torch.device("cpu"), features)
+    return FeatureDataset(labels, np.arange(count), count, torch.device("cpu"), features)
 
 
 TRAIN, VALIDATION = split(50, 1), split(30, 2)
@@ -41,12 +41,12 @@ TRAIN, VALIDATION = split(50, 1), split(30, 2)
 def head(number: int, recipe: dict, module: torch.nn.Linear) -> Head:
     hp = Hyperparameters(**{**COMMON, **recipe})
     weights = torch.tensor([1.0, 2.0, 0.5]) if number == 1 else torch.ones(3)
-    plan = Plan("probe", hp.epochs, 0, 50, weights, keep_statistics=True)
+    plan = StagePlan("probe", hp.epochs, 0, 50, weights, keep_statistics=True)
     return Head(number, hp, Run(copy.deepcopy(module), TRAIN, hp, device.choose(""), plan, Best()), plan)
 
 
 def alone(one: Head, module: torch.nn.Linear) -> Run:
-    hooks = Hooks(lambda: False, lambda: False, lambda _: None, lambda *_: None)
+    hooks = LoopCallbacks(lambda: False, lambda: False, lambda _: None, lambda *_: None)
     chosen = device.choose("")
     return loop.fit(copy.deepcopy(module), TRAIN, VALIDATION, one.hp, chosen, Cluster(), one.plan, hooks, Best(), None)
 

@@ -20,7 +20,7 @@ def grace(stop: Stop) -> Callable[[], bool]:
     return lambda: stop.ago(GRACE) and time.monotonic() - begun >= GRACE
 
 
-class Cut:
+class TrialPruner:
     """A job's stop and that of one trial, which has a reason of its own."""
 
     def __init__(self, stop: Stop) -> None:
@@ -34,7 +34,7 @@ class Cut:
         return self._stop.ago(seconds)
 
 
-class Patient:
+class GracePeriod:
     """A job's stop that leaves what begins now its grace."""
 
     def __init__(self, stop: Stop) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from kennel.errors import UserError
 from kennel_train.data import audit_checks
-from kennel_train.data.audit_checks import Finding, Photos, Severity, Where
+from kennel_train.data.audit_checks import DataFinding, Photos, Severity, Where
 from kennel_train.data.decoding import Bad, Readable
 
 SPLITS = ("train", "validation", "test")
@@ -24,7 +24,7 @@ SHOWN = 10  # classes in the table: all, or the smallest and the largest half of
 class Audit:
     class_names: tuple[str, ...]
     counts: dict[str, tuple[int, ...]]  # split -> readable photos of each class
-    findings: tuple[Finding, ...]  # errors first
+    findings: tuple[DataFinding, ...]  # errors first
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON: counts per split and class, and every finding."""

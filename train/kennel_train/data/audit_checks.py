@@ -23,7 +23,7 @@ Photos = Mapping[str, Sequence[Readable]]  # split -> its readable photos
 
 
 @dataclass(frozen=True)
-class Finding:
+class DataFinding:
     """One kind of fault: what it is, how to fix it, how often it was found and where, relative to the channels."""
 
     severity: Severity
@@ -57,7 +57,7 @@ def plural(number: int, noun: str) -> str:
 
 def missing(
     counts: Mapping[str, tuple[int, ...]], class_names: tuple[str, ...], allowed: bool, held_out: bool
-) -> Iterable[Finding]:
+) -> Iterable[DataFinding]:
     """Classes that a split has no readable photo of."""
     severity: dict[str, Severity] = {
         "train": "error",
@@ -77,10 +77,10 @@ def missing(
             fix = "add photos of each to train" if held_out else fix
             fix += ", or set allow_missing_classes=true" if not allowed else ", its accuracy is not measured"
         what = f"{plural(len(names), 'class')} without a readable photo in {split}"
-        yield Finding(severity[split], what, fix, len(names), tuple(names[:EXAMPLES]))
+        yield DataFinding(severity[split], what, fix, len(names), tuple(names[:EXAMPLES]))
 
 
-def shared(splits: Photos, where: Where, held_out: bool) -> Iterable[Finding]:
+def shared(splits: Photos, where: Where, held_out: bool) -> Iterable[DataFinding]:
     """The same photo in two splits, by its pixels: equal files decode to equal pixels, other headers or formats too."""
     for one, other in combinations(splits, 2):
         first: dict[str, Path] = {photo.pixels: photo.path for photo in reversed(splits[one])}
@@ -100,10 +100,10 @@ def shared(splits: Photos, where: Where, held_out: bool) -> Iterable[Finding]:
             )
         what = f"{plural(len(pairs), 'photo')} of {other} {'is' if len(pairs) == 1 else 'are'} in {one} too"
         shown = tuple(f"{where.one(a)} = {where.one(b)}" for a, b in pairs[:EXAMPLES])
-        yield Finding(severity, what, fix, len(pairs), shown)
+        yield DataFinding(severity, what, fix, len(pairs), shown)
 
 
-def copies(splits: Photos, where: Where) -> Iterable[Finding]:
+def copies(splits: Photos, where: Where) -> Iterable[DataFinding]:
     """The same photo more than once in one class of one split."""
     found: list[str] = []
     for photos in splits.values():
@@ -114,12 +114,12 @@ def copies(splits: Photos, where: Where) -> Iterable[Finding]:
                 found.append(f"{where.one(photo.path)} = {where.one(kept.path)}")
     if found:
         what = f"{len(found)} {'copy' if len(found) == 1 else 'copies'} of a photo in the same class"
-        yield Finding(
+        yield DataFinding(
             "warning", what, "remove them, a copy counts its photo twice", len(found), tuple(found[:EXAMPLES])
         )
 
 
-def torn(channels: Iterable[Sequence[Readable]], class_names: tuple[str, ...], where: Where) -> Iterable[Finding]:
+def torn(channels: Iterable[Sequence[Readable]], class_names: tuple[str, ...], where: Where) -> Iterable[DataFinding]:
     """The same photo under two classes of one channel: whatever the model answers, one of them calls it wrong."""
     found: list[str] = []
     for photos in channels:
@@ -131,17 +131,17 @@ def torn(channels: Iterable[Sequence[Readable]], class_names: tuple[str, ...], w
                 found.append(" = ".join(f"{where.one(labels[at])} ({class_names[at]})" for at in sorted(labels)))
     if found:
         what = f"{plural(len(found), 'photo')} with more than one class name"
-        yield Finding("warning", what, "keep each in the class that it shows", len(found), tuple(found[:EXAMPLES]))
+        yield DataFinding("warning", what, "keep each in the class that it shows", len(found), tuple(found[:EXAMPLES]))
 
 
-def unreadable(bad: Sequence[Bad], where: Where) -> Iterable[Finding]:
+def unreadable(bad: Sequence[Bad], where: Where) -> Iterable[DataFinding]:
     if bad:
         shown = tuple(f"{where.one(photo.path)}: {photo.reason[:120]}" for photo in bad[:EXAMPLES])
         what = f"{plural(len(bad), 'photo')} unreadable and left out"
-        yield Finding("warning", what, "replace or remove them", len(bad), shown)
+        yield DataFinding("warning", what, "replace or remove them", len(bad), shown)
 
 
-def sizes(train: tuple[int, ...], class_names: tuple[str, ...]) -> Iterable[Finding]:
+def sizes(train: tuple[int, ...], class_names: tuple[str, ...]) -> Iterable[DataFinding]:
     """Classes that are small, beside others or by themselves."""
     order = sorted((number, name) for number, name in zip(train, class_names, strict=True) if number)
     if not order:
@@ -151,34 +151,34 @@ def sizes(train: tuple[int, ...], class_names: tuple[str, ...]) -> Iterable[Find
         what = f"class {large!r} has {most / least:.0f} times as many training photos as class {small!r}"
         fix = "add photos of the small classes, or set class_weights=balanced"
         shown = (f"{large}: {most}", f"{small}: {least}")
-        yield Finding("warning", what, fix, sum(most > IMBALANCE * number for number, _ in order), shown)
+        yield DataFinding("warning", what, fix, sum(most > IMBALANCE * number for number, _ in order), shown)
     few = [f"{name}: {number}" for number, name in order if number < FEW]
     if few:
         what = f"{plural(len(few), 'class')} with fewer than {FEW} training photos"
-        yield Finding("warning", what, "add photos of each", len(few), tuple(few[:EXAMPLES]))
+        yield DataFinding("warning", what, "add photos of each", len(few), tuple(few[:EXAMPLES]))
 
 
-def tiny(splits: Photos, image_size: int, where: Where) -> Iterable[Finding]:
+def tiny(splits: Photos, image_size: int, where: Where) -> Iterable[DataFinding]:
     tiny = [
         photo for photos in splits.values() for photo in photos if min(photo.width, photo.height) * TINY < image_size
     ]
     if tiny:
         shown = tuple(f"{where.one(photo.path)} ({photo.width}x{photo.height})" for photo in tiny[:EXAMPLES])
         what = f"{plural(len(tiny), 'tiny photo')}, enlarged more than {TINY} times to image_size={image_size}"
-        yield Finding("warning", what, "give larger photos, or lower image_size", len(tiny), shown)
+        yield DataFinding("warning", what, "give larger photos, or lower image_size", len(tiny), shown)
 
 
-def drawings(splits: Photos, where: Where) -> Iterable[Finding]:
+def drawings(splits: Photos, where: Where) -> Iterable[DataFinding]:
     """A few GIFs among photos: often what a site showed in place of a picture that it no longer had."""
     every = [photo.path for photos in splits.values() for photo in photos]
     odd = [path for path in every if path.suffix.lower() == ".gif"]
     if odd and len(odd) * FEW < len(every):
         what = f"{plural(len(odd), 'GIF')} among {len(every)} photos"
-        yield Finding("note", what, "look whether they are placeholders or drawings", len(odd), where(odd))
+        yield DataFinding("note", what, "look whether they are placeholders or drawings", len(odd), where(odd))
 
 
-def other_files(left_out: Sequence[Path], where: Where) -> Iterable[Finding]:
+def other_files(left_out: Sequence[Path], where: Where) -> Iterable[DataFinding]:
     if left_out:
         what = f"{plural(len(left_out), 'file')} beside the photos left out"
         fix = "neither by their names nor by their first bytes are they photos"
-        yield Finding("note", what, fix, len(left_out), where(left_out))
+        yield DataFinding("note", what, fix, len(left_out), where(left_out))

@@ -20,7 +20,7 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class Found:
+class ImageFolders:
     """What lies on this host: split -> class name -> photos; a split that no channel gives is left out."""
 
     folders: dict[str, dict[str, list[Path]]]
@@ -57,7 +57,7 @@ def find(
     data: Path,
     sharded: Collection[str] = (),
     gather: Callable[[set[Folder]], list[set[Folder]]] = lambda mine: [mine],
-) -> Found:
+) -> ImageFolders:
     """The photos of every split under /opt/ml/input/data.
 
     A split is a channel of its own, or a folder inside the training channel (`train/train/...`, `train/valid/...`). A
@@ -96,13 +96,13 @@ def find(
         left_out += _others(folder, classes[split])
         lists += [path for path in folder.iterdir() if path.suffix.lower() in _LISTS and path.is_file()]
     shown_as = {split: str(path.relative_to(data)) for split, path in folders.items()}
-    return Found(classes, shown_as, left_out, empty, notes, lists)
+    return ImageFolders(classes, shown_as, left_out, empty, notes, lists)
 
 
 _USED = "name it train, val or test, or leave it out"
 
 
-def label(found: Found, classes: Mapping[str, Collection[str]], allow_missing: bool = False) -> Channels:
+def label(found: ImageFolders, classes: Mapping[str, Collection[str]], allow_missing: bool = False) -> Channels:
     """This host's photos with the numbers of their classes, which are the sorted names of the training split.
 
     Args:

@@ -28,7 +28,7 @@ T = TypeVar("T", Readable, Bad)
 
 
 @dataclass(frozen=True)
-class Part:
+class Split:
     """One split: this rank's photos decoded, and what is known of everyone's."""
 
     mine: Decoded
@@ -40,7 +40,7 @@ class Part:
 class Splits:
     """`parts` has train and validation, and test where such a channel was given."""
 
-    parts: dict[str, Part]
+    parts: dict[str, Split]
     bad: list[Bad]  # unreadable photos, left out
     unread: int  # photos that a stopped job did not come to
     held_out: bool  # validation was taken out of train
@@ -70,7 +70,7 @@ class Splits:
         Raises:
             UserError: too many unreadable photos, or none that could be left for validation.
         """
-        parts: dict[str, Part] = {}
+        parts: dict[str, Split] = {}
         bad: list[Bad] = []
         total = unread = 0
         for name, photos in channels.splits.items():
@@ -149,13 +149,13 @@ def _named(theirs: list[tuple[Path, list[T]]], root: Path) -> list[list[T]]:
     return named
 
 
-def _part(mine: Decoded, everyones: list[Readable]) -> Part:
+def _part(mine: Decoded, everyones: list[Readable]) -> Split:
     photos = sorted(everyones, key=lambda photo: str(photo.path))
     number = {photo.path: at for at, photo in enumerate(photos)}
-    return Part(mine, np.array([number[photo.path] for photo in mine.photos], dtype=np.int64), photos)
+    return Split(mine, np.array([number[photo.path] for photo in mine.photos], dtype=np.int64), photos)
 
 
-def _hold_out(part: Part, fraction: float) -> dict[str, Part]:
+def _hold_out(part: Split, fraction: float) -> dict[str, Split]:
     """Train and validation, stratified, by each file's hash: the same photos wherever the folder lies."""
     classes: dict[int, dict[Path, str]] = {}
     for photo in part.photos:

@@ -1,4 +1,4 @@
-"""Watches a job: hands each stage its `StageWatch`, has the rules judge what they see, tells of what fires, at once.
+"""Watches a job: hands each stage its `StageRecorder`, has the rules judge what they see, tells of what fires, at once.
 
 The rules themselves are in `rules`; what a job's machine does is `utilisation`'s. Off means that nothing here exists.
 """
@@ -16,12 +16,12 @@ from torch import nn
 from kennel import cgroup
 from kennel.errors import UserError
 from kennel_train.debug.rules import table
-from kennel_train.debug.rules.findings import Finding, Fired
+from kennel_train.debug.rules.findings import Fired, RuleFinding
 from kennel_train.debug.rules.table import Chosen
-from kennel_train.measure.callbacks import Watch, Watches
-from kennel_train.measure.history import Machine, Series
+from kennel_train.measure.callbacks import Callback, CallbackList
+from kennel_train.measure.history import Machine, StageHistory
 from kennel_train.measure.machine_sampler import Sampler
-from kennel_train.measure.stage_recorder import StageWatch
+from kennel_train.measure.stage_recorder import StageRecorder
 from kennel_train.measure.step_timer import StepClock
 
 log = logging.getLogger("kennel")
@@ -39,7 +39,7 @@ class Debugger:
         on_rule: str,
         sampler: Sampler | None,
         profile: bool,
-        open_more: Callable[[nn.Module], Watch],
+        open_more: Callable[[nn.Module], Callback],
         give_up: Callable[[str], None],
         patience: float = GIVE_UP,
     ) -> None:
@@ -52,15 +52,15 @@ class Debugger:
             patience: seconds that such a job is given to take a step after all.
         """
         self.class_names: tuple[str, ...] = ()
-        self.findings: dict[tuple[str, str], Finding] = {}  # by stage and rule
-        self.series: list[Series] = []
+        self.findings: dict[tuple[str, str], RuleFinding] = {}  # by stage and rule
+        self.series: list[StageHistory] = []
         self.steps_per_epoch = 1
         self.reason, self.stopped_by = "", ""  # why the training is to stop, and by which rule
         self._on_rule, self._chosen = on_rule, chosen
         self._open_more, self._give_up, self._patience = open_more, give_up, patience
         self._sampler, self._profile = sampler, profile
         self._failed: set[str] = set()  # rules that raised
-        self._running: StageWatch | None = None
+        self._running: StageRecorder | None = None
         self._lock = threading.Lock()  # the sampler's thread judges, too
         self._machine_at = self._told_to_stop = 0.0
         if sampler:
@@ -96,7 +96,7 @@ class Debugger:
         *,
         pretrained: bool,
         loaders: int,
-    ) -> Iterator[Watch]:
+    ) -> Iterator[Callback]:
         """A watch for one stage.
 
         Args:
@@ -105,14 +105,14 @@ class Debugger:
             loaders: threads that make batches.
         """
         about = {"device": device.type, "cores": cgroup.cpus(), "loaders": loaders}
-        series = Series(name, pretrained=pretrained, class_names=self.class_names, **about)  # type: ignore[arg-type]
+        series = StageHistory(name, pretrained=pretrained, class_names=self.class_names, **about)  # type: ignore[arg-type]
         self.series.append(series)
         self.steps_per_epoch = steps_per_epoch
         clock = StepClock(device, waited) if self._profile else None
         tensors = any(row.rule.of == "tensors" for row in self._chosen)
-        watch = self._running = StageWatch(series, module, clock, lambda: self._judge(series), tensors=tensors)
+        watch = self._running = StageRecorder(series, module, clock, lambda: self._judge(series), tensors=tensors)
         more = self._open_more(module)
-        both = Watches(watch, more)
+        both = CallbackList(watch, more)
         try:
             yield both
         except BaseException:
@@ -135,13 +135,13 @@ class Debugger:
         if self._sampler:
             self._sampler.close()
 
-    def _judge(self, series: Series) -> None:
+    def _judge(self, series: StageHistory) -> None:
         now = time.monotonic()
         if series.ended or now - self._machine_at >= MACHINE:
             series.machine, self._machine_at = self.machine.during(series.stage), now
         self._tell(series, self._judged([row for row in self._chosen if row.rule.name != STALLED], series))
 
-    def _judged(self, chosen: Sequence[Chosen], series: Series) -> dict[str, Fired]:
+    def _judged(self, chosen: Sequence[Chosen], series: StageHistory) -> dict[str, Fired]:
         """What rules say of a series; one that raises is not asked again."""
         found: dict[str, Fired] = {}
         for one in chosen:
@@ -165,13 +165,13 @@ class Debugger:
         if fired and self.reason and watch.last < self._told_to_stop < time.monotonic() - self._patience:
             self._give_up(self.reason)
 
-    def _tell(self, series: Series, fired: dict[str, Fired]) -> None:
+    def _tell(self, series: StageHistory, fired: dict[str, Fired]) -> None:
         with self._lock:
             for name, found in fired.items():
                 before = self.findings.get((series.stage, name))
                 step = before.fired.step if before else found.step
                 epoch = step // self.steps_per_epoch + 1
-                finding = Finding(name, series.stage, epoch, dataclasses.replace(found, step=step))
+                finding = RuleFinding(name, series.stage, epoch, dataclasses.replace(found, step=step))
                 self.findings[series.stage, name] = finding
                 if not before:
                     log.warning(finding.line())

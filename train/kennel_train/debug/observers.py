@@ -25,9 +25,9 @@ from kennel_train.debug.rules import table
 from kennel_train.debug.rules.table import Chosen
 from kennel_train.distributed.cluster import Cluster
 from kennel_train.measure import formatting
-from kennel_train.measure.callbacks import NOBODY, Watch, Watches
+from kennel_train.measure.callbacks import NO_CALLBACK, Callback, CallbackList
 from kennel_train.measure.machine_sampler import Sampler
-from kennel_train.measure.timing import Phases
+from kennel_train.measure.timing import Timing
 
 log = logging.getLogger("kennel")
 PROFILE = "profile.json"  # what the report draws, in a ProfilerConfig's folder
@@ -84,7 +84,7 @@ class Observers:
 
 @contextmanager
 def observing(
-    wanted: Wanted, cluster: Cluster, phases: Phases, give_up: Callable[[str], None], visible: str | None
+    wanted: Wanted, cluster: Cluster, phases: Timing, give_up: Callable[[str], None], visible: str | None
 ) -> Iterator[Observers]:
     """Everything that watches, from here to the end of the job; on ranks that do not lead, smdebug alone.
 
@@ -115,10 +115,10 @@ def observing(
         if rank_zero and (hp.profile or chosen):
             root = os.getppid() if cluster.local_world > 1 else None  # the launcher: every rank is the job's
             sampler = Sampler(lambda: phases.now, wanted.asked.interval or 1.0, root=root, visible=visible)
-        traced = trace.Trace(*steps, wanted.profile, log.info) if steps else NOBODY
+        traced = trace.Trace(*steps, wanted.profile, log.info) if steps else NO_CALLBACK
 
-        def more(module: nn.Module) -> Watch:
-            return Watches(traced, hook.stage(module) if hook else NOBODY)
+        def more(module: nn.Module) -> Callback:
+            return CallbackList(traced, hook.stage(module) if hook else NO_CALLBACK)
 
         debugger = Debugger(chosen, hp.on_rule, sampler, rank_zero and hp.profile, more, give_up)
         stack.callback(_close, "the sampler", debugger.close)
@@ -151,7 +151,7 @@ def _shown(path: Path, base: Path) -> str:
     return str(path.relative_to(base) if path.is_relative_to(base) else path)
 
 
-def _record(debugger: Debugger, wanted: Wanted, traced: Watch, hook: Any) -> dict[str, Any]:
+def _record(debugger: Debugger, wanted: Wanted, traced: Callback, hook: Any) -> dict[str, Any]:
     written = traced.written[:1] if isinstance(traced, trace.Trace) else []
     tensors = [hook.folder] if hook and hook.folder else []
     base = wanted.layout.base

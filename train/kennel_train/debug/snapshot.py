@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from kennel_train.debug.debugger import Debugger
-from kennel_train.debug.rules.findings import Finding
-from kennel_train.measure.history import PARTS, Curve, Machine, Series, Tensors
+from kennel_train.debug.rules.findings import RuleFinding
+from kennel_train.measure.history import PARTS, Curve, Machine, StageHistory, Tensors
 
 POINTS, LAYER_POINTS, ROWS = 400, 200, 600  # of a curve, of a layer's, of the machine's samples
 
@@ -28,11 +28,11 @@ def record(debugger: Debugger, trace: str, tensors: str) -> dict[str, Any]:
     }
 
 
-def _order(finding: Finding) -> tuple[bool, int]:
+def _order(finding: RuleFinding) -> tuple[bool, int]:
     return finding.fired.severity != "error", finding.fired.step
 
 
-def _stage(series: Series, steps_per_epoch: int) -> dict[str, Any]:
+def _stage(series: StageHistory, steps_per_epoch: int) -> dict[str, Any]:
     last = max([series.first - 1, *series.loss.steps[-1:]])
     return {
         "stage": series.stage,

@@ -19,7 +19,7 @@ from tensorboardX import RecordWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
-from kennel_train.measure.history import Machine, Series
+from kennel_train.measure.history import Machine, StageHistory
 
 log = logging.getLogger("kennel")
 POINTS = 200  # new ones of a curve that one call writes: TensorBoard itself shows a thousand in all
@@ -44,7 +44,7 @@ class Board:
         self._record: Any = None  # opened by what comes first
         self._last: dict[tuple[str, str], int] = {}  # by stage and tag, the last step that was written
 
-    def add(self, series: Series) -> None:
+    def add(self, series: StageHistory) -> None:
         """A stage so far: by step `step/…`, `step_seconds/…`, `gradient_norm_<stage>/…`; by second `machine/…`."""
         now = time.time()
         curves = list(_curves(series))
@@ -92,7 +92,7 @@ def _event(tag: str, step: int, value: float, now: float) -> Event:
     return Event(wall_time=now, step=step, summary=Summary(value=[Summary.Value(tag=tag, simple_value=value)]))
 
 
-def _curves(series: Series) -> Iterator[tuple[str, Iterable[tuple[int, float]]]]:
+def _curves(series: StageHistory) -> Iterator[tuple[str, Iterable[tuple[int, float]]]]:
     """(tag, (step, value) in order) of all that a stage has."""
     evaluated = list(series.evaluated)
     yield "step/train_loss", zip(series.loss.steps, series.loss.values, strict=True)

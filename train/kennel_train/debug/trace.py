@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from kennel.errors import UserError
 from kennel_train.debug.hook_config import TRACED
-from kennel_train.measure.callbacks import Watch
+from kennel_train.measure.callbacks import Callback
 
 _STEPS = re.compile(r"([0-9]{1,12})(?:\s*-\s*([0-9]{1,12}))?")
 _TRACK = 2**22 + 1  # a thread's number that Linux never gives (PID_MAX_LIMIT): the row of the loop's parts
@@ -42,7 +42,7 @@ def steps(text: str) -> tuple[int, int] | None:
     return first, last
 
 
-class Trace(Watch):
+class Trace(Callback):
     """Records the steps from `first` to `last` into `<folder>/trace-step-<first>-<last>.json.gz`.
 
     Evaluations are no steps and can be long: what lies before and after one comes into a file of its own. A file is

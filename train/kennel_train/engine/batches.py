@@ -23,7 +23,7 @@ EVALUATION_BATCH = {"cpu": 4, "cuda": 256}  # small batches stay in a CPU's cach
 
 
 @dataclass
-class Inputs:
+class Dataset:
     """This rank's share of one split: item i is photo `ids[i]` of all `total`, with label `labels[i]` (int64, (N,))."""
 
     labels: Tensor
@@ -53,7 +53,7 @@ class Inputs:
 
 
 @dataclass
-class Features(Inputs):
+class FeatureDataset(Dataset):
     """A frozen backbone's output: float32 (N, width), on the device."""
 
     features: Tensor
@@ -68,7 +68,7 @@ class Features(Inputs):
 
 
 @dataclass
-class Photos(Inputs):
+class CropDataset(Dataset):
     """Decoded photos: item i is row `rows[i]` of `images`, uint8 (M, R, R, 3) in a memory-mapped file.
 
     Batches are uint8 (n, 3, side, side) in channels_last, made by threads while the device works; normalization is

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from kennel.backbones import Classifier
 from kennel_train.distributed.device import Device
 from kennel_train.engine import checkpoint
-from kennel_train.engine.batches import Features, Photos
+from kennel_train.engine.batches import CropDataset, FeatureDataset
 
 log = logging.getLogger("kennel")
 BF16_ERROR = 0.03  # of the features' norm; bf16 itself rounds by 0.4%, fifty layers of it come to 1 or 2
 
 
-def extract(classifier: Classifier, photos: Photos, device: Device, hurry: Callable[[], bool]) -> Features:
+def extract(classifier: Classifier, photos: CropDataset, device: Device, hurry: Callable[[], bool]) -> FeatureDataset:
     """Features of the middle crop of every photo; of those that it came to where `hurry` cut it short.
 
     Photos are taken in the order in which they come; a caller who may be cut short mixes the classes first.
@@ -42,7 +42,7 @@ def extract(classifier: Classifier, photos: Photos, device: Device, hurry: Calla
                 log.info("features of %d of %d photos in %.0f s", done, len(photos.ids), last - started)
     empty = torch.empty(0, classifier.head.in_features, device=device.torch)  # of several processes one may have none
     features = torch.cat([empty, *found]).clone()  # a normal tensor again, which autograd may use
-    return Features(photos.labels[:done], photos.ids[:done], photos.total, photos.device, features)
+    return FeatureDataset(photos.labels[:done], photos.ids[:done], photos.total, photos.device, features)
 
 
 def _agrees(classifier: Classifier, squares: Tensor, device: Device) -> bool:
@@ -55,7 +55,7 @@ def _agrees(classifier: Classifier, squares: Tensor, device: Device) -> bool:
     return error <= BF16_ERROR
 
 
-def kept(folder: Path, key: str, rank: int, photos: Photos) -> Features | None:
+def kept(folder: Path, key: str, rank: int, photos: CropDataset) -> FeatureDataset | None:
     """What an earlier start of the same job extracted, or None.
 
     Args:
@@ -64,10 +64,10 @@ def kept(folder: Path, key: str, rank: int, photos: Photos) -> Features | None:
     found = checkpoint.load(folder, f"features-{key}-{rank:04x}")
     if found is None or not np.array_equal(found["ids"].numpy(), photos.ids):
         return None
-    return Features(photos.labels, photos.ids, photos.total, photos.device, found["features"].to(photos.device))
+    return FeatureDataset(photos.labels, photos.ids, photos.total, photos.device, found["features"].to(photos.device))
 
 
-def keep(folder: Path, key: str, rank: int, features: Features) -> None:
+def keep(folder: Path, key: str, rank: int, features: FeatureDataset) -> None:
     """Put the features beside the checkpoints, for a job that is started again; those of other settings go.
 
     Raises:

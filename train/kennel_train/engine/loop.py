@@ -21,9 +21,9 @@ from kennel.metrics import Metric
 from kennel_train.distributed.cluster import Cluster
 from kennel_train.distributed.device import Device
 from kennel_train.engine import recipe
-from kennel_train.engine.batches import Index, Inputs
-from kennel_train.engine.progress import Best, Hooks, Plan, Run, even_batches
-from kennel_train.measure.callbacks import NOBODY, Watch
+from kennel_train.engine.batches import Dataset, Index
+from kennel_train.engine.progress import Best, LoopCallbacks, Run, StagePlan, even_batches
+from kennel_train.measure.callbacks import NO_CALLBACK, Callback
 
 _NO_PHOTO = 1e-12  # less than any weight of photos
 
@@ -34,13 +34,13 @@ class DivergedError(UserError):
 
 def fit(
     module: nn.Module,
-    train: Inputs,
-    validation: Inputs,
+    train: Dataset,
+    validation: Dataset,
     hp: Hyperparameters,
     device: Device,
     cluster: Cluster,
-    plan: Plan,
-    hooks: Hooks,
+    plan: StagePlan,
+    hooks: LoopCallbacks,
     best: Best,
     state: dict[str, Any] | None,
 ) -> Run:
@@ -100,10 +100,10 @@ def never() -> bool:
 
 def evaluate(
     module: nn.Module,
-    split: Inputs,
+    split: Dataset,
     device: Device,
     cluster: Cluster,
-    watch: Watch = NOBODY,
+    watch: Callback = NO_CALLBACK,
     cut: Callable[[], bool] = never,
 ) -> tuple[float, float]:
     """(mean cross-entropy in nats, accuracy 0–1) of a module on a split, over all ranks.
@@ -125,7 +125,7 @@ def evaluate(
     return loss / count, hits / count
 
 
-def logits_of(module: nn.Module, split: Inputs, device: Device) -> Iterator[tuple[Tensor, Tensor]]:
+def logits_of(module: nn.Module, split: Dataset, device: Device) -> Iterator[tuple[Tensor, Tensor]]:
     """(float32 logits (n, classes), labels (n,)) of this rank's items of a split, in order."""
     module.eval()
     with torch.inference_mode(), torch.autocast(device.torch.type, torch.bfloat16, enabled=device.bf16):
@@ -135,12 +135,12 @@ def logits_of(module: nn.Module, split: Inputs, device: Device) -> Iterator[tupl
 
 def steps(
     run: Run,
-    train: Inputs,
+    train: Dataset,
     hp: Hyperparameters,
     device: Device,
     cluster: Cluster,
-    plan: Plan,
-    watch: Watch,
+    plan: StagePlan,
+    watch: Callback,
     stop: Callable[[], bool],
 ) -> Iterator[bool]:
     """The steps that are left of the running epoch; after each, whether the job is to stop.
@@ -244,12 +244,12 @@ def _cut(part: Index, size: int) -> list[Index]:
 
 def close_epoch(
     run: Run,
-    plan: Plan,
+    plan: StagePlan,
     row: dict[str, Any],
-    validation: Inputs,
+    validation: Dataset,
     device: Device,
     cluster: Cluster,
-    watch: Watch = NOBODY,
+    watch: Callback = NO_CALLBACK,
     cut: Callable[[], bool] = never,
 ) -> tuple[dict[str, Any], dict[Metric, float]] | None:
     """Judge the epoch, note it, keep it where it is the best, and stand at the start of the next one.
@@ -280,7 +280,7 @@ def close_epoch(
 
 
 def _epoch_values(
-    run: Run, validation: Inputs, device: Device, cluster: Cluster, watch: Watch, cut: Callable[[], bool]
+    run: Run, validation: Dataset, device: Device, cluster: Cluster, watch: Callback, cut: Callable[[], bool]
 ) -> dict[Metric, float]:
     loss, accuracy = evaluate(run.judged, validation, device, cluster, watch, cut)
     values = {metrics.VALIDATION_LOSS: loss, metrics.VALIDATION_ACCURACY: accuracy}

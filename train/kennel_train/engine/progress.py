@@ -13,8 +13,8 @@ from kennel.hyperparameters import Hyperparameters
 from kennel.metrics import Metric
 from kennel_train.distributed.device import Device
 from kennel_train.engine import recipe
-from kennel_train.engine.batches import Inputs
-from kennel_train.measure.callbacks import NOBODY, Watch
+from kennel_train.engine.batches import Dataset
+from kennel_train.measure.callbacks import NO_CALLBACK, Callback
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Best:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StagePlan:
     """What one call of `fit` does: a stage of so many epochs, in micro-batches of so many photos."""
 
     stage: str
@@ -58,14 +58,14 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Hooks:
+class LoopCallbacks:
     """Whom the loop tells: of an epoch's row and its metrics, of a state worth keeping; and whom it asks to stop."""
 
     stop: Callable[[], bool]
     hurry: Callable[[], bool]  # whether a job that was stopped before its first step has used up its time
     save: Callable[[dict[str, Any]], None]
     on_epoch_end: Callable[[dict[str, Any], dict[Metric, float]], None]
-    watch: Watch = NOBODY
+    watch: Callback = NO_CALLBACK
 
 
 def even_batches(photos: int, batch_size: int) -> int:
@@ -81,7 +81,7 @@ class Run:
     """The state of one stage: module, optimizer, schedule, moving average, position, best epoch."""
 
     def __init__(
-        self, module: nn.Module, train: Inputs, hp: Hyperparameters, device: Device, plan: Plan, best: Best
+        self, module: nn.Module, train: Dataset, hp: Hyperparameters, device: Device, plan: StagePlan, best: Best
     ) -> None:
         self.steps = even_batches(train.total, hp.batch_size)
         self.module = module

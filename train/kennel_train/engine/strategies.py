@@ -12,23 +12,23 @@ from kennel.backbones import Classifier
 from kennel.hyperparameters import Hyperparameters
 from kennel.metrics import Metric
 from kennel_train.contract.stop import Stop, grace
-from kennel_train.data.splits import Part, Splits
+from kennel_train.data.splits import Split, Splits
 from kennel_train.debug.debugger import Debugger
 from kennel_train.distributed.cluster import Cluster
 from kennel_train.distributed.device import Device
 from kennel_train.engine import features, loop, micro_batch_size, progress, recipe
-from kennel_train.engine.batches import Features, Inputs, Photos
+from kennel_train.engine.batches import CropDataset, Dataset, FeatureDataset
 from kennel_train.engine.checkpoint import Checkpoints
-from kennel_train.engine.progress import Best, Hooks, Plan, Run
-from kennel_train.measure.callbacks import NOBODY, Watch
-from kennel_train.measure.timing import Phases
+from kennel_train.engine.progress import Best, LoopCallbacks, Run, StagePlan
+from kennel_train.measure.callbacks import NO_CALLBACK, Callback
+from kennel_train.measure.timing import Timing
 
 log = logging.getLogger("kennel")
 _STAGES = {"probe": ["probe"], "finetune": ["finetune"], "probe-then-finetune": ["probe", "finetune"]}
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingContext:
     """What every stage needs."""
 
     classifier: Classifier
@@ -40,9 +40,9 @@ class Job:
     features_key: str
     pretrained: bool  # the backbone does not start from random weights
     stop: Stop
-    phases: Phases
+    phases: Timing
     on_epoch_end: Callable[[dict[str, Any], dict[Metric, float]], None]
-    extracted: dict[str, Features] = field(default_factory=dict)  # by split: trials share them
+    extracted: dict[str, FeatureDataset] = field(default_factory=dict)  # by split: trials share them
     debugger: Debugger | None = None  # watches the training; of a search, the model's and no trial's
 
     def over(self) -> bool:
@@ -56,18 +56,18 @@ class Trained:
 
     best: Best = field(default_factory=Best)
     rows: list[dict[str, Any]] = field(default_factory=list)
-    inputs: dict[str, Inputs] = field(default_factory=dict)
+    inputs: dict[str, Dataset] = field(default_factory=dict)
 
 
-def photos(part: Part, hp: Hyperparameters, device: Device) -> Photos:
+def photos(part: Split, hp: Hyperparameters, device: Device) -> CropDataset:
     """A split as crops out of the decoded photos."""
     labels = torch.from_numpy(part.mine.labels)
     total, mine = len(part.photos), part.mine
     cut = (hp.image_size, hp.trivial_augment, device.threads)
-    return Photos(labels, part.ids, total, device.torch, mine.images, mine.rows, *cut)
+    return CropDataset(labels, part.ids, total, device.torch, mine.images, mine.rows, *cut)
 
 
-def train(job: Job) -> Trained:
+def train(job: TrainingContext) -> Trained:
     """Run the stages of `job.hp.strategy`; the classifier ends as the best epoch of them all."""
     resumed = job.cluster.broadcast(job.checkpoints.load() if job.cluster.is_rank_zero else None)
     done = Trained(rows=list(resumed["rows_before"]) if resumed else [])
@@ -90,14 +90,14 @@ def train(job: Job) -> Trained:
     return done
 
 
-def _probe(job: Job, done: Trained, state: dict[str, Any] | None) -> Run:
+def _probe(job: TrainingContext, done: Trained, state: dict[str, Any] | None) -> Run:
     done.inputs = dict(extract(job))
     epochs = job.hp.epochs if job.hp.strategy == "probe" else job.hp.probe_epochs
     size = max(1, len(done.inputs["train"].ids))  # features are small: a batch is never cut
     return _fit(job, job.classifier.head, done, "probe", epochs, size, state)
 
 
-def extract(job: Job) -> dict[str, Features]:
+def extract(job: TrainingContext) -> dict[str, FeatureDataset]:
     """The features of training and validation, computed once a job."""
     if not job.extracted:
         with job.phases("features"):
@@ -107,7 +107,7 @@ def extract(job: Job) -> dict[str, Features]:
     return job.extracted
 
 
-def _finetune(job: Job, done: Trained, state: dict[str, Any] | None) -> Run:
+def _finetune(job: TrainingContext, done: Trained, state: dict[str, Any] | None) -> Run:
     done.inputs = {n: photos(part, job.hp, job.device) for n, part in job.splits.parts.items() if n != "test"}
     share = -(-min(job.hp.batch_size, done.inputs["train"].total) // job.cluster.world)
     if state:  # what was found is kept, so that a restart is exact, but where a smaller GPU took the place of the first
@@ -117,7 +117,7 @@ def _finetune(job: Job, done: Trained, state: dict[str, Any] | None) -> Run:
     return _fit(job, job.classifier, done, "finetune", job.hp.epochs, size, state)
 
 
-def _features(job: Job, name: str, part: Part) -> Features:
+def _features(job: TrainingContext, name: str, part: Split) -> FeatureDataset:
     given = photos(part, job.hp, job.device)
     folder, rank = job.checkpoints.folder, job.cluster.rank
     key = f"{job.features_key}-{name.encode().hex()}"
@@ -130,7 +130,7 @@ def _features(job: Job, name: str, part: Part) -> Features:
 
 
 def _fit(
-    job: Job,
+    job: TrainingContext,
     module: torch.nn.Module,
     done: Trained,
     stage: str,
@@ -145,10 +145,10 @@ def _fit(
             with job.phases("checkpoints"):
                 job.checkpoints.save({"stage": stage, "rows_before": before, "micro_batch": micro_batch, "run": run})
 
-    plan = Plan(stage, epochs, len(before), micro_batch, class_weights(job), job.pretrained)
+    plan = StagePlan(stage, epochs, len(before), micro_batch, class_weights(job), job.pretrained)
     train = done.inputs["train"]
     with job.phases(stage), _watched(job, stage, module, train) as watch:
-        hooks = Hooks(job.over, grace(job.stop), save, job.on_epoch_end, watch)
+        hooks = LoopCallbacks(job.over, grace(job.stop), save, job.on_epoch_end, watch)
         return loop.fit(
             module,
             train,
@@ -164,17 +164,17 @@ def _fit(
 
 
 @contextmanager
-def _watched(job: Job, stage: str, module: torch.nn.Module, train: Inputs) -> Iterator[Watch]:
+def _watched(job: TrainingContext, stage: str, module: torch.nn.Module, train: Dataset) -> Iterator[Callback]:
     """The callback of this stage.
 
     Raises:
         DivergedError: the stage's own, with what a rule had found before.
     """
     if not job.debugger:
-        yield NOBODY
+        yield NO_CALLBACK
         return
     steps = progress.even_batches(train.total, job.hp.batch_size)
-    loaders = train.threads if isinstance(train, Photos) else 0
+    loaders = train.threads if isinstance(train, CropDataset) else 0
     try:
         with job.debugger.stage(
             stage, module, train.device, lambda: train.waited, steps, pretrained=job.pretrained, loaders=loaders
@@ -184,7 +184,7 @@ def _watched(job: Job, stage: str, module: torch.nn.Module, train: Inputs) -> It
         raise loop.DivergedError(f"{error}; {job.debugger.reason}" if job.debugger.reason else str(error)) from None
 
 
-def class_weights(job: Job) -> torch.Tensor:
+def class_weights(job: TrainingContext) -> torch.Tensor:
     """Of the training photos, by `job.hp`."""
     labels = [photo.label for photo in job.splits.parts["train"].photos]
     return recipe.class_weights(labels, job.classifier.head.out_features, job.hp)

@@ -22,12 +22,12 @@ from kennel.layout import MANIFEST, WEIGHTS
 
 
 @dataclass(frozen=True)
-class Earlier:
+class SourceModel:
     manifest: Manifest
     state: dict[str, Tensor]  # the classifier's
 
 
-def find(channel: Path, scratch: Path) -> Earlier | None:
+def find(channel: Path, scratch: Path) -> SourceModel | None:
     """The model of a channel, a folder or one .tar.gz as SageMaker hands it over; None where there is no channel.
 
     Args:
@@ -54,7 +54,7 @@ def find(channel: Path, scratch: Path) -> Earlier | None:
         raise UserError(f"{shown}: {error}") from error
     if WEIGHTS not in manifest.files:
         raise UserError(f"{shown}: {MANIFEST} names no {WEIGHTS}: give the whole model folder that a job wrote")
-    return Earlier(manifest, safetensors.torch.load_file(folder / WEIGHTS))
+    return SourceModel(manifest, safetensors.torch.load_file(folder / WEIGHTS))
 
 
 def _archive(channel: Path) -> Path | None:
@@ -65,7 +65,7 @@ def _archive(channel: Path) -> Path | None:
     return next((path for path in archives if path.name == "model.tar.gz" or len(archives) == 1), None)
 
 
-def settle(hp: Hyperparameters, raw: Mapping[str, Any], earlier: Earlier) -> Hyperparameters:
+def settle(hp: Hyperparameters, raw: Mapping[str, Any], earlier: SourceModel) -> Hyperparameters:
     """The hyperparameters with the earlier model's backbone and image size.
 
     Raises:
@@ -82,7 +82,7 @@ def settle(hp: Hyperparameters, raw: Mapping[str, Any], earlier: Earlier) -> Hyp
     return dataclasses.replace(hp, **theirs)  # type: ignore[arg-type]
 
 
-def backbone(earlier: Earlier) -> Backbone:
+def backbone(earlier: SourceModel) -> Backbone:
     """The earlier model's backbone with its weights and its preprocessing.
 
     Raises:
@@ -102,7 +102,7 @@ def backbone(earlier: Earlier) -> Backbone:
     return dataclasses.replace(made, preprocessing=row.preprocessing, weights=weights)
 
 
-def head(classifier: Classifier, class_names: tuple[str, ...], earlier: Earlier) -> tuple[list[str], list[str]]:
+def head(classifier: Classifier, class_names: tuple[str, ...], earlier: SourceModel) -> tuple[list[str], list[str]]:
     """Copy the head's rows of the classes that the earlier model knows; (classes taken over, new classes)."""
     known = {name: at for at, name in enumerate(earlier.manifest.class_names)}
     taken = [name for name in class_names if name in known]

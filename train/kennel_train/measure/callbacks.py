@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from torch import Tensor
 
 
-class Watch:
+class Callback:
     """Hears of every step of one stage, in this order, and does nothing.
 
     begin; then for each micro-batch lap("data wait"), lap("forward"), lap("backward"), batch; then lap("other"),
@@ -40,13 +40,13 @@ class Watch:
         """The stage is over, or has failed; called once, whatever happened."""
 
 
-NOBODY = Watch()
+NO_CALLBACK = Callback()
 
 
-class Watches(Watch):
+class CallbackList(Callback):
     """Several, in turn."""
 
-    def __init__(self, *members: Watch) -> None:
+    def __init__(self, *members: Callback) -> None:
         self._members = members
 
     def begin(self, step: int) -> None:

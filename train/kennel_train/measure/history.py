@@ -1,6 +1,7 @@
 """What a training was seen to do, as plain numbers: the rules judge it, the report draws it. Needs no torch.
 
-A `Series` is a stage of a job, or a folder that smdebug wrote; a `Machine` is the host, once a second, all job long.
+A `StageHistory` is a stage of a job, or a folder that smdebug wrote; a `Machine` is the host, once a second, all job
+long.
 """
 
 import math
@@ -85,7 +86,7 @@ class Seen:
 
 
 @dataclass
-class Series:
+class StageHistory:
     """One stage of a training; what was not measured is empty."""
 
     stage: str = ""

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from kennel_train.measure import tensor_stats
-from kennel_train.measure.callbacks import Watch
-from kennel_train.measure.history import PARTS, Curve, Evaluated, Seen, Series, Tensors
+from kennel_train.measure.callbacks import Callback
+from kennel_train.measure.history import PARTS, Curve, Evaluated, Seen, StageHistory, Tensors
 from kennel_train.measure.step_timer import StepClock
 
 EVERY = 10  # steps between two measurements of the layers, at first
@@ -24,11 +24,11 @@ SLOWEST = 10  # steps to remember
 JUDGED = 1.0  # seconds at least between two judgements
 
 
-class StageWatch(Watch):
-    """Fills a `Series`; `judge` is called about once a second, and with `ended` set when the stage is over."""
+class StageRecorder(Callback):
+    """Fills a `StageHistory`; `judge` is called about once a second, and with `ended` set when the stage is over."""
 
     def __init__(
-        self, series: Series, module: nn.Module, clock: StepClock | None, judge: Callable[[], None], tensors: bool
+        self, series: StageHistory, module: nn.Module, clock: StepClock | None, judge: Callable[[], None], tensors: bool
     ) -> None:
         """
         Args:

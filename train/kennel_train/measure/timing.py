@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import psutil
 
 
-class Phases:
+class Timing:
     """Seconds by phase; what is called inside another phase is not counted there."""
 
     def __init__(self) -> None:

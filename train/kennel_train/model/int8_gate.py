@@ -22,7 +22,7 @@ Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Part:
+class GateSplit:
     """One split: its photos as the network sees them, and what float32 says of them."""
 
     photos: Callable[[Index], NDArray[np.uint8]]  # item numbers (n,) -> uint8 (n, 3, S, S)
@@ -34,8 +34,8 @@ class Part:
 class Gate:
     """What an int8 copy is calibrated on and judged by."""
 
-    train: Part
-    validation: Part
+    train: GateSplit
+    validation: GateSplit
     stop: Callable[[], bool] = lambda: False  # whether the job was asked to end: int8 is then dropped at once
 
 
@@ -117,7 +117,7 @@ def spread(total: int, at_most: int) -> Index:
 
 
 def _first_choices(
-    session: onnxruntime.InferenceSession, part: Part, items: Index, stop: Callable[[], bool]
+    session: onnxruntime.InferenceSession, part: GateSplit, items: Index, stop: Callable[[], bool]
 ) -> NDArray[np.int64]:
     """The class of each item, (n,); -1, which is never right, where a logit is not finite."""
     found: list[Index] = [np.empty(0, np.int64)]
@@ -129,7 +129,7 @@ def _first_choices(
     return np.concatenate(found)
 
 
-def _batches(part: Part, items: Index, stop: Callable[[], bool]) -> Iterator[NDArray[np.uint8]]:
+def _batches(part: GateSplit, items: Index, stop: Callable[[], bool]) -> Iterator[NDArray[np.uint8]]:
     for at in range(0, len(items), BATCH):
         if stop():
             raise _StoppedError

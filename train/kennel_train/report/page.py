@@ -139,7 +139,7 @@ def as_html(report: Report) -> str:
 def _look_at(
     report: Report,
     waits: Sequence[overview.Wait],
-    search: search_result.Search | None,
+    search: search_result.SearchResult | None,
     debug: debug_result.Debug | None,
 ) -> list[str]:
     """What deserves a look: first what makes the model wrong, last what a rule merely warns of."""

@@ -17,14 +17,14 @@ from kennel.errors import UserError
 from kennel.hyperparameters import OF_A_SEARCH, Hyperparameters, Tuning
 from kennel.metrics import Metric
 from kennel_train.contract import failure
-from kennel_train.contract.stop import Cut, Patient
+from kennel_train.contract.stop import GracePeriod, TrialPruner
 from kennel_train.engine import loop, micro_batch_size, strategies
 from kennel_train.engine.checkpoint import Checkpoints
-from kennel_train.engine.progress import Best, Plan, Run
-from kennel_train.engine.strategies import Job, Trained
+from kennel_train.engine.progress import Best, Run, StagePlan
+from kennel_train.engine.strategies import Trained, TrainingContext
 from kennel_train.search import stacked_heads, trials
 from kennel_train.search.stacked_heads import Head
-from kennel_train.search.study import Record
+from kennel_train.search.study import Study
 from kennel_train.search.trials import Result
 
 log = logging.getLogger("kennel")
@@ -36,7 +36,12 @@ class Search:
     """One job's search; all ranks run it alike, rank 0 asks and writes."""
 
     def __init__(
-        self, job: Job, space: Mapping[str, Tuning], identity: Mapping[str, str], scratch: Path, output: Path
+        self,
+        job: TrainingContext,
+        space: Mapping[str, Tuning],
+        identity: Mapping[str, str],
+        scratch: Path,
+        output: Path,
     ) -> None:
         """
         Args:
@@ -51,13 +56,13 @@ class Search:
         self._judges = len(job.splits.parts["validation"].photos)
         self._best: tuple[float, int, Hyperparameters] | None = None
         self._seen: dict[Hyperparameters, int] = {}
-        self._record: Record | None = None
+        self._record: Study | None = None
         if job.cluster.is_rank_zero:
             asked = ("time_budget",) if job.hp.search == "grid" else ("time_budget", "trials")  # may change
             known = {key: value for key, value in identity.items() if key not in asked}
-            self._record = Record(job.checkpoints.folder, scratch, job.hp, space, known)
+            self._record = Study(job.checkpoints.folder, scratch, job.hp, space, known)
 
-    def run(self) -> tuple[Job, Trained, dict[str, Any]]:
+    def run(self) -> tuple[TrainingContext, Trained, dict[str, Any]]:
         """All trials, then the best.
 
         Returns:
@@ -76,7 +81,7 @@ class Search:
             raise UserError(self._none())
         number, hp, stop = None, self._of({}), self._job.stop
         if self._best:
-            (_, number, hp), stop = self._best, Patient(stop)
+            (_, number, hp), stop = self._best, GracePeriod(stop)
             settings = " ".join(f"{name}={value}" for name, value in self._shown(hp).items())
             self._say("best trial: %d of %d, %s", number, self._job.hp.trials, settings)
         self._job.classifier.load_state_dict(self._initial)
@@ -149,7 +154,7 @@ class Search:
         self._write()
 
     def _alone(self, number: int, hp: Hyperparameters) -> None:
-        job, cut = self._job, Cut(self._job.stop)
+        job, cut = self._job, TrialPruner(self._job.stop)
 
         def on_epoch_end(row: dict[str, Any], values: dict[Metric, float]) -> None:
             log.info(metrics.line(values, trial=number, epoch=row["epoch"], stage=row["stage"]))
@@ -213,7 +218,7 @@ class Search:
     def _head(self, number: int, hp: Hyperparameters) -> Head:
         job, inputs = dataclasses.replace(self._job, hp=hp), self._job.extracted["train"]
         weights = strategies.class_weights(job)
-        plan = Plan("probe", hp.epochs, 0, max(1, len(inputs.ids)), weights, job.pretrained)
+        plan = StagePlan("probe", hp.epochs, 0, max(1, len(inputs.ids)), weights, job.pretrained)
         module = copy.deepcopy(job.classifier.head)
         return Head(number, hp, Run(module, inputs, hp, job.device, plan, Best()), plan)
 

@@ -17,8 +17,8 @@ from kennel.hyperparameters import Hyperparameters
 from kennel_train.distributed.cluster import Cluster
 from kennel_train.distributed.device import Device
 from kennel_train.engine import loop, recipe
-from kennel_train.engine.batches import Features, Index
-from kennel_train.engine.progress import Plan, Run
+from kennel_train.engine.batches import FeatureDataset, Index
+from kennel_train.engine.progress import Run, StagePlan
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Head:
     number: int
     hp: Hyperparameters
     run: Run
-    plan: Plan
+    plan: StagePlan
     seconds: float = 0.0  # its share of the stack's time
     failed: str = ""  # why
 
@@ -40,8 +40,8 @@ class Head:
 
 def fit(
     heads: Sequence[Head],
-    train: Features,
-    validation: Features,
+    train: FeatureDataset,
+    validation: FeatureDataset,
     device: Device,
     cluster: Cluster,
     over: Callable[[], bool],
@@ -68,7 +68,7 @@ def fit(
     return True
 
 
-def _epoch(heads: Sequence[Head], train: Features, device: Device, cluster: Cluster) -> None:
+def _epoch(heads: Sequence[Head], train: FeatureDataset, device: Device, cluster: Cluster) -> None:
     first = heads[0]
     parts: list[Index] = np.array_split(train.order(first.hp.seed, first.run.epoch), first.run.steps)
     modules = nn.ModuleList(head.run.module for head in heads)

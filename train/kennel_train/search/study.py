@@ -33,7 +33,7 @@ _RUNGS = 9  # the first rung is at so small a part of the epochs
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-class Record:
+class Study:
     """Optuna's study of one job; only rank 0 has one."""
 
     def __init__(

@@ -11,7 +11,7 @@ import pytest
 from kennel.errors import UserError
 from kennel_train.debug.rules import table
 from kennel_train.debug.rules.findings import Fired
-from kennel_train.measure.history import Curve, Evaluated, Machine, Seen, Series, Tensors
+from kennel_train.measure.history import Curve, Evaluated, Machine, Seen, StageHistory, Tensors
 
 # A probe on hymenoptera's 244 photos, as it was measured: training and validation loss of each epoch, in nats.
 TRAIN = (0.3823, 0.1051, 0.0655, 0.0475, 0.0392, 0.0326, 0.0286, 0.0260, 0.0237, 0.0221)
@@ -38,7 +38,7 @@ def healthy(seed=0):
     rng = np.random.default_rng(seed)
     losses = np.repeat(TRAIN, 8) * rng.uniform(0.6, 1.4, 160)
     steps = range(160)
-    return Series(
+    return StageHistory(
         stage="probe",
         pretrained=True,
         class_names=("ants", "bees"),
@@ -83,7 +83,7 @@ def test_no_rule_fires_on_it_at_any_time_while_it_runs():
 @pytest.mark.parametrize("ended", [False, True])
 @pytest.mark.parametrize("value", [None, 0.7, 0.0, math.nan])
 def test_next_to_nothing_is_judged_by_no_rule(value, ended):
-    series = Series(ended=ended, seen=Seen(np.zeros(2, np.int64), np.zeros(2, np.int64)))
+    series = StageHistory(ended=ended, seen=Seen(np.zeros(2, np.int64), np.zeros(2, np.int64)))
     if value is not None:
         series.evaluated = [Evaluated(0, value, value if math.isfinite(value) else 0.7, value)]
         series.gradient_spread = {"a": curve([value])}
@@ -93,7 +93,7 @@ def test_next_to_nothing_is_judged_by_no_rule(value, ended):
             series.loss = curve([value])
             series.gradients = {"a": Tensors(curve([value]))}
     assert table.judge(table.chosen("all"), series) == {}
-    assert table.judge(table.chosen("all"), Series(ended=ended)) == {}
+    assert table.judge(table.chosen("all"), StageHistory(ended=ended)) == {}
 
 
 # Gradients and weights
@@ -101,7 +101,7 @@ def test_next_to_nothing_is_judged_by_no_rule(value, ended):
 
 def with_gradients(**values):
     gradients = {name.replace("_", "."): Tensors(curve(row, every=5)) for name, row in values.items()}
-    return Series(loss=curve([0.7] * 30), gradients=gradients)
+    return StageHistory(loss=curve([0.7] * 30), gradients=gradients)
 
 
 def test_vanishing_gradient_names_layers_and_the_first_step():
@@ -162,17 +162,19 @@ def test_exploding_tensor(where, value, only_nan, fires):
 
 
 def test_exploding_tensor_sees_a_validation_loss_that_explodes_alone():
-    series = Series(evaluated=[Evaluated(4, 0.5, 0.6), Evaluated(9, 1e20, math.nan), Evaluated(14, 1e20, math.nan)])
+    series = StageHistory(
+        evaluated=[Evaluated(4, 0.5, 0.6), Evaluated(9, 1e20, math.nan), Evaluated(14, 1e20, math.nan)]
+    )
     assert fired("exploding_tensor", series).step == 9
 
 
 def test_exploding_tensor_remembers_a_point_that_was_thinned_out():
-    series = Series(loss=curve([math.nan if at == 7 else 0.5 for at in range(9000)]))
+    series = StageHistory(loss=curve([math.nan if at == 7 else 0.5 for at in range(9000)]))
     assert 7 not in series.loss.steps
     assert fired("exploding_tensor", series).step == 7
     given = Curve([3, 6, 9], [0.5, math.inf, math.nan])
-    assert fired("exploding_tensor", Series(loss=given)).step == 6
-    assert fired("exploding_tensor", Series(loss=given), only_nan="true").step == 9
+    assert fired("exploding_tensor", StageHistory(loss=given)).step == 6
+    assert fired("exploding_tensor", StageHistory(loss=given), only_nan="true").step == 9
 
 
 def test_a_loss_that_explodes_is_all_that_the_other_rules_leave_alone():
@@ -187,7 +189,7 @@ def test_a_loss_that_explodes_is_all_that_the_other_rules_leave_alone():
 
 def noisy(mean, spread, seed):
     mean = np.asarray(mean, np.float64)
-    return Series(
+    return StageHistory(
         class_names=("a", "b"), loss=curve(mean * (1 + spread * np.random.default_rng(seed).normal(size=len(mean))))
     )
 
@@ -198,7 +200,7 @@ def noisy(mean, spread, seed):
 def test_a_loss_that_falls_slowly_under_noise_is_left_alone_at_every_length(seed, spread, scale):
     whole = noisy(0.69 * np.exp(-np.arange(1200) / scale), spread, seed)
     for length in range(20, 1200, 40):
-        series = Series(class_names=whole.class_names, loss=curve(whole.loss.values[:length]))
+        series = StageHistory(class_names=whole.class_names, loss=curve(whole.loss.values[:length]))
         assert fired("loss_not_decreasing", series) is None, length
 
 
@@ -224,7 +226,7 @@ def test_a_rise_is_told_soon_and_a_flat_loss_sooner_where_epochs_are_known():
     assert fired("loss_not_decreasing", noisy(np.linspace(0.7, 2, 80), 0.02, 0)).step == 0
     order = np.random.default_rng(0)
     photos = 0.69 + 0.2 * order.normal(size=20)  # 20 batches' losses, that come again each epoch
-    series = Series(loss=curve(np.concatenate([order.permutation(photos) for _ in range(10)])))
+    series = StageHistory(loss=curve(np.concatenate([order.permutation(photos) for _ in range(10)])))
     assert fired("loss_not_decreasing", series) is None
     series.evaluated = evaluations([0.69] * 10, [0.69] * 10, steps=20)
     assert fired("loss_not_decreasing", series).step == 0
@@ -242,21 +244,21 @@ def test_a_loss_that_has_arrived_is_not_asked_to_fall():
 
 def test_loss_not_decreasing_needs_no_more_than_two_blocks_of_a_loss_that_has_left_for_good():
     names = ("ants", "bees")
-    series = Series(class_names=names, loss=curve([0.7, 5.0, *[900.0] * 20]))
+    series = StageHistory(class_names=names, loss=curve([0.7, 5.0, *[900.0] * 20]))
     found = fired("loss_not_decreasing", series)
     assert (found.step, "lower learning_rate" in found.fix) == (0, True)
-    assert fired("loss_not_decreasing", Series(class_names=names, loss=curve([0.7] * 10 + [9e3] * 25))).step == 10
-    assert not fired("loss_not_decreasing", Series(class_names=names, loss=curve([900.0] * 19)))
-    assert not fired("loss_not_decreasing", Series(class_names=names, loss=curve([900.0] * 10 + [0.7] * 10)))
-    assert not fired("loss_not_decreasing", Series(class_names=names, loss=curve([6.9] * 20)))
-    assert fired("loss_not_decreasing", Series(class_names=names, loss=curve([6.9] * 20)), worse=9)
+    assert fired("loss_not_decreasing", StageHistory(class_names=names, loss=curve([0.7] * 10 + [9e3] * 25))).step == 10
+    assert not fired("loss_not_decreasing", StageHistory(class_names=names, loss=curve([900.0] * 19)))
+    assert not fired("loss_not_decreasing", StageHistory(class_names=names, loss=curve([900.0] * 10 + [0.7] * 10)))
+    assert not fired("loss_not_decreasing", StageHistory(class_names=names, loss=curve([6.9] * 20)))
+    assert fired("loss_not_decreasing", StageHistory(class_names=names, loss=curve([6.9] * 20)), worse=9)
 
 
 def test_loss_not_decreasing_knows_its_parameters():
     slow = noisy(0.69 - 0.0005 * np.arange(400), 0.001, 0)
     assert fired("loss_not_decreasing", slow) is None
     assert fired("loss_not_decreasing", slow, diff_percent=5, num_steps=4)  # 0.3% each 4 steps
-    series = Series(loss=curve([0.69] * 30), evaluated=evaluations([0.1] * 40, [0.69] * 40))
+    series = StageHistory(loss=curve([0.69] * 30), evaluated=evaluations([0.1] * 40, [0.69] * 40))
     assert fired("loss_not_decreasing", series) is None
     assert "validation" in fired("loss_not_decreasing", series, mode="EVAL", num_steps=2).what
 
@@ -274,15 +276,15 @@ def test_a_long_training_may_fall_slowly():
 
 
 def test_blocks_are_of_measured_steps_and_whole():
-    assert fired("loss_not_decreasing", Series(loss=curve([0.69] * 79, every=10))) is None
-    assert fired("loss_not_decreasing", Series(loss=curve([0.69] * 80, every=10))).step == 0
+    assert fired("loss_not_decreasing", StageHistory(loss=curve([0.69] * 79, every=10))) is None
+    assert fired("loss_not_decreasing", StageHistory(loss=curve([0.69] * 80, every=10))).step == 0
 
 
 RISING = [0.5, 0.4, 0.45, 0.5, 0.55, 0.6]
 
 
 def test_overfit_fires_where_validation_rises_beyond_its_noise():
-    series = Series(evaluated=evaluations([0.6, 0.3, 0.2, 0.1, 0.05, 0.02], RISING))
+    series = StageHistory(evaluated=evaluations([0.6, 0.3, 0.2, 0.1, 0.05, 0.02], RISING))
     found = fired("overfit", series)
     assert found.step == 8 * 4 - 1  # the first that stands two standard errors of 0.03 above 0.4
     assert "from 0.4 to 0.6" in found.what
@@ -298,24 +300,24 @@ def test_overfit_fires_where_validation_rises_beyond_its_noise():
     ({"start_step": 39}, False),
 ])  # fmt: skip
 def test_overfit_knows_its_parameters(change, fires):
-    series = Series(evaluated=evaluations([0.6, 0.3, 0.2, 0.1, 0.05, 0.02], RISING))
+    series = StageHistory(evaluated=evaluations([0.6, 0.3, 0.2, 0.1, 0.05, 0.02], RISING))
     assert (fired("overfit", series, **change) is None) == fires
 
 
 def test_overfit_is_silent_where_both_losses_rise_and_where_validation_came_back():
-    assert fired("overfit", Series(evaluated=evaluations([r - 0.01 for r in RISING], RISING))) is None
+    assert fired("overfit", StageHistory(evaluated=evaluations([r - 0.01 for r in RISING], RISING))) is None
     back = evaluations([0.02] * 7, [*RISING, 0.41])
-    assert fired("overfit", Series(evaluated=back)) is None
+    assert fired("overfit", StageHistory(evaluated=back)) is None
 
 
 def test_overfit_counts_any_rise_where_the_error_is_not_known():
-    series = Series(evaluated=evaluations(TRAIN, VALIDATION, error=0.0))
+    series = StageHistory(evaluated=evaluations(TRAIN, VALIDATION, error=0.0))
     assert fired("overfit", series).step == 8 * 8 - 1  # epoch 8, after the lowest in epoch 7
-    assert fired("overfit", Series(evaluated=evaluations(TRAIN, VALIDATION))) is None
+    assert fired("overfit", StageHistory(evaluated=evaluations(TRAIN, VALIDATION))) is None
 
 
 def test_overtraining_counts_the_time_that_brought_nothing():
-    series = Series(evaluated=evaluations(TRAIN, VALIDATION, seconds=30))
+    series = StageHistory(evaluated=evaluations(TRAIN, VALIDATION, seconds=30))
     found = fired("overtraining", series)
     assert found.step == 8 * 12 - 1  # the lowest is epoch 7's, 5 more is 12
     assert "evaluation 7 of 20" in found.what
@@ -323,11 +325,11 @@ def test_overtraining_counts_the_time_that_brought_nothing():
 
 
 def test_overtraining_leaves_cheap_plateaus_and_slow_falls_alone():
-    assert fired("overtraining", Series(evaluated=evaluations(TRAIN, VALIDATION, seconds=1))) is None
-    assert fired("overtraining", Series(evaluated=evaluations(TRAIN, VALIDATION, seconds=1)), min_seconds=10)
-    assert fired("overtraining", Series(evaluated=evaluations(TRAIN, VALIDATION)))  # times are not known
+    assert fired("overtraining", StageHistory(evaluated=evaluations(TRAIN, VALIDATION, seconds=1))) is None
+    assert fired("overtraining", StageHistory(evaluated=evaluations(TRAIN, VALIDATION, seconds=1)), min_seconds=10)
+    assert fired("overtraining", StageHistory(evaluated=evaluations(TRAIN, VALIDATION)))  # times are not known
     falls = np.linspace(0.5, 0.4, 40)
-    assert fired("overtraining", Series(evaluated=evaluations(falls, falls, seconds=100))) is None
+    assert fired("overtraining", StageHistory(evaluated=evaluations(falls, falls, seconds=100))) is None
 
 
 @pytest.mark.parametrize(("change", "fires"), [
@@ -339,7 +341,7 @@ def test_overtraining_leaves_cheap_plateaus_and_slow_falls_alone():
     ({"delta": 0.05, "patience_validation": 19}, False),  # epoch 3 is an optimum, then
 ])  # fmt: skip
 def test_overtraining_knows_its_parameters(change, fires):
-    series = Series(evaluated=evaluations(TRAIN, VALIDATION, seconds=100))
+    series = StageHistory(evaluated=evaluations(TRAIN, VALIDATION, seconds=100))
     assert bool(fired("overtraining", series, **change)) == fires
 
 
@@ -347,7 +349,7 @@ def test_overtraining_knows_its_parameters(change, fires):
 
 
 def first_steps(losses=(2.3,) * 10, variances=(1.0, 1.0), spread=0.1, **known):
-    return Series(
+    return StageHistory(
         loss=curve(losses),
         activation_variance={f"relu{at}": curve([variance] * 10) for at, variance in enumerate(variances)},
         gradient_spread={"a": curve([spread] * 10), "b": curve([spread / 2] * 10)},
@@ -393,7 +395,7 @@ def test_poor_weight_initialization_knows_its_parameters():
 def classes(photos, wrong, epochs=3, names=("ants", "bees", "wasps")):
     losses = [0.5] * epochs
     seen = Seen(np.array(photos), np.array(wrong), 8 * epochs - 1)
-    return Series(class_names=names, evaluated=evaluations(losses, losses), seen=seen)
+    return StageHistory(class_names=names, evaluated=evaluations(losses, losses), seen=seen)
 
 
 def test_class_imbalance_names_the_rare_classes():
@@ -430,7 +432,7 @@ def waiting(share, cores=4, loaders=4, steps=100):
     waits = np.full(steps, share)
     waits[:10] = 0.0
     work = curve(1 - waits)
-    return Series(
+    return StageHistory(
         cores=cores,
         loaders=loaders,
         loss=curve([0.5] * steps),
@@ -487,7 +489,7 @@ def machine(gpu, memory=(40.0,), cpu=20.0, seconds=600, interval=1.0, ended=Fals
         gpu_memory=[scattered(mean, 0.1) for mean in memory],
         interval=interval,
     )
-    return Series(loss=curve([0.5] * 1200), machine=made, ended=ended)
+    return StageHistory(loss=curve([0.5] * 1200), machine=made, ended=ended)
 
 
 def test_batch_size_fires_where_everything_has_room():
@@ -701,7 +703,7 @@ def test_the_table_in_markdown_has_every_rule_and_parameter():
 
 
 def test_a_rule_says_a_step_and_two_clauses():
-    found = fired("stalled_training", Series(idle=2000.0))
+    found = fired("stalled_training", StageHistory(idle=2000.0))
     assert isinstance(found, Fired)
     assert found.step == 0
     assert not found.what.endswith(".")

@@ -20,10 +20,10 @@ from kennel.errors import UserError
 from kennel.layout import Layout
 from kennel_train.debug.smdebug import job_hook, offline
 from kennel_train.debug.smdebug.job_hook import JobHook
-from kennel_train.debug.smdebug.reader import Trial
+from kennel_train.debug.smdebug.reader import TensorFolder
 from kennel_train.debug.smdebug.stage_callback import LOSS
 from kennel_train.distributed.cluster import Cluster
-from kennel_train.measure.callbacks import Watch
+from kennel_train.measure.callbacks import Callback
 
 EVERY = {"save_interval": "1"}
 AWS = {  # https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-createtrainingjob-api.html, steps fewer
@@ -88,7 +88,7 @@ def photos(seed: int, count: int = 4) -> tuple[Tensor, Tensor]:
 
 
 def train(
-    module: nn.Module, watch: Watch, steps: range, micro: int = 1, autocast: bool = False
+    module: nn.Module, watch: Callback, steps: range, micro: int = 1, autocast: bool = False
 ) -> dict[int, dict[str, Any]]:
     """As our loop does it; by step what was before it, what the optimizer used and the loss."""
     optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], 0.1)
@@ -121,14 +121,14 @@ def train(
     return seen
 
 
-def evaluate(watch: Watch, *batches: list[float]) -> None:
+def evaluate(watch: Callback, *batches: list[float]) -> None:
     with watch.evaluating(), torch.inference_mode():
         for losses in batches:
             watch.evaluated(torch.tensor(losses))
 
 
 def trial(layout: Layout) -> Any:
-    return Trial(layout.base / "output" / "tensors").trial
+    return TensorFolder(layout.base / "output" / "tensors").trial
 
 
 def modes() -> Any:

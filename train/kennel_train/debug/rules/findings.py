@@ -15,7 +15,7 @@ class Fired:
 
 
 @dataclass(frozen=True)
-class Finding:
+class RuleFinding:
     """A rule that fired, in which stage and epoch."""
 
     rule: str  # as in `rules.TABLE`

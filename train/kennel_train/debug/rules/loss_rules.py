@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kennel_train.debug.rules.findings import Fired
 from kennel_train.debug.rules.parameters import OURS, Amount, Bounds, Count, Percent, Whole
 from kennel_train.measure.formatting import duration, figure, percent
-from kennel_train.measure.history import Series
+from kennel_train.measure.history import StageHistory
 
 _BLOCKS = 4  # the fewest on each side of a comparison: a spread of fewer is a guess
 _LONG = 100  # blocks, beyond which less is asked of each
@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 
 def loss_not_decreasing(
-    series: Series,
+    series: StageHistory,
     *,
     num_steps: Count = 10,
     diff_percent: Percent = 0.1,
@@ -71,7 +71,7 @@ def loss_not_decreasing(
     return None
 
 
-def _blocks(series: Series, num_steps: int, mode: str) -> tuple[Floats, NDArray[np.int64]]:
+def _blocks(series: StageHistory, num_steps: int, mode: str) -> tuple[Floats, NDArray[np.int64]]:
     """(mean loss of each full block, float64 (n,); its first step, int64 (n,))."""
     if mode == "EVAL":
         steps = np.array([row.step for row in series.evaluated], np.int64)
@@ -97,7 +97,7 @@ def _blocks(series: Series, num_steps: int, mode: str) -> tuple[Floats, NDArray[
 
 
 def overfit(
-    series: Series,
+    series: StageHistory,
     *,
     start_step: Whole = 0,
     patience: Whole = 1,
@@ -130,7 +130,7 @@ def overfit(
 
 
 def overtraining(
-    series: Series,
+    series: StageHistory,
     *,
     patience_train: Count = 5,
     patience_validation: Count = 10,

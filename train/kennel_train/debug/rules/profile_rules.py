@@ -11,7 +11,7 @@ import numpy as np
 from kennel_train.debug.rules.findings import Fired
 from kennel_train.debug.rules.parameters import OURS, Amount, Count, Percent
 from kennel_train.measure.formatting import duration, percent
-from kennel_train.measure.history import Series
+from kennel_train.measure.history import StageHistory
 
 _STEPS = 20  # the first of them are slow everywhere
 _AWS_INTERVAL = 0.5  # seconds between AWS's samples, by which `patience` and `window` are counted
@@ -19,7 +19,7 @@ _SHORT = 60.0  # seconds of samples that are enough to judge a stage that is ove
 
 
 def dataloader(
-    series: Series,
+    series: StageHistory,
     *,
     min_threshold: Amount = 70.0,
     max_threshold: Amount = 200.0,
@@ -51,7 +51,7 @@ def dataloader(
     return Fired(_lost_since(series, min_lost, steps[_STEPS - 1]), what + (f" ({counts})" if counts else ""), fix)
 
 
-def _lost_since(series: Series, min_lost: float, step: int) -> int:
+def _lost_since(series: StageHistory, min_lost: float, step: int) -> int:
     """The step since which so much of all time so far was lost, by the curves; `step` where they do not tell."""
     curves = [curve for curve in series.times.values() if curve]
     count = min((len(curve.values) for curve in curves), default=0)
@@ -65,7 +65,7 @@ def _lost_since(series: Series, min_lost: float, step: int) -> int:
 
 
 def batch_size(
-    series: Series,
+    series: StageHistory,
     *,
     cpu_threshold_p95: Percent = 70.0,
     gpu_threshold_p95: Percent = 70.0,
@@ -97,7 +97,7 @@ def batch_size(
 
 
 def low_gpu_utilization(
-    series: Series,
+    series: StageHistory,
     *,
     threshold_p95: Percent = 70.0,
     threshold_p5: Percent = 10.0,
@@ -132,7 +132,7 @@ def low_gpu_utilization(
 
 
 def gpu_memory_increase(
-    series: Series,
+    series: StageHistory,
     *,
     increase: Percent = 5.0,
     patience: Count = 1000,
@@ -166,7 +166,7 @@ def gpu_memory_increase(
     return None
 
 
-def stalled_training(series: Series, *, threshold: Amount = 1800.0) -> Fired | None:
+def stalled_training(series: StageHistory, *, threshold: Amount = 1800.0) -> Fired | None:
     """No step has ended for `threshold` seconds."""
     if not series.idle > threshold:
         return None
@@ -179,19 +179,19 @@ def stalled_training(series: Series, *, threshold: Amount = 1800.0) -> Fired | N
     )
 
 
-def _samples(series: Series, count: int) -> int:
+def _samples(series: StageHistory, count: int) -> int:
     """So many of AWS's samples, in ours."""
     return max(1, math.ceil(count * _AWS_INTERVAL / series.machine.interval))
 
 
-def _window(series: Series, patience: int, window: int) -> int:
+def _window(series: StageHistory, patience: int, window: int) -> int:
     """How many of the newest samples are judged; 0: there are too few yet."""
     count = len(series.machine.at)
     short = series.ended and count * series.machine.interval >= _SHORT
     return min(count, _samples(series, window)) if short or count >= _samples(series, patience) else 0
 
 
-def _step(series: Series, sample: int) -> int:
+def _step(series: StageHistory, sample: int) -> int:
     """About the step at which a sample was taken, as if all steps had taken as long."""
     last = series.loss.steps[-1] if series.loss else series.first
     return series.first + (last - series.first) * sample // max(1, len(series.machine.at))

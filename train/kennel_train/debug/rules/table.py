@@ -15,7 +15,7 @@ from kennel.errors import UserError
 from kennel_train.debug.rules import loss_rules, profile_rules, tensor_rules
 from kennel_train.debug.rules.findings import Fired
 from kennel_train.debug.rules.parameters import Parameter, Value, parameters
-from kennel_train.measure.history import Series
+from kennel_train.measure.history import StageHistory
 
 _TENSORS = "https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html"
 _PROFILE = "https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-profiler-rules.html"
@@ -110,7 +110,7 @@ def chosen(text: str = "all") -> list[Chosen]:
     return [found.get(name, Chosen(rule)) for name, rule in TABLE.items() if name in names]
 
 
-def judge(rules: Sequence[Chosen], series: Series, of: set[str] | None = None) -> dict[str, Fired]:
+def judge(rules: Sequence[Chosen], series: StageHistory, of: set[str] | None = None) -> dict[str, Fired]:
     """What holds at the end of the series, by rule's name; the debugger keeps what held before.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 from kennel_train.debug.rules.findings import Fired
 from kennel_train.debug.rules.parameters import OURS, Amount, Bounds, Count
 from kennel_train.measure.formatting import figure, percent
-from kennel_train.measure.history import Curve, Seen, Series
+from kennel_train.measure.history import Curve, Seen, StageHistory
 
 _NAMED = 3  # of many layers or classes
 _NOISE = 2.0  # standard errors by which the first losses must fall to have fallen
@@ -21,7 +21,7 @@ Share = Annotated[float, Bounds(high=1.0)]
 
 
 def vanishing_gradient(
-    series: Series,
+    series: StageHistory,
     *,
     threshold: Amount = 0.0000001,
     patience: Annotated[Count, OURS] = 2,
@@ -59,7 +59,7 @@ def vanishing_gradient(
     )
 
 
-def exploding_tensor(series: Series, *, only_nan: bool = False) -> Fired | None:
+def exploding_tensor(series: StageHistory, *, only_nan: bool = False) -> Fired | None:
     """The loss, a gradient or a weight is no number any more (nan), or infinite.
 
     AWS's, on the losses and the means of absolute values of all gradients and weights, which are nan or infinite where
@@ -92,7 +92,7 @@ def _exploded(curve: Curve, only_nan: bool) -> int | None:
 
 
 def poor_weight_initialization(
-    series: Series,
+    series: StageHistory,
     *,
     threshold: Amount = 10.0,
     distribution_range: Amount = 0.001,
@@ -127,7 +127,7 @@ def poor_weight_initialization(
     )
 
 
-def _spread(series: Series, threshold: float, distribution_range: float) -> str:
+def _spread(series: StageHistory, threshold: float, distribution_range: float) -> str:
     """What is wrong with the first step's activations or gradients; empty: nothing.
 
     The first step's alone are of the weights as they were initialized: a learning rate too high spoils the next.
@@ -148,7 +148,7 @@ def _spread(series: Series, threshold: float, distribution_range: float) -> str:
 
 
 def class_imbalance(
-    series: Series,
+    series: StageHistory,
     *,
     threshold_imbalance: Annotated[float, Bounds(low=1.0)] = 10.0,
     threshold_misprediction: Share = 0.7,
@@ -185,13 +185,13 @@ def class_imbalance(
     return Fired(seen.step, "; ".join(parts), "set class_weights=balanced, or bring more photos of the rare classes")
 
 
-def _enough(series: Series, seen: Seen, samples: int) -> bool:
+def _enough(series: StageHistory, seen: Seen, samples: int) -> bool:
     over = series.ended or (bool(series.evaluated) and seen.step <= series.evaluated[-1].step)
     total = int(seen.photos.sum())
     return total > 0 and (over or total >= max(samples, _CLASS * len(seen.photos)))
 
 
-def _class(series: Series, at: int) -> str:
+def _class(series: StageHistory, at: int) -> str:
     return series.class_names[at] if at < len(series.class_names) else f"class {at}"
 
 

@@ -1,4 +1,4 @@
-"""A folder that smdebug wrote, by whatever training, as a `Series`; and the rules on it, as a command.
+"""A folder that smdebug wrote, by whatever training, as a `StageHistory`; and the rules on it, as a command.
 
 python -m kennel_train.debug.smdebug FOLDER [--rules TEXT] [--json]: exit code 0 where nothing fires, 1 where something
 does, 2 where the folder or the rules cannot be used.
@@ -17,23 +17,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kennel.errors import UserError
-from kennel_train.debug.rules.findings import Finding
-from kennel_train.debug.smdebug.reader import Trial
-from kennel_train.measure.history import Evaluated, Seen, Series
+from kennel_train.debug.rules.findings import RuleFinding
+from kennel_train.debug.smdebug.reader import TensorFolder
+from kennel_train.measure.history import Evaluated, Seen, StageHistory
 
 _GRADIENT = "gradient/"
 _GIVEN = re.compile(r"_(input|output)_\d+$")  # what a module took in or gave out
 _INPUT = re.compile(r"_input_\d+$")
 
 
-def read(folder: Path) -> Series:
+def read(folder: Path) -> StageHistory:
     """What a training was seen to do; steps are those of mode TRAIN where it has set modes, else the global ones.
 
     Raises:
         UserError: there is no folder, smdebug did not write it, or it holds no step.
     """
-    seen = Trial(folder)
-    series = Series(first=min(seen.steps, default=0), ended=True)
+    seen = TensorFolder(folder)
+    series = StageHistory(first=min(seen.steps, default=0), ended=True)
     for step, loss in seen.losses(seen.mode):
         series.loss.add(step, loss)
     series.evaluated = _evaluated(seen)
@@ -52,7 +52,7 @@ def read(folder: Path) -> Series:
     return series
 
 
-def _evaluated(seen: Trial) -> list[Evaluated]:
+def _evaluated(seen: TensorFolder) -> list[Evaluated]:
     """Steps of evaluation that follow one another, as one evaluation each.
 
     Global steps count on at every step of any mode, saved or not: where they run ahead, a training step was between.
@@ -101,7 +101,7 @@ def _taken(names: Sequence[str]) -> list[str]:
     return relu or [name for name in names if _INPUT.search(name) and "oss_input" not in name]
 
 
-def _seen(seen: Trial) -> Seen | None:
+def _seen(seen: TensorFolder) -> Seen | None:
     """The photos of the steps whose labels and predictions were saved."""
     labels, given = (next(iter(seen.named(n, n)), None) for n in ("labels", "predictions"))
     if labels is None or given is None:
@@ -137,7 +137,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    findings = [Finding(name, "", 0, what) for name, what in fired.items()]
+    findings = [RuleFinding(name, "", 0, what) for name, what in fired.items()]
     if given.json:
         lines = [json.dumps([finding.as_json() for finding in findings], indent=2)]
     else:

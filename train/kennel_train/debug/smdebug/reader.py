@@ -17,7 +17,7 @@ FIRST = 10  # saved steps by which an initialization is judged
 _LOSS = re.compile(r"[Ll]oss_(?!input).*output|(?i:(^|/)loss$)")  # smdebug's own of PyTorch, and a custom tensor
 
 
-class Trial:
+class TensorFolder:
     """smdebug's view of the folder, as of a training that has ended: it waits for nothing."""
 
     def __init__(self, folder: Path) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from kennel_train.measure.callbacks import Watch
+from kennel_train.measure.callbacks import Callback
 
 if TYPE_CHECKING:
     from kennel_train.debug.smdebug.job_hook import JobHook
@@ -18,7 +18,7 @@ LOSS = "CrossEntropyLoss_output_0"  # as smdebug names that module's output: its
 _OUTPUTS = 4  # of one module by which a collection may know it
 
 
-class TensorHook(Watch):
+class TensorHook(Callback):
     """Saves one stage's tensors.
 
     TRAIN steps are the loop's. Weights are those before a step; gradients are what the optimizer used: of all

@@ -18,7 +18,7 @@ Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Found:
+class FindingRow:
     """A rule that fired; `epoch` and `step` are None where they are not known."""
 
     rule: str
@@ -86,7 +86,7 @@ class Debug:
     """All of it."""
 
     rules: list[str]
-    findings: list[Found]  # errors first
+    findings: list[FindingRow]  # errors first
     stopped_by: str
     stages: list[Stage]
     machine: Machine
@@ -110,10 +110,10 @@ def read(row: Mapping[str, Any]) -> Debug | None:
     )
 
 
-def _found(row: Mapping[str, Any]) -> Found:
+def _found(row: Mapping[str, Any]) -> FindingRow:
     texts = {key: " ".join(str(row.get(key) or "").split()) for key in ("rule", "stage", "what", "fix")}
     severity = "error" if row.get("severity") == "error" else "warning"
-    return Found(**texts, epoch=_count(row.get("epoch")), step=_count(row.get("step")), severity=severity)
+    return FindingRow(**texts, epoch=_count(row.get("epoch")), step=_count(row.get("step")), severity=severity)
 
 
 def _stage(row: Mapping[str, Any]) -> Stage:

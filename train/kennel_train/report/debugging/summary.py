@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from kennel_train.measure.formatting import duration, figure
 from kennel_train.measure.history import PARTS
-from kennel_train.report.debugging.result import Debug, Found, Line, Slow, Stage
+from kennel_train.report.debugging.result import Debug, FindingRow, Line, Slow, Stage
 
 FIRST = 3  # findings of one severity among what to look at first
 LENGTH = 320  # characters of a clause in the page; report.json has it all
@@ -74,7 +74,7 @@ def sentence(clause: str) -> str:
     return f"{said[:1].upper()}{said[1:].rstrip('.')}." if said else ""
 
 
-def since(found: Found) -> str:
+def since(found: FindingRow) -> str:
     """`since finetune, epoch 3, step 40`, as far as it is known."""
     epoch = f"epoch {found.epoch:,}" if found.epoch is not None else ""
     step = f"step {found.step:,}" if found.step is not None else ""

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from kennel_train.report import plots
 from kennel_train.report.search.hyperparameter_axis import Axis, axis
-from kennel_train.report.search.result import Search, Trial
+from kennel_train.report.search.result import SearchResult, TrialResult
 
 LINES = 100  # of the best trials
 BROKEN = 20  # lines of failed trials
@@ -30,18 +30,18 @@ WORD = re.compile(r"(?:[<>] ?)?[\w.+%, -]{1,40}", re.ASCII)  # what is drawn; an
 Line = tuple[Sequence[float], Sequence[float]]
 
 
-def plots_of(search: Search) -> dict[str, str]:
+def plots_of(search: SearchResult) -> dict[str, str]:
     """Both plots by name, empty where there is nothing to draw."""
     return {"across": _across(search) if search.space and search.trials else "", "curves": _curves(search)}
 
 
-def judged(search: Search) -> list[Trial]:
+def judged(search: SearchResult) -> list[TrialResult]:
     """The trials that are drawn, the best first: those with a result of their own."""
     known = [trial for trial in search.trials if trial.value is not None and trial.state not in ("same", "failed")]
     return known[:LINES]
 
 
-def caption(search: Search) -> str:
+def caption(search: SearchResult) -> str:
     """What the plot across the axes leaves out."""
     known = sum(trial.value is not None for trial in search.ranked if trial.state != "same")
     said = [f"The best {LINES} of {known:,} trials with a result are drawn."] if known > LINES else []
@@ -53,7 +53,7 @@ def caption(search: Search) -> str:
     return " ".join(said)
 
 
-def _across(search: Search) -> str:
+def _across(search: SearchResult) -> str:
     """Parallel coordinates: an axis for each hyperparameter, the objective's last, a line for each trial."""
     good, bad = judged(search), search.failed[:BROKEN]
     axes = [axis(name, tried, [t.settings.get(name) for t in good + bad]) for name, tried in search.space.items()]
@@ -82,13 +82,13 @@ def _across(search: Search) -> str:
         return plots.small(plots.inline(figure, "across"))
 
 
-def _places(axes: Sequence[Axis], trial: Trial, rank: float) -> list[float]:
+def _places(axes: Sequence[Axis], trial: TrialResult, rank: float) -> list[float]:
     """Where a trial crosses the axes; on a choice by its `rank`, -0.5 to 0.5, the better ones further to the right."""
     spread = [SPREAD * rank / len(one.values) if one.values else 0.0 for one in axes]
     return [one.place(trial.settings.get(one.name)) + by for one, by in zip(axes, spread, strict=True)]
 
 
-def _result(search: Search, values: list[float]) -> Axis:
+def _result(search: SearchResult, values: list[float]) -> Axis:
     """The objective's axis, the best at its right end; one bad trial does not push all others together there."""
     if not values:
         return Axis(search.words, said=search.said)
@@ -99,7 +99,7 @@ def _result(search: Search, values: list[float]) -> Axis:
     return Axis(search.words, low, high, said=search.said, cut=len(inside) < len(values))
 
 
-def _clipped(result: Axis, trial: Trial) -> float:
+def _clipped(result: Axis, trial: TrialResult) -> float:
     return min(1.0, max(0.0, result.place(trial.value)))
 
 
@@ -120,7 +120,7 @@ def _word(canvas: Axes, x: float, y: float, word: str, *, color: str = plots.INK
         canvas.text(x, y, word, color=color, zorder=6, clip_on=False, parse_math=False, **how)
 
 
-def _curves(search: Search) -> str:
+def _curves(search: SearchResult) -> str:
     """The objective by epoch, a line for each trial, the best one's strong and its best epoch ringed."""
     trials = [trial for trial in judged(search) if trial.row.get("curve")]
     lines = [_curve(trial.row["curve"], search) for trial in trials]
@@ -142,7 +142,7 @@ def _curves(search: Search) -> str:
         return plots.small(plots.inline(figure, "curves"))
 
 
-def _curve(rows: Sequence[Any], search: Search) -> Line:
+def _curve(rows: Sequence[Any], search: SearchResult) -> Line:
     """A trial's line, thinned; its best and its last point stay."""
     values = [plots.number(row.get(search.objective)) for row in rows]
     losses = [-value if search.maximize else value for value in values]
@@ -159,7 +159,7 @@ def _span(values: list[float], best: Sequence[float], *, maximize: bool) -> tupl
     return low - room, high + room
 
 
-def _toned(axes: Axes, lines: Sequence[Line], search: Search, **how: Any) -> None:
+def _toned(axes: Axes, lines: Sequence[Line], search: SearchResult, **how: Any) -> None:
     """Lines, the best first, in the tones of their ranks: few in the strongest, which is on top."""
     ends = [math.ceil(share * len(lines)) for share in TONED]
     for tone, (color, end, start) in enumerate(zip(plots.TONES, ends, [*ends[1:], 0], strict=True)):

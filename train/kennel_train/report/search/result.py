@@ -10,7 +10,7 @@ REASON = 240  # characters of a trial's reason in the page; report.json has it a
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialResult:
     """One set of hyperparameters and what came of it."""
 
     number: int
@@ -22,13 +22,13 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchResult:
     """All trials of a job, and how they are compared."""
 
     objective: str
     maximize: bool
-    trials: list[Trial]  # the best first, those without a result after them, the failed ones last
-    best: Trial | None
+    trials: list[TrialResult]  # the best first, those without a result after them, the failed ones last
+    best: TrialResult | None
     importances: list[tuple[str, float]]  # largest first
     photos: int | None  # of validation, where a result is an accuracy on them
     row: Mapping[str, Any]  # as trials.json has it
@@ -38,7 +38,7 @@ class Search:
         return dict(self.row.get("space") or {})
 
     @property
-    def own(self) -> Trial | None:
+    def own(self) -> TrialResult | None:
         """The one with the job's own settings, where there is one."""
         return next((trial for trial in self.trials if trial.number == self.row.get("own")), None)
 
@@ -52,16 +52,16 @@ class Search:
         return self.objective.replace(":", " ")
 
     @property
-    def ranked(self) -> list[Trial]:
+    def ranked(self) -> list[TrialResult]:
         """All but the failed ones."""
         return [trial for trial in self.trials if trial.state != "failed"]
 
     @property
-    def failed(self) -> list[Trial]:
+    def failed(self) -> list[TrialResult]:
         return [trial for trial in self.trials if trial.state == "failed"]
 
     @property
-    def finished(self) -> list[Trial]:
+    def finished(self) -> list[TrialResult]:
         """Those with a result that can be compared, the best first."""
         return [t for t in self.trials if t.value is not None and (t.state == "complete" or t is self.best)]
 
@@ -80,12 +80,12 @@ class Search:
         """A value of the objective, for people."""
         return _said(self.objective, value)
 
-    def metric(self, trial: Trial, name: str) -> str:
+    def metric(self, trial: TrialResult, name: str) -> str:
         """Another figure of a trial, for people."""
         return _said(name, (trial.row.get("metrics") or {}).get(name))
 
 
-def read(row: Mapping[str, Any], photos: int | None = None) -> Search | None:
+def read(row: Mapping[str, Any], photos: int | None = None) -> SearchResult | None:
     """The search of a trials.json, or None where there was none."""
     if not row:
         return None
@@ -93,12 +93,12 @@ def read(row: Mapping[str, Any], photos: int | None = None) -> Search | None:
     values = {trial["number"]: number(trial.get("value")) for trial in row.get("trials") or ()}
     trials = [_trial(trial, values, list(row.get("space") or ())) for trial in row.get("trials") or ()]
 
-    def rank(trial: Trial) -> tuple[bool, bool, bool, float, int]:
+    def rank(trial: TrialResult) -> tuple[bool, bool, bool, float, int]:
         value = -(trial.value or 0.0) if maximize else trial.value or 0.0
         return trial.number != best, trial.state == "failed", trial.value is None, value, trial.number
 
     known = [(name, number(share) or 0.0) for name, share in (row.get("importances") or {}).items()]
-    return Search(
+    return SearchResult(
         objective=str(row.get("objective", "")),
         maximize=maximize,
         trials=sorted(trials, key=rank),
@@ -109,14 +109,14 @@ def read(row: Mapping[str, Any], photos: int | None = None) -> Search | None:
     )
 
 
-def _trial(row: Mapping[str, Any], values: Mapping[Any, float | None], names: list[str]) -> Trial:
+def _trial(row: Mapping[str, Any], values: Mapping[Any, float | None], names: list[str]) -> TrialResult:
     state, twin = str(row.get("state", "")), row.get("same_as")
     value, settings = values[row["number"]], row.get("hyperparameters") or {}
     if state == "same" and value is None:
         value = values.get(twin)
     reason = " ".join(str(row.get("reason") or "").split())
     reason = reason if len(reason) <= REASON else reason[: REASON - 1] + "…"
-    return Trial(row["number"], state, value, {name: settings.get(name) for name in names}, reason, row)
+    return TrialResult(row["number"], state, value, {name: settings.get(name) for name in names}, reason, row)
 
 
 def _said(metric: str, value: Any) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from kennel_train.measure.formatting import duration, figure, number
 from kennel_train.report import overview
 from kennel_train.report.search import hyperparameter_axis
-from kennel_train.report.search.result import Search, Trial
+from kennel_train.report.search.result import SearchResult, TrialResult
 
 ENOUGH = 5  # trials with a result from which on it means something that the best lies at the end of a range
 IDLE = 0.1  # importance below which it is chance that the best lies at the end of a range
@@ -16,7 +16,7 @@ ENDED = {"complete": "finished", "pruned": "stopped early", "running": "not fini
 _CHOSEN = {"random": "chosen at random", "grid": "from a grid", "tpe": "chosen by TPE"}
 
 
-def findings(search: Search) -> Iterator[str]:
+def findings(search: SearchResult) -> Iterator[str]:
     """The section's first sentences: what was tried, what was best and by how much, and what to try next."""
     yield _tried(search)
     best = search.best
@@ -31,7 +31,7 @@ def findings(search: Search) -> Iterator[str]:
     yield from ends(search)
 
 
-def look_at(search: Search | None) -> Iterator[str]:
+def look_at(search: SearchResult | None) -> Iterator[str]:
     """What of a search deserves a look above everything else in the report."""
     if search is None:
         return
@@ -48,7 +48,7 @@ def _plural(count: int, word: str) -> str:
     return f"{count:,} {word}{'s' * (count != 1)}"
 
 
-def _tried(search: Search) -> str:
+def _tried(search: SearchResult) -> str:
     counts = Counter(trial.state for trial in search.trials)
     parts = [f"{counts[state]:,} {words}" for state, words in ENDED.items() if counts[state]]
     if counts["same"]:
@@ -59,7 +59,7 @@ def _tried(search: Search) -> str:
     return f"{said}: {', '.join(parts)}." if parts else f"{said}."
 
 
-def settings(search: Search, trial: Trial, limit: int = NAMED) -> str:
+def settings(search: SearchResult, trial: TrialResult, limit: int = NAMED) -> str:
     """`learning_rate 0.03 and batch_size 64`, the important ones first."""
     ranked = dict.fromkeys([name for name, _ in search.importances if name in trial.settings])
     said = [f"{name} {figure(trial.settings[name])}" for name in ranked | dict.fromkeys(trial.settings)]
@@ -68,7 +68,7 @@ def settings(search: Search, trial: Trial, limit: int = NAMED) -> str:
     return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
 
 
-def _best(search: Search, best: Trial, value: float) -> str:
+def _best(search: SearchResult, best: TrialResult, value: float) -> str:
     epoch = number(best.row.get("epoch"))
     what = f"{search.words} {search.said(value)}" + (f" at epoch {epoch:.0f}" if epoch else "")
     others, known = [], search.finished
@@ -85,7 +85,7 @@ def _best(search: Search, best: Trial, value: float) -> str:
     return f"Trial {best.number} is the best: {said}"
 
 
-def _gap(search: Search, value: float, other: float) -> str:
+def _gap(search: SearchResult, value: float, other: float) -> str:
     if value == other:
         return "no better than"
     gap, way = abs(value - other), "above" if value > other else "below"
@@ -94,7 +94,7 @@ def _gap(search: Search, value: float, other: float) -> str:
     return f"{100 * gap:.1f} points {way}" if gap >= 0.0005 else f"less than 0.1 points {way}"
 
 
-def _close(search: Search, value: float) -> Iterator[str]:
+def _close(search: SearchResult, value: float) -> Iterator[str]:
     """How many trials the validation photos can hardly tell from the best."""
     if not (search.is_share and search.photos):
         return
@@ -107,7 +107,7 @@ def _close(search: Search, value: float) -> Iterator[str]:
         )
 
 
-def ends(search: Search) -> Iterator[str]:
+def ends(search: SearchResult) -> Iterator[str]:
     """Which hyperparameters' best values lie at an end of what was tried, if any, and what to do."""
     if search.best is None or len(search.finished) < ENOUGH or search.flat:
         return
