@@ -338,7 +338,7 @@ def test_an_endpoint_that_cannot_start_says_why(user: User, image: str, left: Ca
 def test_the_trap_notices_the_sdks_telemetry(user: User, image: str) -> None:
     """Where the SDK may send it, as it does by itself; it reports even a job that it could not start."""
     opting_in = (
-        "from kennel_launch import jobs\njobs._SDK['SageMaker']['PythonSDK']['Modules']['TelemetryOptOut'] = False\n"
+        "from kennel_launch.aws import sdk\nsdk._SDK['SageMaker']['PythonSDK']['Modules']['TelemetryOptOut'] = False\n"
     )
     path = user.folder / "bin" / "kennel"
     path.write_text(path.read_text().replace("\nsys.exit(", f"\n{opting_in}sys.exit("))

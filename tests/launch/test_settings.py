@@ -115,7 +115,7 @@ def test_without_a_terminal_a_yes_must_be_written(monkeypatch: pytest.MonkeyPatc
 
 def asked_at_a_terminal(answer: str) -> tuple[int, str]:
     """Exit code and output of a question that is answered at a pseudo-terminal."""
-    code = "from kennel_launch import confirm; confirm.ask(['a job'], yes=False); print('done')"
+    code = "from kennel_launch.console import confirm; confirm.ask(['a job'], yes=False); print('done')"
     program = f"import pty, sys; sys.exit(pty.spawn([sys.executable, '-c', {code!r}]) >> 8)"
     sources = os.pathsep.join(str(REPOSITORY / folder) for folder in ("scripts", "container"))
     done = subprocess.run(
@@ -142,13 +142,14 @@ def test_at_a_terminal_only_yes_is_yes() -> None:
 
 
 DRY = """
-from kennel_launch import aws, settings
+from kennel_launch import settings
+from kennel_launch.aws import session
 made = settings.Settings(region="eu-west-1")
-aws.dry_run(made)
-client = aws.client("sagemaker", made)
+session.dry_run(made)
+client = session.client("sagemaker", made)
 answer = client.create_endpoint(EndpointName="pets", EndpointConfigName="pets")
 assert answer["EndpointArn"], answer
-aws.client("s3", made).put_object(Bucket="b", Key="k", Body=b"123")
+session.client("s3", made).put_object(Bucket="b", Key="k", Body=b"123")
 client.describe_endpoint(EndpointName="pets")
 """
 

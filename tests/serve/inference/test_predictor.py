@@ -71,6 +71,7 @@ def test_the_runtime_reports_to_nobody(tmp_path, write_model):
     home = tmp_path / "home"
     home.mkdir()
     kept = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG")}
-    code = f"from kennel_serve import onnx_network; from pathlib import Path; onnx_network.load(Path({str(model)!r}))"
+    load = f"onnx_network.load(Path({str(model)!r}))"
+    code = f"from kennel_serve.inference import onnx_network; from pathlib import Path; {load}"
     subprocess.run([sys.executable, "-c", code], env={**kept, "HOME": str(home)}, check=True)
     assert list(home.rglob("*")) == []

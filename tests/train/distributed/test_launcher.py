@@ -209,8 +209,8 @@ def test_statistics_that_are_kept_stay_the_same_to_the_last_bit_whatever_the_num
 import os, torch
 import torch.distributed as dist
 from torch import nn
-from kennel_train import loop
-from kennel_train.cluster import Cluster
+from kennel_train.distributed import all_reduce
+from kennel_train.distributed.cluster import Cluster
 
 world = 7
 rank = next((at for at in range(1, world) if os.fork() == 0), 0)
@@ -227,7 +227,7 @@ module = nn.Sequential(kept, learning).train()
 kept.eval()
 before = {{name: buffer.clone() for name, buffer in kept.named_buffers()}}
 for _ in range(5):
-    loop.share(module, torch.zeros(2), Cluster(rank, world, rank, world), False)
+    all_reduce.share(module, torch.zeros(2), Cluster(rank, world, rank, world), False)
 assert all(torch.equal(buffer, before[name]) for name, buffer in kept.named_buffers())
 torch.testing.assert_close(learning.running_mean, torch.full((500,), 3.0))
 assert learning.num_batches_tracked == 5, "rank 0's"
@@ -343,7 +343,7 @@ def test_a_rank_may_be_slower_than_a_steps_patience_where_one_writes_alone(tmp_p
     code = """
 import time
 from datetime import timedelta
-from kennel_train.cluster import Cluster
+from kennel_train.distributed.cluster import Cluster
 
 cluster = Cluster.join(timedelta(seconds=1))
 time.sleep(3 * cluster.is_rank_zero)

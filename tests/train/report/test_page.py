@@ -350,7 +350,7 @@ def test_a_failed_write_leaves_the_earlier_report_and_no_partial(tmp_path):
 
 @pytest.mark.slow
 def test_a_read_only_home_neither_warns_nor_fails(tmp_path):
-    code = "import sys; from kennel_train import report; assert 'matplotlib.pyplot' not in sys.modules"
+    code = "import sys; from kennel_train.report import page; assert 'matplotlib.pyplot' not in sys.modules"
     environ = os.environ | {"MPLCONFIGDIR": "/proc/nowhere", "HOME": "/proc/nowhere"}
     command = [sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, cwd=tmp_path, check=False)

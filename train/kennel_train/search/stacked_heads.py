@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.functional import linear
 
 from kennel.hyperparameters import Hyperparameters
+from kennel_train.distributed import all_reduce
 from kennel_train.distributed.cluster import Cluster
 from kennel_train.distributed.device import Device
 from kennel_train.engine import loop, recipe
@@ -90,6 +91,6 @@ def _epoch(heads: Sequence[Head], train: FeatureDataset, device: Device, cluster
         ]
         torch.stack(sums)[:, 0].sum().backward()  # type: ignore[no-untyped-call]
         totals = torch.stack(sums).detach()
-        loop.share(modules, totals, cluster, False)
+        all_reduce.share(modules, totals, cluster, False)
         for head, own in zip(heads, totals, strict=True):
             loop.update(head.run, head.hp, own)

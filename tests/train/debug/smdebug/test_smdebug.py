@@ -438,14 +438,14 @@ import sys, torch, torch.distributed as dist
 from pathlib import Path
 from torch import nn
 from kennel.layout import Layout
-from kennel_train import smdebug_hook
-from kennel_train.cluster import Cluster
+from kennel_train.debug.smdebug import job_hook
+from kennel_train.distributed.cluster import Cluster
 
 base, rank = Path(sys.argv[1]), int(sys.argv[2])
 dist.init_process_group("gloo", init_method=f"file://{base}/meeting", rank=rank, world_size=2)
 layout = Layout(base)
 config = layout.config / "debughookconfig.json"
-hook = smdebug_hook.open(config, layout, cluster=Cluster(rank, 2, rank, 2), strict=True)
+hook = job_hook.open(config, layout, cluster=Cluster(rank, 2, rank, 2), strict=True)
 net = nn.Linear(1, 1)
 nn.init.constant_(net.weight, rank)
 watch = hook.stage(net)
