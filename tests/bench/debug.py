@@ -23,14 +23,14 @@ from rich.progress import track
 from kennel import backbones, cgroup
 from kennel.backbones import Classifier
 from kennel.hyperparameters import Hyperparameters
+from kennel_train.context import Context
 from kennel_train.debug.debugger import Debugger
 from kennel_train.debug.rules import table
 from kennel_train.distributed import device
-from kennel_train.distributed.cluster import Cluster
 from kennel_train.distributed.device import Device
 from kennel_train.engine import loop
 from kennel_train.engine.batches import CropDataset
-from kennel_train.engine.progress import Best, Run, StagePlan
+from kennel_train.engine.progress import Run, StagePlan
 from kennel_train.measure.callbacks import NO_CALLBACK, Callback
 from kennel_train.measure.machine_sampler import Sampler, totals
 
@@ -77,8 +77,16 @@ def pairs(name: str, count: int, batch_size: int) -> tuple[list[float], list[flo
     bare, watched = _run(hp, train, chosen), _run(hp, train, chosen)
     steps_per_epoch = math.ceil(train.total / batch_size)
     found: dict[bool, list[float]] = {False: [], True: []}
-    with debugger.stage("finetune", watched.module, train, steps_per_epoch, pretrained=True, loaders=1) as watch:
-        ways = {False: _steps(bare, train, hp, chosen, NO_CALLBACK), True: _steps(watched, train, hp, chosen, watch)}
+    with debugger.stage(
+        "finetune",
+        watched.module,
+        train.device,
+        lambda: train.waited,
+        steps_per_epoch,
+        pretrained=True,
+        loaders=1,
+    ) as watch:
+        ways = {False: _steps(bare, NO_CALLBACK), True: _steps(watched, watch)}
         for pair in track(range(count + WARM_UP), f"{name}, pairs of steps"):
             for way in (False, True) if pair % 2 else (True, False):
                 started = time.perf_counter()
@@ -115,11 +123,11 @@ def _run(hp: Hyperparameters, train: CropDataset, chosen: Device) -> Run:
     torch.manual_seed(0)
     backbone = backbones.load(hp.backbone, SIDE, hp.pretrained, None, baked=None)
     classifier = Classifier(backbone, 2).to(memory_format=torch.channels_last)
-    return Run(classifier, train, hp, chosen, _plan(hp.batch_size), Best())
+    return Run(classifier, train, Context(hp, chosen), _plan(hp.batch_size))
 
 
-def _steps(run: Run, train: CropDataset, hp: Hyperparameters, chosen: Device, watch: Callback) -> Iterator[bool]:
-    return loop.steps(run, train, hp, chosen, Cluster(), _plan(hp.batch_size), watch, lambda: False)
+def _steps(run: Run, callback: Callback) -> Iterator[bool]:
+    return loop.steps(run, callback, lambda: False)
 
 
 def _plan(batch_size: int) -> StagePlan:

@@ -32,14 +32,14 @@ from kennel.hyperparameters import Hyperparameters
 from kennel.preprocessing import Preprocessing
 from kennel_launch.machine import opt_ml, processes
 from kennel_launch.make import samples
+from kennel_train.context import Context
 from kennel_train.data import decoding, randomness
 from kennel_train.data.image_folder import Photo
 from kennel_train.distributed import device
-from kennel_train.distributed.cluster import Cluster
 from kennel_train.distributed.device import Device
 from kennel_train.engine import crops, loop, micro_batch_size
 from kennel_train.engine.batches import CropDataset, Dataset, FeatureDataset, Index
-from kennel_train.engine.progress import Best, LoopCallbacks, StagePlan
+from kennel_train.engine.progress import LoopCallbacks, StagePlan
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"
@@ -188,7 +188,7 @@ def bench_probe_epoch(out: Path) -> dict[str, Any]:
     def ours() -> None:
         plan = StagePlan("probe", 1, 0, count, torch.ones(classes), keep_statistics=True)
         hooks = LoopCallbacks(lambda: False, lambda: False, lambda _: None, lambda *_: None)
-        loop.fit(torch.nn.Linear(2048, classes), split, few_photos, hp, chosen, Cluster(), plan, hooks, Best(), None)
+        loop.fit(torch.nn.Linear(2048, classes), split, few_photos, Context(hp, chosen), plan, hooks)
 
     seconds = interleaved({"classic": lambda: classic.frozen_epoch(few, 32), "ours": ours})
     classic_epoch = seconds["classic"] / few * count
@@ -321,7 +321,7 @@ def gpu_speeds(chosen: Device, backbone: str, side: int, count: int, batch_size:
     for name, inputs in (("synthetic", _Synthetic(labels, ids, count, chosen.torch, side)), ("real", real)):
         plan = StagePlan("finetune", epochs, 0, micro, torch.ones(classes), keep_statistics=True)
         hooks = LoopCallbacks(lambda: False, lambda: False, lambda _: None, lambda *_: None)
-        run = loop.fit(classifier, inputs, few, hp, chosen, Cluster(), plan, hooks, Best(), None)
+        run = loop.fit(classifier, inputs, few, Context(hp, chosen), plan, hooks)
         found[f"gpu_{name}"] = statistics.median(row["photos_per_second"] for row in run.rows[1:])
     return {"images_per_second": found, "ratios": {"real_over_synthetic": found["gpu_real"] / found["gpu_synthetic"]}}
 

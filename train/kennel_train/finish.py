@@ -16,11 +16,10 @@ from scipy.special import softmax
 from kennel import metrics
 from kennel.artifact import Manifest
 from kennel.backbones import Backbone
-from kennel.layout import Layout
 from kennel_train.contract.stop import grace
 from kennel_train.engine import crops, features, loop, strategies
 from kennel_train.engine.batches import CropDataset, Dataset
-from kennel_train.engine.strategies import Trained, TrainingContext
+from kennel_train.engine.strategies import Trained, Training
 from kennel_train.model import evaluation, export, int8_gate
 from kennel_train.model.evaluation import Evaluation
 from kennel_train.model.int8_gate import Gate
@@ -37,8 +36,6 @@ class Ending:
     backbone: Backbone
     class_names: tuple[str, ...]
     audit: dict[str, Any]
-    root: Path  # of the channels
-    layout: Layout
     debug: Callable[[], dict[str, Any]]  # what was seen of the training, for the report
     search: dict[str, Any] = dataclasses.field(default_factory=dict)  # the table of trials; empty where there was one
 
@@ -51,7 +48,7 @@ class Judged:
     labels: NDArray[np.int64]
 
 
-def finish(job: TrainingContext, trained: Trained, ending: Ending) -> None:
+def finish(job: Training, trained: Trained, ending: Ending) -> None:
     """Everything after the last step; all ranks judge their photos, rank 0 writes.
 
     Raises:
@@ -61,12 +58,12 @@ def finish(job: TrainingContext, trained: Trained, ending: Ending) -> None:
     _agree(job)
     inputs = dict(trained.inputs)
     if "test" in job.splits.parts:
-        inputs["test"] = strategies.photos(job.splits.parts["test"], job.hp, job.device)
-    int8 = job.hp.int8 and not job.cluster.any(job.stop())
-    with job.phases("evaluate"):
+        inputs["test"] = strategies.photos(job.splits.parts["test"], job.context.hp, job.context.device)
+    int8 = job.context.hp.int8 and not job.context.cluster.any(job.context.stop())
+    with job.context.timing("evaluate"):
         mine = {split: _judge(job, inputs[split]) for split in inputs if int8 or split != "train"}
         everyones = {split: _everyones(job, inputs[split], mine[split]) for split in inputs if split != "train"}
-    if not job.cluster.is_rank_zero:
+    if not job.context.cluster.is_rank_zero:
         return
     temperature = evaluation.calibrate(everyones["validation"].logits, everyones["validation"].labels)
     for split, row in everyones.items():
@@ -77,32 +74,32 @@ def finish(job: TrainingContext, trained: Trained, ending: Ending) -> None:
         for split, row in everyones.items()
     }
     manifest = _manifest(job, trained, ending, found, temperature)
-    manifest = _export(job, ending.layout.model, manifest, mine if int8 else None)
-    log.info("model: %s (epoch %d of %d)", ending.layout.model, trained.best.epoch, len(trained.rows))
+    manifest = _export(job, job.context.layout.model, manifest, mine if int8 else None)
+    log.info("model: %s (epoch %d of %d)", job.context.layout.model, trained.best.epoch, len(trained.rows))
     log.info("int8: %s", manifest.int8.get("reason", "not tried"))
-    with job.phases("report"):
+    with job.context.timing("report"):
         try:
             _report(job, trained, ending, manifest, found, mine)
         except Exception as error:  # noqa: BLE001 - the model is written: the job has succeeded
             log.warning("warning: the report could not be written (%s: %s)", type(error).__name__, error)
-    log.info("time: %s", ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in job.phases.seconds.items()))
+    log.info("time: %s", ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in job.context.timing.seconds.items()))
 
 
-def _agree(job: TrainingContext) -> None:
+def _agree(job: Training) -> None:
     """Every rank says which weights it has; they are the same to the last bit, or the job fails."""
-    if job.cluster.world == 1:
+    if job.context.cluster.world == 1:
         return
     mine = features.weights_digest(job.classifier)
-    log.warning("weights of process %d of %d: %s", job.cluster.rank, job.cluster.world, mine)
-    if len(set(job.cluster.gather(mine))) > 1:
+    log.warning("weights of process %d of %d: %s", job.context.cluster.rank, job.context.cluster.world, mine)
+    if len(set(job.context.cluster.gather(mine))) > 1:
         raise RuntimeError("the processes of this job ended with different weights: report this with the log")
 
 
-def _judge(job: TrainingContext, split: Dataset) -> Judged:
+def _judge(job: Training, split: Dataset) -> Judged:
     """The best epoch's logits of this rank's photos, in full precision (of features, as they were extracted)."""
     module = job.classifier if isinstance(split, CropDataset) else job.classifier.head
-    exact = dataclasses.replace(job.device, bf16=False)
-    late = grace(job.stop)  # a job that was stopped is judged by as many photos as there is time for
+    exact = dataclasses.replace(job.context.device, bf16=False)
+    late = grace(job.context.stop)  # a job that was stopped is judged by as many photos as there is time for
     rows = []
     for logits, labels in loop.logits_of(module, split, exact):
         rows.append((logits.cpu().numpy(), labels.cpu().numpy()))
@@ -112,15 +109,15 @@ def _judge(job: TrainingContext, split: Dataset) -> Judged:
     return Judged(*(np.concatenate(column) for column in zip(empty, *rows, strict=True)))
 
 
-def _everyones(job: TrainingContext, split: Dataset, mine: Judged) -> Judged:
+def _everyones(job: Training, split: Dataset, mine: Judged) -> Judged:
     done = len(mine.labels)
-    ids, *columns = zip(*job.cluster.gather((split.ids[:done], mine.logits, mine.labels)), strict=True)
+    ids, *columns = zip(*job.context.cluster.gather((split.ids[:done], mine.logits, mine.labels)), strict=True)
     order = np.argsort(np.concatenate(ids))
     return Judged(*(np.concatenate(column)[order] for column in columns))
 
 
 def _manifest(
-    job: TrainingContext, trained: Trained, ending: Ending, found: dict[str, Evaluation], temperature: float
+    job: Training, trained: Trained, ending: Ending, found: dict[str, Evaluation], temperature: float
 ) -> Manifest:
     values = dict(trained.best.values)
     if "test" in found:
@@ -132,15 +129,15 @@ def _manifest(
         preprocessing=ending.backbone.preprocessing,
         backbone={key: getattr(ending.backbone, key) for key in ("name", "library", "weights")},
         metrics={"epoch": trained.best.epoch, **{metric.name: value for metric, value in values.items()}},
-        data=job.splits.provenance(ending.root),
-        hyperparameters=dataclasses.asdict(job.hp),
+        data=job.splits.provenance(job.context.root),
+        hyperparameters=dataclasses.asdict(job.context.hp),
         temperature=temperature,
         evaluation={split: row.as_json() for split, row in found.items()},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def _export(job: TrainingContext, folder: Path, manifest: Manifest, mine: dict[str, Judged] | None) -> Manifest:
+def _export(job: Training, folder: Path, manifest: Manifest, mine: dict[str, Judged] | None) -> Manifest:
     """Write the model folder; int8 is judged on rank 0's photos of train and validation."""
     gate = None
     if mine and all(len(mine[split].labels) for split in ("train", "validation")):
@@ -148,17 +145,17 @@ def _export(job: TrainingContext, folder: Path, manifest: Manifest, mine: dict[s
             int8_gate.GateSplit(_squares(job, split), mine[split].logits, mine[split].labels)
             for split in ("train", "validation")
         )
-        gate = Gate(train, validation, job.stop)
+        gate = Gate(train, validation, job.context.stop)
     split = "validation" if len(job.splits.parts["validation"].mine.rows) else "train"
     count = min(4, len(job.splits.parts[split].mine.rows))
     sample = torch.from_numpy(np.ascontiguousarray(_squares(job, split)(np.arange(count))))
-    return export.export(job.classifier, sample, manifest, folder, int8=gate, phase=job.phases)
+    return export.export(job.classifier, sample, manifest, folder, int8=gate, phase=job.context.timing)
 
 
-def _squares(job: TrainingContext, split: str) -> functools.partial[NDArray[np.uint8]]:
+def _squares(job: Training, split: str) -> functools.partial[NDArray[np.uint8]]:
     """A function of item numbers: the photos as the model sees them, uint8 (n, 3, S, S)."""
     decoded = job.splits.parts[split].mine
-    return functools.partial(_cut, decoded.images, decoded.rows, job.hp.image_size)
+    return functools.partial(_cut, decoded.images, decoded.rows, job.context.hp.image_size)
 
 
 def _cut(images: NDArray[np.uint8], rows: NDArray[np.int64], side: int, items: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -166,7 +163,7 @@ def _cut(images: NDArray[np.uint8], rows: NDArray[np.int64], side: int, items: N
 
 
 def _report(
-    job: TrainingContext,
+    job: Training,
     trained: Trained,
     ending: Ending,
     manifest: Manifest,
@@ -185,7 +182,7 @@ def _report(
     worst = wrong[np.argsort(-sure[wrong, predicted[wrong]], kind="stable")][:MISTAKES]
     mistakes = [
         page.Mistake(
-            str(decoded.photos[at].path.relative_to(ending.root)),
+            str(decoded.photos[at].path.relative_to(job.context.root)),
             ending.class_names[labels[at]],
             ending.class_names[predicted[at]],
             float(sure[at, predicted[at]]),
@@ -196,7 +193,7 @@ def _report(
     made = page.Report(
         job=ending.name,
         outcome=_outcome(job, trained),
-        device=job.device.description,
+        device=job.context.device.description,
         class_names=ending.class_names,
         hyperparameters=manifest.hyperparameters,
         epochs=trained.rows,
@@ -205,7 +202,7 @@ def _report(
         temperature=manifest.temperature,
         int8=manifest.int8,
         audit=ending.audit,
-        phases=list(job.phases.seconds.items()),
+        phases=list(job.context.timing.seconds.items()),
         throughput=_throughput(job, trained),
         mistakes=mistakes,
         mistakes_of=split,
@@ -213,24 +210,30 @@ def _report(
         search=ending.search,
         debug=ending.debug(),
     )
-    page.write(ending.layout.output_data, made)
+    page.write(job.context.layout.output_data, made)
 
 
-def _outcome(job: TrainingContext, trained: Trained) -> str:
-    if job.stop():
+def _outcome(job: Training, trained: Trained) -> str:
+    if job.context.stop():
         return f"stopped early: SIGTERM came, after {len(trained.rows)} epochs"
     if job.debugger and job.debugger.reason:
         return f"stopped early: {job.debugger.reason}"
     last = trained.rows[-1]["stage"]
     ran = sum(row["stage"] == last for row in trained.rows)
-    planned = job.hp.probe_epochs if last == "probe" and job.hp.strategy != "probe" else job.hp.epochs
-    return "completed" if ran == planned else f"completed: patience={job.hp.patience} ended {last} after {ran} epochs"
+    planned = (
+        job.context.hp.probe_epochs if last == "probe" and job.context.hp.strategy != "probe" else job.context.hp.epochs
+    )
+    return (
+        "completed"
+        if ran == planned
+        else f"completed: patience={job.context.hp.patience} ended {last} after {ran} epochs"
+    )
 
 
-def _throughput(job: TrainingContext, trained: Trained) -> dict[str, float]:
+def _throughput(job: Training, trained: Trained) -> dict[str, float]:
     """Photos a second by phase."""
     counts = {name: len(part.photos) for name, part in job.splits.parts.items()}
-    seconds = job.phases.seconds
+    seconds = job.context.timing.seconds
     found = {"decoded photos/s": sum(counts.values()) / max(seconds["decode"], 1e-9)}
     if "features" in seconds:
         found["features photos/s"] = (counts["train"] + counts["validation"]) / max(seconds["features"], 1e-9)

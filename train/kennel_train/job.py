@@ -19,6 +19,7 @@ from sagemaker_training.errors import ClientError
 from kennel import files, hyperparameters
 from kennel.layout import Layout
 from kennel_train.contract import failure, user_hook
+from kennel_train.contract.config import JobConfig
 
 if TYPE_CHECKING:
     from kennel_train.distributed.cluster import Cluster
@@ -83,33 +84,34 @@ def _run(layout: Layout, stop: Stop) -> None:
     from kennel_train.distributed import launcher
     from kennel_train.distributed.cluster import Cluster
 
-    hyperparameters.parse(given)  # before a stream is read, which takes as long as its photos
+    config = JobConfig.read(layout)  # before a stream is read, which takes as long as its photos
     machines = launcher.machines(layout)
     say = logging.getLogger("kennel").info
     with tempfile.TemporaryDirectory(prefix="kennel-") as scratch:
         if machines.processes == 1:
-            _train(layout, pipe_mode.spool(layout.config, layout.data, Path(scratch), say), stop, Cluster())
+            _train(config, layout, pipe_mode.spool(layout.config, layout.data, Path(scratch), say), stop, Cluster())
             return
         with machines.meet() as hosts:
             root = pipe_mode.spool(layout.config, layout.data, Path(scratch), say)  # a stream can be read once only
             launcher.launch(machines, hosts, "kennel_train.job", {"KENNEL_DATA": str(root)}, stop)
 
 
-def _train(layout: Layout, root: Path, stop: Stop, cluster: "Cluster") -> None:
+def _train(config: JobConfig, layout: Layout, root: Path, stop: Stop, cluster: "Cluster") -> None:
     from kennel_train import training
+    from kennel_train.context import JobEnvironment
 
     weights = os.environ.get("KENNEL_WEIGHTS")
-    training.run(
+    environment = JobEnvironment(
+        config,
         layout,
         root,
-        stop,
-        weights=Path(weights) if weights else None,
-        compat=os.environ.get("KENNEL_CUDA_COMPAT_CHOICE", ""),
         name=os.environ.get("TRAINING_JOB_NAME", "kennel"),
-        cluster=cluster,
-        give_up=functools.partial(_give_up, layout),
+        weights=Path(weights) if weights else None,
+        cuda_compat=os.environ.get("KENNEL_CUDA_COMPAT_CHOICE", ""),
         visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        give_up=functools.partial(_give_up, layout),
     )
+    training.run(environment, cluster, stop)
 
 
 def _give_up(layout: Layout, reason: str) -> None:
@@ -125,7 +127,7 @@ def _give_up(layout: Layout, reason: str) -> None:
 
 
 def _rank() -> int:
-    """One process of several, started by `ranks.launch`; its exit code."""
+    """One process of several, started by `launcher.launch`; its exit code."""
     stop = Stop()
     _log_to_stdout(logging.WARNING)
     from kennel_train.distributed import launcher
@@ -135,7 +137,8 @@ def _rank() -> int:
         cluster = Cluster.join()
         if cluster.is_rank_zero:
             _log_to_stdout(logging.INFO)
-        _train(_layout(), Path(os.environ["KENNEL_DATA"]), stop, cluster)
+        layout = _layout()
+        _train(JobConfig.read(layout), layout, Path(os.environ["KENNEL_DATA"]), stop, cluster)
         cluster.leave()
     except BaseException as error:  # noqa: BLE001 - the launcher is to hear the reason, whatever it is
         text = failure.describe(error)

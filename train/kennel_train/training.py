@@ -1,38 +1,37 @@
 """One training job from top to bottom: channels and hyperparameters in, the best epoch's model folder out."""
 
 import dataclasses
-import functools
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kennel import backbones, config, hyperparameters, metrics, search_space
+from kennel import backbones, hyperparameters, metrics
 from kennel.backbones import Backbone, Classifier
 from kennel.errors import UserError
 from kennel.hyperparameters import Hyperparameters, Tuning
-from kennel.layout import Layout
 from kennel.metrics import Metric
 from kennel.photos import SPLITS, printable
 from kennel_train import finish, post_mortem
+from kennel_train.context import Context, JobEnvironment
 from kennel_train.contract import user_hook
-from kennel_train.contract.stop import Stop, grace
+from kennel_train.contract.config import JobConfig
+from kennel_train.contract.stop import Stop
 from kennel_train.data import audit, image_folder
 from kennel_train.data.image_folder import Channels
 from kennel_train.data.splits import Splits
-from kennel_train.debug import observers
 from kennel_train.debug.observers import observing
 from kennel_train.distributed import device
 from kennel_train.distributed.cluster import Cluster
 from kennel_train.distributed.device import Device
 from kennel_train.engine import checkpoint, features, sanity_check, strategies, warm_start
 from kennel_train.engine.checkpoint import Checkpoints
-from kennel_train.engine.strategies import Trained, TrainingContext
+from kennel_train.engine.strategies import Trained, Training
 from kennel_train.engine.warm_start import SourceModel
 from kennel_train.finish import Ending
 from kennel_train.measure.timing import Timing
@@ -40,122 +39,96 @@ from kennel_train.measure.timing import Timing
 log = logging.getLogger("kennel")
 
 
-def run(
-    layout: Layout,
-    root: Path,
-    stop: Stop,
-    weights: Path | None,
-    compat: str,
-    name: str,
-    cluster: Cluster,
-    give_up: Callable[[str], None],
-    visible: str | None,
-) -> None:
+def run(environment: JobEnvironment, cluster: Cluster, stop: Stop) -> None:
     """The whole job.
 
     Args:
-        root: the folder of the channels' folders; /opt/ml/input/data, or where a stream was unpacked.
         stop: whether the job was asked to end; it then ends with the best epoch so far.
-        weights: a folder of pretrained weights that the image carries, or None.
-        compat: the entry point's CUDA compatibility choice in words, for the log.
-        name: the job's, for the report.
-        give_up: ends this process for a reason: a training that stands still cannot be asked to.
-        visible: the GPUs that the job may use, as CUDA_VISIBLE_DEVICES names them, or None for all.
 
     Raises:
         UserError: whatever the user can fix.
     """
-    phases = Timing()
-    chosen = device.choose(compat, cluster.local, cluster.local_world, visible)
+    timing, config, layout = Timing(), environment.config, environment.layout
+    chosen = device.choose(environment.cuda_compat, cluster.local, cluster.local_world, environment.visible)
     log.info(chosen.description)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kennel-")))
-        raw = hyperparameters.load(layout.hyperparameters)
-        hp = hyperparameters.parse(raw)
-        space = search_space.space(hp.search_space)
-        before = warm_start.find(layout.data / "model", scratch / "model")
-        if before and (layout.data / "pretrained").is_dir():
+        source = warm_start.find(layout.data / "model", scratch / "model")
+        if source and (layout.data / "pretrained").is_dir():
             raise UserError("channels 'model' and 'pretrained' both bring weights: keep one")
-        hp = _settled(hp, raw, chosen, before)
+        hp = _settled(config, chosen, source)
         log.info("hyperparameters: %s", " ".join(f"{k}={v}" for k, v in dataclasses.asdict(hp).items()))
-        hook = user_hook.load(raw, layout.code)
-        watching = stack.enter_context(observing(observers.wanted(hp, layout), cluster, phases, give_up, visible))
-        with phases("find photos"):
-            channels, sharded = _channels(root, _sharded(layout), cluster, hp.allow_missing_classes)
+        context = Context(hp, chosen, cluster, stop, timing, layout, environment.root)
+        hook = user_hook.load(config.raw, layout.code)
+        observers = stack.enter_context(observing(context, environment.give_up, environment.visible))
+        with timing("find photos"):
+            channels, sharded = _channels(config.sharded, context)
         torch.manual_seed(hp.seed)
-        backbone = warm_start.backbone(before) if before else _backbone(hp, layout, weights)
-        if hp.white_level and not before:  # an earlier model's photos were taken by its own
-            preprocessing = dataclasses.replace(backbone.preprocessing, white_level=hp.white_level)
-            backbone = dataclasses.replace(backbone, preprocessing=preprocessing)
+        backbone = _backbone(environment, hp, source)
         log.info("backbone: %s (%s), weights: %s", backbone.name, backbone.library, backbone.weights)
         classifier = Classifier(backbone, len(channels.class_names))
-        learned = backbone.weights != "random"
+        pretrained = backbone.weights != "random"
         smallest = min(2, hp.batch_size) if hp.strategy != "probe" else 0
-        sanity_check.check(classifier, backbone.name, hp.image_size, smallest, learned)
-        with phases("decode"):
-            seen = (channels, root, sharded, backbone.preprocessing, hp, cluster, chosen.threads)
-            splits = Splits.decode(*seen, functools.partial(grace, stop), log.info)
-        audited = _audit(splits, channels, root, layout, hp, cluster)
-        hp = _clamped(hp, len(splits.parts["train"].photos))
-        if before:
-            taken, new = warm_start.head(classifier, channels.class_names, before)
+        sanity_check.check(classifier, backbone.name, hp.image_size, smallest, pretrained)
+        with timing("decode"):
+            splits = Splits.decode(channels, sharded, backbone.preprocessing, context, log.info)
+        audited = _audit(splits, channels, context)
+        context = _clamped(context, len(splits.parts["train"].photos))
+        if source:
+            taken, new = warm_start.head(classifier, channels.class_names, source)
             log.info("head: %d classes of the earlier model, %d new ones", len(taken), len(new))
         classifier.to(chosen.torch)
         classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forgot it
 
         def on_epoch_end(row: dict[str, Any], values: dict[Metric, float]) -> None:
             log.info(metrics.line(values, epoch=row["epoch"], stage=row["stage"]))
-            watching.epoch(row)
+            observers.epoch(row)
             if hook and cluster.is_rank_zero:
                 hook(row["epoch"], {metric.name: value for metric, value in values.items()})
 
-        identity, key = _identity(classifier, backbone, channels, splits, hp, cluster, chosen)
+        identity, key = _identity(classifier, backbone, channels, splits, context)
         if cluster.is_rank_zero:
             stack.enter_context(checkpoint.claimed(layout.checkpoints))
         checkpoints = Checkpoints(layout.checkpoints, identity)
-        about = (splits, hp, chosen, cluster, checkpoints, key, learned, stop, phases, on_epoch_end)
-        job = TrainingContext(
-            classifier, *about, debugger=watching.debugger and watching.debugger.of(channels.class_names)
-        )
-        ending = Ending(name, backbone, channels.class_names, audited, root, layout, watching.record)
+        debugger = observers.debugger and observers.debugger.of(channels.class_names)
+        job = Training(classifier, splits, context, checkpoints, key, pretrained, on_epoch_end, debugger=debugger)
+        ending = Ending(environment.name, backbone, channels.class_names, audited, observers.record)
         try:
-            job, trained, tried = _train(job, space, identity, scratch, layout)
+            job, trained, tried = _train(job, config.space, identity, scratch)
         except Exception as error:
-            post_mortem.write(job, watching.rows, ending, error)
+            post_mortem.write(job, observers.rows, ending, error)
             raise
         finish.finish(job, trained, dataclasses.replace(ending, search=tried))
 
 
 def _train(
-    job: TrainingContext, space: Mapping[str, Tuning], identity: Mapping[str, str], scratch: Path, layout: Layout
-) -> tuple[TrainingContext, Trained, dict[str, Any]]:
+    job: Training, space: Mapping[str, Tuning], identity: Mapping[str, str], scratch: Path
+) -> tuple[Training, Trained, dict[str, Any]]:
     """The job's one setting, or a search of many: the job as the model had it, what it became, the table of trials."""
-    if job.hp.trials == 1:
+    if job.context.hp.trials == 1:
         return job, strategies.train(job), {}
     from kennel_train.search.search import Search  # here: Optuna takes a moment that other jobs need not wait for
 
-    return Search(job, space, identity, scratch, layout.output_data).run()
+    return Search(job, space, identity, scratch, job.context.layout.output_data).run()
 
 
-def _settled(
-    hp: Hyperparameters, raw: Mapping[str, Any], chosen: Device, before: SourceModel | None
-) -> Hyperparameters:
+def _settled(config: JobConfig, chosen: Device, source: SourceModel | None) -> Hyperparameters:
     """The hyperparameters with what the device and an earlier model decide."""
+    hp = config.hp
     if hp.strategy == "auto":
         hp = dataclasses.replace(hp, strategy="probe-then-finetune" if chosen.torch.type == "cuda" else "probe")
-    return warm_start.settle(hp, raw, before) if before else hp
+    return warm_start.settle(hp, config.raw, source) if source else hp
 
 
-def _clamped(hp: Hyperparameters, photos: int) -> Hyperparameters:
-    if hp.batch_size <= photos:
-        return hp
-    log.warning("warning: batch_size=%d is more than the %d training photos and becomes that", hp.batch_size, photos)
-    return dataclasses.replace(hp, batch_size=photos)
+def _clamped(context: Context, photos: int) -> Context:
+    size = context.hp.batch_size
+    if size <= photos:
+        return context
+    log.warning("warning: batch_size=%d is more than the %d training photos and becomes that", size, photos)
+    return dataclasses.replace(context, hp=dataclasses.replace(context.hp, batch_size=photos))
 
 
-def _channels(
-    root: Path, sharded_channels: frozenset[str], cluster: Cluster, allow_missing: bool
-) -> tuple[Channels, frozenset[str]]:
+def _channels(sharded_channels: frozenset[str], context: Context) -> tuple[Channels, frozenset[str]]:
     """The labelled photos of this host, and the splits whose photos differ from host to host.
 
     A sharded channel's classes are those of all hosts; all splits inside it are sharded.
@@ -163,6 +136,7 @@ def _channels(
     Raises:
         UserError: hosts that should hold the same photos do not.
     """
+    root, cluster = context.root, context.cluster
     found = image_folder.find(root, sharded_channels, cluster.gather)
     for note in found.notes:
         log.info("%s", note)
@@ -193,38 +167,45 @@ def _channels(
         if name not in found.empty.setdefault("train", []):
             found.empty["train"].append(name)
         log.warning("warning: class folder '%s' of train holds no photo", name)
-    return image_folder.label(found, names, allow_missing), sharded
+    return image_folder.label(found, names, context.hp.allow_missing_classes), sharded
 
 
-def _sharded(layout: Layout) -> frozenset[str]:
-    """The channels of which each host has a part of its own, by inputdataconfig.json."""
-    row = config.channels(layout.config / "inputdataconfig.json")
-    return frozenset(name for name, channel in row.items() if channel.get("S3DistributionType") == "ShardedByS3Key")
+def _backbone(environment: JobEnvironment, hp: Hyperparameters, source: SourceModel | None) -> Backbone:
+    """That of an earlier model, else a pretrained or a new one."""
+    if source:
+        return warm_start.backbone(source)  # its photos were taken by its own white level
+    channel = environment.layout.data / "pretrained"
+    weights = channel if channel.is_dir() else None
+    backbone = backbones.load(hp.backbone, hp.image_size, hp.pretrained, weights, baked=environment.weights)
+    if not hp.white_level:
+        return backbone
+    preprocessing = dataclasses.replace(backbone.preprocessing, white_level=hp.white_level)
+    return dataclasses.replace(backbone, preprocessing=preprocessing)
 
 
-def _backbone(hp: Hyperparameters, layout: Layout, weights: Path | None) -> Backbone:
-    channel = layout.data / "pretrained"
-    given = channel if channel.is_dir() else None
-    return backbones.load(hp.backbone, hp.image_size, hp.pretrained, given, baked=weights)
-
-
-def _audit(
-    splits: Splits, channels: Channels, root: Path, layout: Layout, hp: Hyperparameters, cluster: Cluster
-) -> dict[str, Any]:
+def _audit(splits: Splits, channels: Channels, context: Context) -> dict[str, Any]:
     """Log and write the audit; a job that was stopped while it decoded is not held to what it has not seen.
 
     Raises:
         UserError: the data can only end in a model, or a figure, that is wrong.
     """
-    photos = {name: part.photos for name, part in splits.parts.items()}
-    args = (channels.left_out, channels.class_names, root, hp.image_size, hp.allow_missing_classes)
-    found = audit.audit(photos, splits.bad, *args, held_out=splits.held_out)
+    found = audit.audit(
+        {name: part.photos for name, part in splits.parts.items()},
+        splits.bad,
+        channels.left_out,
+        channels.class_names,
+        context.root,
+        context.hp.image_size,
+        context.hp.allow_missing_classes,
+        held_out=splits.held_out,
+    )
     for line in found.table():
         log.info(line)
-    if cluster.is_rank_zero:
+    if context.cluster.is_rank_zero:
+        folder = context.layout.output_data
         try:
-            layout.output_data.mkdir(parents=True, exist_ok=True)
-            (layout.output_data / "audit.json").write_text(json.dumps(found.as_json(), indent=2))
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "audit.json").write_text(json.dumps(found.as_json(), indent=2))
         except OSError as error:  # the model is what counts
             log.warning("warning: audit.json could not be written: %s", error)
     if not splits.unread:
@@ -233,15 +214,10 @@ def _audit(
 
 
 def _identity(
-    classifier: Classifier,
-    backbone: Backbone,
-    channels: Channels,
-    splits: Splits,
-    hp: Hyperparameters,
-    cluster: Cluster,
-    chosen: Device,
+    classifier: Classifier, backbone: Backbone, channels: Channels, splits: Splits, context: Context
 ) -> tuple[dict[str, str], str]:
     """What a checkpoint must agree on with the job that takes it up, and the key of the features."""
+    hp, cluster, chosen = context.hp, context.cluster, context.device
     weights = features.weights_digest(classifier.backbone)
     seen = (backbone.name, backbone.preprocessing, chosen.torch.type, chosen.bf16, cluster.world, torch.__version__)
     known = {

@@ -1,6 +1,6 @@
 """Photos decoded and split for a job: what a stop leaves, and what tells one order of photos from another."""
 
-import itertools
+import dataclasses
 import shutil
 
 import pytest
@@ -8,34 +8,54 @@ import pytest
 from kennel.errors import UserError
 from kennel.hyperparameters import Hyperparameters
 from kennel.preprocessing import Preprocessing
+from kennel_train.context import Context
+from kennel_train.contract import stop as stops
+from kennel_train.contract.stop import Never
 from kennel_train.data import image_folder
 from kennel_train.data.splits import Splits
-from kennel_train.distributed.cluster import Cluster
+from kennel_train.distributed import device
 
 
-def decoded(root, begin=lambda: lambda: False):
+class Late:
+    """A job that was stopped long ago: of each split so many photos are read, by the times that its grace is asked."""
+
+    def __init__(self, photos):
+        self.photos, self.asked = photos, 0
+
+    def __call__(self):
+        return True
+
+    def ago(self, seconds):
+        self.asked += 1
+        return self.asked % self.photos == 0
+
+
+def decoded(root, stop=None):
     found = image_folder.find(root)
     channels = image_folder.label(found, {split: set(classes) for split, classes in found.folders.items()})
-    row, hp = Preprocessing(image_size=32, resize=36), Hyperparameters()
-    return Splits.decode(channels, root, frozenset(), row, hp, Cluster(), 1, begin, print)
+    context = Context(
+        Hyperparameters(), dataclasses.replace(device.choose(""), threads=1), stop=stop or Never(), root=root
+    )
+    return Splits.decode(channels, frozenset(), Preprocessing(image_size=32, resize=36), context, print)
+
+
+@pytest.fixture(autouse=True)
+def _no_grace(monkeypatch):
+    monkeypatch.setattr(stops, "GRACE", 0.0)
 
 
 def test_a_job_that_is_stopped_while_it_decodes_says_so(job):
     job.photos("train", {"red": 2, "green": 2})
     said = r"the job was stopped while it decoded, \d of 4 photos were read, too few to learn from: allow a longer run"
     with pytest.raises(UserError, match=said):
-        decoded(job.data, lambda: lambda: True)
+        decoded(job.data, Late(1))
 
 
 def test_a_stop_in_the_training_photos_leaves_time_for_some_of_validation(job):
     job.photos("train", {"red": 4, "green": 4})
     job.photos("validation", {"red": 4, "green": 4})
 
-    def begin():
-        asked = itertools.count(1)
-        return lambda: next(asked) == 5
-
-    splits = decoded(job.data, begin)
+    splits = decoded(job.data, Late(5))
     assert {name: len(part.photos) for name, part in splits.parts.items()} == {"train": 5, "validation": 5}
     assert splits.unread == 6
 

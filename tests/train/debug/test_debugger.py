@@ -14,13 +14,13 @@ from PIL import Image
 
 from kennel import artifact
 from kennel.hyperparameters import Hyperparameters
+from kennel_train.context import Context
 from kennel_train.debug.debugger import Debugger
 from kennel_train.debug.rules import table
 from kennel_train.debug.rules.table import Chosen, Rule
 from kennel_train.distributed import device
-from kennel_train.distributed.cluster import Cluster
 from kennel_train.engine import loop
-from kennel_train.engine.progress import Best, LoopCallbacks, StagePlan
+from kennel_train.engine.progress import LoopCallbacks, StagePlan
 from kennel_train.measure.callbacks import NO_CALLBACK, Callback
 from kennel_train.measure.formatting import percent
 from kennel_train.measure.machine_sampler import Sampler
@@ -127,10 +127,12 @@ def trained(debugger, train):
     hp = Hyperparameters(epochs=2, batch_size=6)
     torch.manual_seed(0)
     module = Net()
-    with debugger.stage("finetune", module, train, 20, pretrained=False, loaders=1) as watch:
+    with debugger.stage(
+        "finetune", module, train.device, lambda: train.waited, 20, pretrained=False, loaders=1
+    ) as watch:
         hooks = LoopCallbacks(debugger.stop, lambda: False, lambda _: None, lambda *_: None, watch)
         plan = StagePlan("finetune", hp.epochs, 0, 64, torch.ones(2), False)
-        loop.fit(module, train, painted(16), hp, device.choose(""), Cluster(), plan, hooks, Best(), None)
+        loop.fit(module, train, painted(16), Context(hp, device.choose("")), plan, hooks)
     debugger.close()
 
 

@@ -11,11 +11,11 @@ from kennel import artifact
 from kennel.hyperparameters import Hyperparameters
 from kennel.layout import Layout
 from kennel_launch.make import samples
+from kennel_train.context import Context
 from kennel_train.debug import observers
 from kennel_train.debug.rules import table
 from kennel_train.debug.smdebug import offline
-from kennel_train.distributed.cluster import Cluster
-from kennel_train.measure.timing import Timing
+from kennel_train.distributed import device
 
 from ..small_network import Net, painted
 
@@ -148,8 +148,8 @@ def test_tensors_that_cannot_be_closed_are_a_warning_even_where_the_job_is_stric
     """By then the model is written."""
     monkeypatch.setattr(observers.log, "propagate", True)  # where caplog listens
     layout = Layout(job.base)
-    wanted = observers.wanted(Hyperparameters(debug=True, debug_strict=True, rules="none", profile=False), layout)
-    with observers.observing(wanted, Cluster(), Timing(), print, None) as seen:
+    hp = Hyperparameters(debug=True, debug_strict=True, rules="none", profile=False)
+    with observers.observing(Context(hp, device.choose(""), layout=layout), print, None) as seen:
         with seen.debugger.stage("finetune", Net(), painted(8), 1, pretrained=False, loaders=1):
             pass
         shutil.rmtree(job.base / "output" / "tensors", ignore_errors=True)

@@ -10,11 +10,11 @@ import torch
 from kennel import metrics
 from kennel.errors import UserError
 from kennel.hyperparameters import Hyperparameters
+from kennel_train.context import Context
 from kennel_train.distributed import device
-from kennel_train.distributed.cluster import Cluster
 from kennel_train.engine import loop
 from kennel_train.engine.batches import CropDataset, FeatureDataset
-from kennel_train.engine.progress import Best, LoopCallbacks, StagePlan
+from kennel_train.engine.progress import LoopCallbacks, StagePlan
 
 
 @pytest.fixture
@@ -71,14 +71,11 @@ def fit(
         module,
         train,
         validation,
-        hp,
-        chosen,
-        Cluster(),
+        Context(hp, chosen),
         StagePlan("finetune", hp.epochs, 0, micro_batch, torch.ones(2), keep_statistics),
         LoopCallbacks(
             stop, hurry or stop, save or (lambda _: None), lambda row, values: seen.append((row["epoch"], values))
         ),
-        Best(),
         state,
     )
     return run, seen
@@ -108,7 +105,7 @@ def test_the_best_epoch_is_kept_and_not_the_last(chosen):
     assert run.best.epoch < 6
     assert not torch.equal(run.best.state["weight"], module.weight)
     module.load_state_dict(run.best.state)
-    loss, accuracy = loop.evaluate(module, blobs(64, swapped=True), chosen, Cluster())
+    loss, accuracy = loop.evaluate(module, blobs(64, swapped=True), Context(Hyperparameters(), chosen))
     assert loss == pytest.approx(run.best.values[metrics.VALIDATION_LOSS])
     assert accuracy == run.best.values[metrics.VALIDATION_ACCURACY]
 
@@ -247,7 +244,7 @@ def test_the_moving_average_is_what_is_judged_and_kept(chosen):
     assert not torch.equal(run.best.state["weight"], module.weight)
     probe = torch.nn.Linear(4, 2)
     probe.load_state_dict(run.best.state)
-    assert loop.evaluate(probe, blobs(64), chosen, Cluster())[0] == pytest.approx(
+    assert loop.evaluate(probe, blobs(64), Context(Hyperparameters(), chosen))[0] == pytest.approx(
         run.best.values[metrics.VALIDATION_LOSS]
     )
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from kennel.hyperparameters import Hyperparameters
+from kennel_train.context import Context
 from kennel_train.distributed import device
-from kennel_train.distributed.cluster import Cluster
 from kennel_train.engine import loop
-from kennel_train.engine.progress import Best, LoopCallbacks, StagePlan
+from kennel_train.engine.progress import LoopCallbacks, StagePlan
 from kennel_train.measure.callbacks import Callback, CallbackList
 from kennel_train.measure.history import StageHistory
 from kennel_train.measure.stage_recorder import EVERY, StageRecorder
@@ -59,12 +59,9 @@ def fit(train, hp, *, micro_batch=64, watch_of=None, state=None, before=0, saves
         module,
         train,
         painted(16),
-        hp,
-        device.choose(""),
-        Cluster(),
+        Context(hp, device.choose("")),
         StagePlan("finetune", hp.epochs, before, micro_batch, torch.ones(2), False),
         LoopCallbacks(stop, lambda: False, save, lambda *_: None, watch),
-        Best(),
         state,
     )
     watch.close()

@@ -16,13 +16,12 @@ from kennel import artifact, metrics
 from kennel.backbones import Backbone, Classifier
 from kennel.hyperparameters import Hyperparameters, Tuning
 from kennel.preprocessing import Preprocessing
+from kennel_train.context import Context
 from kennel_train.data import image_folder
 from kennel_train.data.splits import Splits
 from kennel_train.distributed import device
-from kennel_train.distributed.cluster import Cluster
 from kennel_train.engine.checkpoint import Checkpoints
-from kennel_train.engine.strategies import TrainingContext
-from kennel_train.measure.timing import Timing
+from kennel_train.engine.strategies import Training
 from kennel_train.search.search import Search
 
 pytestmark = pytest.mark.slow
@@ -292,23 +291,16 @@ def test_a_trial_that_runs_out_of_memory_is_marked_and_the_search_goes_on(job, t
     channels = image_folder.label(found, {split: set(classes) for split, classes in found.folders.items()})
     row = Preprocessing(image_size=32, resize=36)
     hp = Hyperparameters(strategy="finetune", trials=2, search="grid", epochs=2, batch_size=4, image_size=32)
-    splits = Splits.decode(channels, job.data, frozenset(), row, hp, Cluster(), 1, lambda: lambda: False, print)
+    context = Context(hp, device.choose(""), root=job.data)
+    splits = Splits.decode(channels, frozenset(), row, context, print)
     classifier = Classifier(Backbone("hungry", "test", Hungry(), 3, row, "random"), 2)
-    rest = (device.choose(""), Cluster(), Checkpoints(tmp_path / "checkpoints", {}), "key", False)
-
-    class Never:
-        def __call__(self):
-            return False
-
-        def ago(self, seconds):
-            return False
-
-    made = TrainingContext(classifier, splits, hp, *rest, Never(), Timing(), lambda *_: None)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", {})
+    made = Training(classifier, splits, context, checkpoints, "key", False, lambda *_: None)
     search = Search(made, {"batch_size": Tuning(values=(4, 8))}, {}, tmp_path, tmp_path / "out")
     ended, trained, tried = search.run()
     states = {row["hyperparameters"]["batch_size"]: row for row in tried["trials"]}
     assert states[8]["state"] == "failed"
     assert states[8]["reason"].startswith("out of memory at test_search.py:")
     assert states[4]["state"] == "complete"
-    assert ended.hp.batch_size == 4
+    assert ended.context.hp.batch_size == 4
     assert trained.best.state

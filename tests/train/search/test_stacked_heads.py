@@ -8,11 +8,11 @@ import torch
 
 from kennel import metrics
 from kennel.hyperparameters import Hyperparameters
+from kennel_train.context import Context
 from kennel_train.distributed import device
-from kennel_train.distributed.cluster import Cluster
 from kennel_train.engine import loop
 from kennel_train.engine.batches import FeatureDataset
-from kennel_train.engine.progress import Best, LoopCallbacks, Run, StagePlan
+from kennel_train.engine.progress import LoopCallbacks, Run, StagePlan
 from kennel_train.search import stacked_heads
 from kennel_train.search.stacked_heads import Head
 
@@ -42,20 +42,19 @@ def head(number: int, recipe: dict, module: torch.nn.Linear) -> Head:
     hp = Hyperparameters(**{**COMMON, **recipe})
     weights = torch.tensor([1.0, 2.0, 0.5]) if number == 1 else torch.ones(3)
     plan = StagePlan("probe", hp.epochs, 0, 50, weights, keep_statistics=True)
-    return Head(number, hp, Run(copy.deepcopy(module), TRAIN, hp, device.choose(""), plan, Best()), plan)
+    return Head(number, Run(copy.deepcopy(module), TRAIN, Context(hp, device.choose("")), plan))
 
 
 def alone(one: Head, module: torch.nn.Linear) -> Run:
-    hooks = LoopCallbacks(lambda: False, lambda: False, lambda _: None, lambda *_: None)
-    chosen = device.choose("")
-    return loop.fit(copy.deepcopy(module), TRAIN, VALIDATION, one.hp, chosen, Cluster(), one.plan, hooks, Best(), None)
+    callbacks = LoopCallbacks(lambda: False, lambda: False, lambda _: None, lambda *_: None)
+    return loop.fit(copy.deepcopy(module), TRAIN, VALIDATION, one.run.context, one.run.plan, callbacks)
 
 
 def test_each_head_learns_what_it_would_alone():
     torch.manual_seed(0)
     module = torch.nn.Linear(6, 3)
     heads = [head(number, recipe, module) for number, recipe in enumerate(RECIPES)]
-    assert stacked_heads.fit(heads, TRAIN, VALIDATION, device.choose(""), Cluster(), lambda: False)
+    assert stacked_heads.fit(heads, TRAIN, VALIDATION, lambda: False)
     for one in heads:
         by_itself = alone(one, module)
         assert one.run.best.epoch == by_itself.best.epoch, RECIPES[one.number]
@@ -75,7 +74,7 @@ def test_a_head_that_diverges_leaves_the_others_alone():
     module = torch.nn.Linear(6, 3)
     wild = {"learning_rate": 10.0, "weight_decay": 1.0, "epochs": 30}
     heads = [head(0, {"epochs": 30}, module), head(1, wild, module), head(2, {"epochs": 30}, module)]
-    assert stacked_heads.fit(heads, TRAIN, VALIDATION, device.choose(""), Cluster(), lambda: False)
+    assert stacked_heads.fit(heads, TRAIN, VALIDATION, lambda: False)
     assert [bool(one.failed) for one in heads] == [False, True, False]
     assert heads[1].failed.startswith("the loss is no number any more in epoch ")
     assert len(heads[1].run.rows) < 30
@@ -88,6 +87,6 @@ def test_a_stack_ends_after_the_epoch_in_which_the_search_is_over():
     module = torch.nn.Linear(6, 3)
     heads = [head(number, {}, module) for number in range(2)]
     asked = iter([False, True])
-    assert not stacked_heads.fit(heads, TRAIN, VALIDATION, device.choose(""), Cluster(), lambda: next(asked))
+    assert not stacked_heads.fit(heads, TRAIN, VALIDATION, lambda: next(asked))
     assert [len(one.run.rows) for one in heads] == [2, 2]
     assert all(one.going for one in heads)

@@ -14,6 +14,16 @@ class Stop(Protocol):
     def ago(self, seconds: float) -> bool: ...
 
 
+class Never:
+    """The stop of what is not asked to end."""
+
+    def __call__(self) -> bool:
+        return False
+
+    def ago(self, seconds: float) -> bool:
+        return False
+
+
 def grace(stop: Stop) -> Callable[[], bool]:
     """Whether the phase that begins now has used up what is left to a job that was stopped."""
     begun = time.monotonic()

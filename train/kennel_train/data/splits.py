@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kennel.errors import UserError
-from kennel.hyperparameters import Hyperparameters
 from kennel.photos import printable, split
 from kennel.preprocessing import Preprocessing
+from kennel_train.context import Context
+from kennel_train.contract.stop import grace
 from kennel_train.data import decoding, randomness
 from kennel_train.data.decoding import Bad, Decoded, Readable
 from kennel_train.data.image_folder import Channels, Photo
@@ -49,34 +50,33 @@ class Splits:
     def decode(
         cls,
         channels: Channels,
-        root: Path,
         sharded: frozenset[str],
         row: Preprocessing,
-        hp: Hyperparameters,
-        cluster: Cluster,
-        threads: int,
-        begin: Callable[[], Callable[[], bool]],
+        context: Context,
         say: Callable[[str], None],
     ) -> "Splits":
         """Decode this rank's share of every channel; validation is taken out of train where no channel gave it.
 
         Args:
-            root: the folder of the channels' folders on this host; it lies elsewhere on others where they stream.
             sharded: splits whose photos differ from host to host.
-            threads: that may decode in this process.
-            begin: called as each split begins; what it gives is asked after every photo whether to leave the rest of
-                that split. One that a stop finds in an earlier split still needs photos.
+            context: its `root` lies elsewhere on other hosts where channels stream. Each split of a job that was
+                stopped has its own grace: one that a stop finds in an earlier split still needs photos.
+            say: logs a line.
 
         Raises:
             UserError: too many unreadable photos, or none that could be left for validation.
         """
+        hp, cluster, root = context.hp, context.cluster, context.root
         parts: dict[str, Split] = {}
         bad: list[Bad] = []
         total = unread = 0
         for name, photos in channels.splits.items():
             share = _share(photos, name in sharded, cluster, hp.seed)
-            given = (share, row, hp.on_bad_image, say, begin(), threads)
-            mine, wrong = decoding.decode(*given) if share else (_nothing(row), [])
+            mine: Decoded = _nothing(row)
+            wrong: list[Bad] = []
+            if share:
+                late = grace(context.stop)
+                mine, wrong = decoding.decode(share, row, hp.on_bad_image, say, late, context.device.threads)
             theirs = cluster.gather((root, mine.photos, wrong, len(share)))
             readable = _named([(base, photos) for base, photos, _, _ in theirs], root)
             unreadable = _named([(base, photos) for base, _, photos, _ in theirs], root)

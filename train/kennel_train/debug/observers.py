@@ -18,16 +18,15 @@ from torch import nn
 from kennel import files
 from kennel.hyperparameters import Hyperparameters
 from kennel.layout import Layout
+from kennel_train.context import Context
 from kennel_train.debug import hook_config, snapshot, trace
 from kennel_train.debug.debugger import Debugger
 from kennel_train.debug.hook_config import Asked
 from kennel_train.debug.rules import table
 from kennel_train.debug.rules.table import Chosen
-from kennel_train.distributed.cluster import Cluster
 from kennel_train.measure import formatting
 from kennel_train.measure.callbacks import NO_CALLBACK, Callback, CallbackList
 from kennel_train.measure.machine_sampler import Sampler
-from kennel_train.measure.timing import Timing
 
 log = logging.getLogger("kennel")
 PROFILE = "profile.json"  # what the report draws, in a ProfilerConfig's folder
@@ -54,12 +53,8 @@ class Wanted:
         return self.asked.profiler or self.layout.output_data / "profile"
 
 
-def wanted(hp: Hyperparameters, layout: Layout) -> Wanted:
-    """What the hyperparameters and the files in input/config ask for.
-
-    Raises:
-        UserError: a rule, a parameter or a step that there is not, or a file that is no JSON.
-    """
+def _wanted(hp: Hyperparameters, layout: Layout) -> Wanted:
+    """What the hyperparameters and the files in input/config ask for."""
     asked = hook_config.read(layout.config, layout.base / "output")
     return Wanted(table.chosen(hp.rules), trace.steps(hp.profile_steps) or asked.trace, asked, hp, layout)
 
@@ -83,16 +78,18 @@ class Observers:
 
 
 @contextmanager
-def observing(
-    wanted: Wanted, cluster: Cluster, phases: Timing, give_up: Callable[[str], None], visible: str | None
-) -> Iterator[Observers]:
-    """Everything that watches, from here to the end of the job; on ranks that do not lead, smdebug alone.
+def observing(context: Context, give_up: Callable[[str], None], visible: str | None) -> Iterator[Observers]:
+    """All observers, from here to the end of the job; on ranks other than 0, smdebug alone.
 
     Args:
         give_up: ends the process for a reason.
         visible: CUDA_VISIBLE_DEVICES, or None.
+
+    Raises:
+        UserError: a rule, a parameter or a step that there is not, or a file that is no JSON.
     """
-    hp, rank_zero = wanted.hp, cluster.is_rank_zero
+    hp, cluster, timing = context.hp, context.cluster, context.timing
+    wanted, rank_zero = _wanted(hp, context.layout), cluster.is_rank_zero
     with ExitStack() as stack:
         chosen, steps = (wanted.rules, wanted.steps) if rank_zero else ([], None)
         hook = None
@@ -114,7 +111,7 @@ def observing(
         sampler = None
         if rank_zero and (hp.profile or chosen):
             root = os.getppid() if cluster.local_world > 1 else None  # the launcher: every rank is the job's
-            sampler = Sampler(lambda: phases.now, wanted.asked.interval or 1.0, root=root, visible=visible)
+            sampler = Sampler(lambda: timing.now, wanted.asked.interval or 1.0, root=root, visible=visible)
         traced = trace.Trace(*steps, wanted.profile, log.info) if steps else NO_CALLBACK
 
         def more(module: nn.Module) -> Callback:
@@ -123,9 +120,7 @@ def observing(
         debugger = Debugger(chosen, hp.on_rule, sampler, rank_zero and hp.profile, more, give_up)
         stack.callback(_close, "the sampler", debugger.close)
         record = functools.partial(_record, debugger, wanted, traced, hook)
-        if (
-            rank_zero and wanted.asked.profiler
-        ):  # at the job's end, whatever that is: what was asked for lies in one folder
+        if rank_zero and wanted.asked.profiler:  # at the job's end, however it ends: all lies in one folder then
             stack.callback(_put_profile, wanted.profile / PROFILE, record)
         yield Observers(debugger, record, board)
 

@@ -16,10 +16,9 @@ from torch.nn.functional import cross_entropy
 
 from kennel import metrics
 from kennel.errors import UserError
-from kennel.hyperparameters import Hyperparameters
 from kennel.metrics import Metric
+from kennel_train.context import Context
 from kennel_train.distributed import all_reduce
-from kennel_train.distributed.cluster import Cluster
 from kennel_train.distributed.device import Device
 from kennel_train.engine import recipe
 from kennel_train.engine.batches import Dataset, Index
@@ -30,48 +29,44 @@ _NO_PHOTO = 1e-12  # less than any weight of photos
 
 
 class DivergedError(UserError):
-    """The loss is no number any more."""
+    """The loss is NaN or infinite."""
 
 
 def fit(
     module: nn.Module,
     train: Dataset,
     validation: Dataset,
-    hp: Hyperparameters,
-    device: Device,
-    cluster: Cluster,
+    context: Context,
     plan: StagePlan,
-    hooks: LoopCallbacks,
-    best: Best,
-    state: dict[str, Any] | None,
+    callbacks: LoopCallbacks,
+    state: dict[str, Any] | None = None,
 ) -> Run:
     """Train `module`; the best epoch on `validation` is in the run that is returned.
 
     Args:
-        best: what an epoch must beat; an earlier stage's, or an empty one.
         state: `Run.as_dict()` of a checkpoint of this stage, or None.
 
     Raises:
-        DivergedError: the loss is no number any more.
+        DivergedError: the loss is NaN or infinite.
     """
-    run = Run(module, train, hp, device, plan, best)
+    run, hp = Run(module, train, context, plan), context.hp
     if state:
         run.restore(state)
     # Stopped before the first step of all: what can be learned in the time that is left becomes the model.
-    late = not run.best.state and run.step == 0 and cluster.any(hooks.stop())
+    late = not run.best.state and run.step == 0 and context.cluster.any(callbacks.stop())
     saved = time.monotonic()
     while run.epoch <= plan.epochs and not (hp.patience and run.stale >= hp.patience):
         started, waited, begun = time.monotonic(), train.waited, run.step
         rate = run.schedule.get_last_lr()[-1]
-        for stopped in steps(run, train, hp, device, cluster, plan, hooks.watch, hooks.hurry if late else hooks.stop):
+        for stopped in steps(run, callbacks.callback, callbacks.hurry if late else callbacks.stop):
             if stopped:
                 break
             if time.monotonic() - saved > 60 * hp.checkpoint_minutes and run.step < run.steps:
-                hooks.save(run.as_dict())
+                callbacks.save(run.as_dict())
                 saved = time.monotonic()
         interrupted = run.step < run.steps
         if interrupted and not late:
-            hooks.save(run.as_dict())  # as it is: the epoch goes on here when the job is started again
+            callbacks.save(run.as_dict())  # as it is: the epoch goes on here when the job is started again
         if interrupted and run.best.state:
             break
         run.sums.cpu()  # waits for a GPU to be done
@@ -80,17 +75,17 @@ def fit(
         row["photos_per_second"] = train.total * (run.step - begun) / run.steps / seconds
         row["waited"] = (train.waited - waited) / seconds
         # Where there is a model already, a job that is stopped while it validates leaves the epoch as it is.
-        cut = hooks.stop if run.best.state else hooks.hurry
-        closed = close_epoch(run, plan, row, validation, device, cluster, hooks.watch, cut)
+        cut = callbacks.stop if run.best.state else callbacks.hurry
+        closed = close_epoch(run, row, validation, callbacks.callback, cut)
         if closed is None:
             if not late:
-                hooks.save(run.as_dict())
+                callbacks.save(run.as_dict())
             break
-        hooks.on_epoch_end(*closed)
+        callbacks.on_epoch_end(*closed)
         if interrupted:
             break
         if not late:
-            hooks.save(run.as_dict())
+            callbacks.save(run.as_dict())
             saved = time.monotonic()
     return run
 
@@ -102,9 +97,8 @@ def never() -> bool:
 def evaluate(
     module: nn.Module,
     split: Dataset,
-    device: Device,
-    cluster: Cluster,
-    watch: Callback = NO_CALLBACK,
+    context: Context,
+    callback: Callback = NO_CALLBACK,
     cut: Callable[[], bool] = never,
 ) -> tuple[float, float]:
     """(mean cross-entropy in nats, accuracy 0–1) of a module on a split, over all ranks.
@@ -113,16 +107,16 @@ def evaluate(
         cut: asked after each batch; from then on this rank's photos are left out.
     """
     sums = torch.zeros(3, dtype=torch.float64)
-    with watch.evaluating():
-        for logits, labels in logits_of(module, split, device):
+    with callback.evaluating():
+        for logits, labels in logits_of(module, split, context.device):
             losses = cross_entropy(logits, labels, reduction="none")
-            watch.evaluated(losses)
+            callback.evaluated(losses)
             hits = (logits.argmax(1) == labels).sum()
             count = torch.tensor(len(labels), device=losses.device)
             sums += torch.stack([losses.double().sum(), hits.double(), count]).cpu()
             if cut():
                 break
-    loss, hits, count = cluster.sum(sums).tolist()
+    loss, hits, count = context.cluster.sum(sums).tolist()
     return loss / count, hits / count
 
 
@@ -134,20 +128,12 @@ def logits_of(module: nn.Module, split: Dataset, device: Device) -> Iterator[tup
             yield module(inputs).float(), labels
 
 
-def steps(
-    run: Run,
-    train: Dataset,
-    hp: Hyperparameters,
-    device: Device,
-    cluster: Cluster,
-    plan: StagePlan,
-    watch: Callback,
-    stop: Callable[[], bool],
-) -> Iterator[bool]:
+def steps(run: Run, callback: Callback, stop: Callable[[], bool]) -> Iterator[bool]:
     """The steps that are left of the running epoch; after each, whether the job is to stop.
 
     An epoch's photos are dealt evenly over its steps, so that no step has a remainder of one or two.
     """
+    train, plan, hp, device, cluster = run.train, run.plan, run.context.hp, run.context.device, run.context.cluster
     parts = np.array_split(train.order(hp.seed, run.epoch), run.steps)[run.step :]
     micro = [_cut(part, plan.micro_batch) for part in parts]
     batches = train.training([index for cuts in micro for index in cuts], hp.seed, run.epoch)
@@ -158,29 +144,29 @@ def steps(
             yield True
             return
         torch.manual_seed(hash((hp.seed, run.epoch, run.step, cluster.rank)) % 2**63)  # for dropout
-        watch.begin((plan.before + run.epoch - 1) * run.steps + run.step)
+        callback.begin((plan.before + run.epoch - 1) * run.steps + run.step)
         run.optimizer.zero_grad(set_to_none=True)
         sums = torch.zeros(2, device=device.torch)
         for _ in cuts:
             inputs, labels = next(batches)
-            watch.lap("data wait")
+            callback.lap("data wait")
             with torch.autocast(device.torch.type, torch.bfloat16, enabled=device.bf16):
                 logits = run.module(inputs)
             loss, weight = recipe.loss_sum(logits, labels, weights, hp.label_smoothing)
-            watch.lap("forward")
+            callback.lap("forward")
             loss.backward()  # type: ignore[no-untyped-call]
-            watch.lap("backward")
-            watch.batch(logits.detach(), labels)
+            callback.lap("backward")
+            callback.batch(logits.detach(), labels)
             sums += torch.stack([loss.detach(), weight])
         stopped = all_reduce.share(run.module, sums, cluster, stop() if cluster.world > 1 else False)
-        watch.lap("other")
-        update(run, hp, sums)
-        watch.lap("optimizer")
-        watch.end(sums)
+        callback.lap("other")
+        update(run, sums)
+        callback.lap("optimizer")
+        callback.end(sums)
         yield stopped
 
 
-def update(run: Run, hp: Hyperparameters, sums: Tensor) -> None:
+def update(run: Run, sums: Tensor) -> None:
     """One optimizer step, by gradients of a sum over photos; `sums` is (2,): that sum, and the photos' weights.
 
     A job that was stopped while it extracted features has steps without a photo: they change nothing.
@@ -188,8 +174,8 @@ def update(run: Run, hp: Hyperparameters, sums: Tensor) -> None:
     gradients = [p.grad for p in run.module.parameters() if p.grad is not None]
     if gradients:
         torch._foreach_div_(gradients, sums[1].clamp(min=_NO_PHOTO))  # of several ranks all may be without one
-    if hp.gradient_clip:
-        nn.utils.clip_grad_norm_(run.module.parameters(), hp.gradient_clip)
+    if run.context.hp.gradient_clip:
+        nn.utils.clip_grad_norm_(run.module.parameters(), run.context.hp.gradient_clip)
     run.optimizer.step()
     run.schedule.step()
     if run.average:
@@ -212,12 +198,9 @@ def _cut(part: Index, size: int) -> list[Index]:
 
 def close_epoch(
     run: Run,
-    plan: StagePlan,
     row: dict[str, Any],
     validation: Dataset,
-    device: Device,
-    cluster: Cluster,
-    watch: Callback = NO_CALLBACK,
+    callback: Callback = NO_CALLBACK,
     cut: Callable[[], bool] = never,
 ) -> tuple[dict[str, Any], dict[Metric, float]] | None:
     """Judge the epoch, note it, keep it where it is the best, and stand at the start of the next one.
@@ -230,10 +213,11 @@ def close_epoch(
         and there is a best epoch already: then nothing has changed.
 
     Raises:
-        DivergedError: the loss is no number any more.
+        DivergedError: the loss is NaN or infinite.
     """
-    values = _epoch_values(run, validation, device, cluster, watch, cut)
-    if run.best.state and cluster.any(cut()):
+    plan = run.plan
+    values = _epoch_values(run, validation, callback, cut)
+    if run.best.state and run.context.cluster.any(cut()):
         return None
     row = {"stage": plan.stage, "epoch": plan.before + run.epoch, "stage_epoch": run.epoch, **row}
     row |= {metric.name: value for metric, value in values.items()}
@@ -247,13 +231,11 @@ def close_epoch(
     return row, values
 
 
-def _epoch_values(
-    run: Run, validation: Dataset, device: Device, cluster: Cluster, watch: Callback, cut: Callable[[], bool]
-) -> dict[Metric, float]:
-    loss, accuracy = evaluate(run.judged, validation, device, cluster, watch, cut)
+def _epoch_values(run: Run, validation: Dataset, callback: Callback, cut: Callable[[], bool]) -> dict[Metric, float]:
+    loss, accuracy = evaluate(run.judged, validation, run.context, callback, cut)
     values = {metrics.VALIDATION_LOSS: loss, metrics.VALIDATION_ACCURACY: accuracy}
     total, weight = run.sums.tolist()
-    watch.epoch(total / weight if weight else None, loss)
+    callback.epoch(total / weight if weight else None, loss)
     if not weight:
         return values
     if not (math.isfinite(total) and math.isfinite(loss)):

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from kennel import metrics
-from kennel.hyperparameters import Hyperparameters
 from kennel.metrics import Metric
-from kennel_train.distributed.device import Device
+from kennel_train.context import Context
 from kennel_train.engine import recipe
 from kennel_train.engine.batches import Dataset
 from kennel_train.measure.callbacks import NO_CALLBACK, Callback
@@ -55,17 +54,18 @@ class StagePlan:
     micro_batch: int
     class_weights: Tensor  # float32 (classes,)
     keep_statistics: bool  # batch normalization goes by the pretrained backbone's: micro-batches then change nothing
+    best: Best = field(default_factory=Best)  # what an epoch must beat: an earlier stage's, or an empty one
 
 
 @dataclass(frozen=True)
 class LoopCallbacks:
-    """Whom the loop tells: of an epoch's row and its metrics, of a state worth keeping; and whom it asks to stop."""
+    """What the loop calls: at an epoch's end, with a state worth keeping, and to ask whether to stop."""
 
     stop: Callable[[], bool]
     hurry: Callable[[], bool]  # whether a job that was stopped before its first step has used up its time
     save: Callable[[dict[str, Any]], None]
     on_epoch_end: Callable[[dict[str, Any], dict[Metric, float]], None]
-    watch: Callback = NO_CALLBACK
+    callback: Callback = NO_CALLBACK
 
 
 def even_batches(photos: int, batch_size: int) -> int:
@@ -80,16 +80,17 @@ def even_batches(photos: int, batch_size: int) -> int:
 class Run:
     """The state of one stage: module, optimizer, schedule, moving average, position, best epoch."""
 
-    def __init__(
-        self, module: nn.Module, train: Dataset, hp: Hyperparameters, device: Device, plan: StagePlan, best: Best
-    ) -> None:
+    def __init__(self, module: nn.Module, train: Dataset, context: Context, plan: StagePlan) -> None:
+        hp = context.hp
+        self.context, self.plan, self.train, self.module = context, plan, train, module
         self.steps = even_batches(train.total, hp.batch_size)
-        self.module = module
-        self.optimizer = recipe.optimizer(module, hp, device.torch)
+        self.optimizer = recipe.optimizer(module, hp, context.device.torch)
         self.schedule = recipe.schedule(self.optimizer, hp, plan.epochs, self.steps)
         self.average = recipe.average(module, hp)
-        self.epoch, self.step, self.stale, self.best = 1, 0, 0, best
-        self.sums = torch.zeros(2, dtype=torch.float64, device=device.torch)  # the epoch's losses and weights so far
+        self.epoch, self.step, self.stale, self.best = 1, 0, 0, plan.best
+        self.sums = torch.zeros(
+            2, dtype=torch.float64, device=context.device.torch
+        )  # the epoch's losses and weights so far
         self.rows: list[dict[str, Any]] = []  # one per finished epoch
 
     @property

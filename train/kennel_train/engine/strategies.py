@@ -11,43 +11,38 @@ import torch
 from kennel.backbones import Classifier
 from kennel.hyperparameters import Hyperparameters
 from kennel.metrics import Metric
-from kennel_train.contract.stop import Stop, grace
+from kennel_train.context import Context
+from kennel_train.contract.stop import grace
 from kennel_train.data.splits import Split, Splits
 from kennel_train.debug.debugger import Debugger
-from kennel_train.distributed.cluster import Cluster
 from kennel_train.distributed.device import Device
 from kennel_train.engine import features, loop, micro_batch_size, progress, recipe
 from kennel_train.engine.batches import CropDataset, Dataset, FeatureDataset
 from kennel_train.engine.checkpoint import Checkpoints
 from kennel_train.engine.progress import Best, LoopCallbacks, Run, StagePlan
 from kennel_train.measure.callbacks import NO_CALLBACK, Callback
-from kennel_train.measure.timing import Timing
 
 log = logging.getLogger("kennel")
 _STAGES = {"probe": ["probe"], "finetune": ["finetune"], "probe-then-finetune": ["probe", "finetune"]}
 
 
 @dataclass(frozen=True)
-class TrainingContext:
+class Training:
     """What every stage needs."""
 
     classifier: Classifier
     splits: Splits
-    hp: Hyperparameters
-    device: Device
-    cluster: Cluster
+    context: Context
     checkpoints: Checkpoints
     features_key: str
     pretrained: bool  # the backbone does not start from random weights
-    stop: Stop
-    phases: Timing
     on_epoch_end: Callable[[dict[str, Any], dict[Metric, float]], None]
     extracted: dict[str, FeatureDataset] = field(default_factory=dict)  # by split: trials share them
     debugger: Debugger | None = None  # watches the training; of a search, the model's and no trial's
 
     def over(self) -> bool:
         """Whether this process wants the training to end: the job was asked to, or a rule fired that ends it."""
-        return self.stop() or (self.debugger is not None and self.debugger.stop())
+        return self.context.stop() or (self.debugger is not None and self.debugger.stop())
 
 
 @dataclass
@@ -63,18 +58,27 @@ def photos(part: Split, hp: Hyperparameters, device: Device) -> CropDataset:
     """A split as crops out of the decoded photos."""
     labels = torch.from_numpy(part.mine.labels)
     total, mine = len(part.photos), part.mine
-    cut = (hp.image_size, hp.trivial_augment, device.threads)
-    return CropDataset(labels, part.ids, total, device.torch, mine.images, mine.rows, *cut)
+    return CropDataset(
+        labels,
+        part.ids,
+        total,
+        device.torch,
+        mine.images,
+        mine.rows,
+        side=hp.image_size,
+        trivial_augment=hp.trivial_augment,
+        threads=device.threads,
+    )
 
 
-def train(job: TrainingContext) -> Trained:
-    """Run the stages of `job.hp.strategy`; the classifier ends as the best epoch of them all."""
-    resumed = job.cluster.broadcast(job.checkpoints.load() if job.cluster.is_rank_zero else None)
+def train(job: Training) -> Trained:
+    """Run the stages of `job.context.hp.strategy`; the classifier ends as the best epoch of them all."""
+    resumed = job.context.cluster.broadcast(job.checkpoints.load() if job.context.cluster.is_rank_zero else None)
     done = Trained(rows=list(resumed["rows_before"]) if resumed else [])
     if resumed:
         at = resumed["run"]["position"]
         log.info("resumed from a checkpoint: %s, epoch %d, step %d", resumed["stage"], at["epoch"], at["step"])
-    stages = _STAGES[job.hp.strategy]
+    stages = _STAGES[job.context.hp.strategy]
     for stage in stages[stages.index(resumed["stage"]) if resumed else 0 :]:
         state = resumed if resumed and resumed["stage"] == stage else None
         run = (_probe if stage == "probe" else _finetune)(job, done, state)
@@ -84,53 +88,57 @@ def train(job: TrainingContext) -> Trained:
             job.classifier.head.load_state_dict(run.best.state)
             whole = {key: value.cpu().clone() for key, value in job.classifier.state_dict().items()}
             done.best = Best(stage, run.best.epoch, run.best.values, whole)
-        if job.cluster.any(job.over()):
+        if job.context.cluster.any(job.over()):
             break
     job.classifier.load_state_dict(done.best.state)
     return done
 
 
-def _probe(job: TrainingContext, done: Trained, state: dict[str, Any] | None) -> Run:
+def _probe(job: Training, done: Trained, state: dict[str, Any] | None) -> Run:
     done.inputs = dict(extract(job))
-    epochs = job.hp.epochs if job.hp.strategy == "probe" else job.hp.probe_epochs
+    epochs = job.context.hp.epochs if job.context.hp.strategy == "probe" else job.context.hp.probe_epochs
     size = max(1, len(done.inputs["train"].ids))  # features are small: a batch is never cut
     return _fit(job, job.classifier.head, done, "probe", epochs, size, state)
 
 
-def extract(job: TrainingContext) -> dict[str, FeatureDataset]:
+def extract(job: Training) -> dict[str, FeatureDataset]:
     """The features of training and validation, computed once a job."""
     if not job.extracted:
-        with job.phases("features"):
+        with job.context.timing("features"):
             parts = {name: part for name, part in job.splits.parts.items() if name != "test"}
             job.extracted.update({name: _features(job, name, part) for name, part in parts.items()})
-            job.cluster.gather(None)  # hosts of a sharded channel may differ by more than a step's patience
+            job.context.cluster.gather(None)  # hosts of a sharded channel may differ by more than a step's patience
     return job.extracted
 
 
-def _finetune(job: TrainingContext, done: Trained, state: dict[str, Any] | None) -> Run:
-    done.inputs = {n: photos(part, job.hp, job.device) for n, part in job.splits.parts.items() if n != "test"}
-    share = -(-min(job.hp.batch_size, done.inputs["train"].total) // job.cluster.world)
+def _finetune(job: Training, done: Trained, state: dict[str, Any] | None) -> Run:
+    done.inputs = {
+        n: photos(part, job.context.hp, job.context.device) for n, part in job.splits.parts.items() if n != "test"
+    }
+    share = -(-min(job.context.hp.batch_size, done.inputs["train"].total) // job.context.cluster.world)
     if state:  # what was found is kept, so that a restart is exact, but where a smaller GPU took the place of the first
         share = min(share, state["micro_batch"])
-    fits = micro_batch_size.micro_batch(job.classifier, job.hp.image_size, share, job.device, job.cluster.local_world)
-    size = min(job.cluster.gather(fits))
-    return _fit(job, job.classifier, done, "finetune", job.hp.epochs, size, state)
+    fits = micro_batch_size.micro_batch(
+        job.classifier, job.context.hp.image_size, share, job.context.device, job.context.cluster.local_world
+    )
+    size = min(job.context.cluster.gather(fits))
+    return _fit(job, job.classifier, done, "finetune", job.context.hp.epochs, size, state)
 
 
-def _features(job: TrainingContext, name: str, part: Split) -> FeatureDataset:
-    given = photos(part, job.hp, job.device)
-    folder, rank = job.checkpoints.folder, job.cluster.rank
+def _features(job: Training, name: str, part: Split) -> FeatureDataset:
+    given = photos(part, job.context.hp, job.context.device)
+    folder, rank = job.checkpoints.folder, job.context.cluster.rank
     key = f"{job.features_key}-{name.encode().hex()}"
     found = features.kept(folder, key, rank, given)
     if found is None:
-        found = features.extract(job.classifier, given, job.device, grace(job.stop))
+        found = features.extract(job.classifier, given, job.context.device, grace(job.context.stop))
         if len(found.ids) == len(given.ids) and not job.splits.unread:
             features.keep(folder, key, rank, found)
     return found
 
 
 def _fit(
-    job: TrainingContext,
+    job: Training,
     module: torch.nn.Module,
     done: Trained,
     stage: str,
@@ -141,30 +149,27 @@ def _fit(
     before = list(done.rows)
 
     def save(run: dict[str, Any]) -> None:
-        if job.cluster.is_rank_zero:
-            with job.phases("checkpoints"):
+        if job.context.cluster.is_rank_zero:
+            with job.context.timing("checkpoints"):
                 job.checkpoints.save({"stage": stage, "rows_before": before, "micro_batch": micro_batch, "run": run})
 
-    plan = StagePlan(stage, epochs, len(before), micro_batch, class_weights(job), job.pretrained)
+    plan = StagePlan(stage, epochs, len(before), micro_batch, class_weights(job), job.pretrained, done.best)
     train = done.inputs["train"]
-    with job.phases(stage), _watched(job, stage, module, train) as watch:
-        hooks = LoopCallbacks(job.over, grace(job.stop), save, job.on_epoch_end, watch)
+    with job.context.timing(stage), _watched(job, stage, module, train) as callback:
+        callbacks = LoopCallbacks(job.over, grace(job.context.stop), save, job.on_epoch_end, callback)
         return loop.fit(
             module,
             train,
             done.inputs["validation"],
-            job.hp,
-            job.device,
-            job.cluster,
+            job.context,
             plan,
-            hooks,
-            done.best,
+            callbacks,
             state["run"] if state else None,
         )
 
 
 @contextmanager
-def _watched(job: TrainingContext, stage: str, module: torch.nn.Module, train: Dataset) -> Iterator[Callback]:
+def _watched(job: Training, stage: str, module: torch.nn.Module, train: Dataset) -> Iterator[Callback]:
     """The callback of this stage.
 
     Raises:
@@ -173,18 +178,18 @@ def _watched(job: TrainingContext, stage: str, module: torch.nn.Module, train: D
     if not job.debugger:
         yield NO_CALLBACK
         return
-    steps = progress.even_batches(train.total, job.hp.batch_size)
+    steps = progress.even_batches(train.total, job.context.hp.batch_size)
     loaders = train.threads if isinstance(train, CropDataset) else 0
     try:
         with job.debugger.stage(
             stage, module, train.device, lambda: train.waited, steps, pretrained=job.pretrained, loaders=loaders
-        ) as watch:
-            yield watch
+        ) as callback:
+            yield callback
     except loop.DivergedError as error:
         raise loop.DivergedError(f"{error}; {job.debugger.reason}" if job.debugger.reason else str(error)) from None
 
 
-def class_weights(job: TrainingContext) -> torch.Tensor:
-    """Of the training photos, by `job.hp`."""
+def class_weights(job: Training) -> torch.Tensor:
+    """Of the training photos, by `job.context.hp`."""
     labels = [photo.label for photo in job.splits.parts["train"].photos]
-    return recipe.class_weights(labels, job.classifier.head.out_features, job.hp)
+    return recipe.class_weights(labels, job.classifier.head.out_features, job.context.hp)

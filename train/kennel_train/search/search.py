@@ -21,7 +21,7 @@ from kennel_train.contract.stop import GracePeriod, TrialPruner
 from kennel_train.engine import loop, micro_batch_size, strategies
 from kennel_train.engine.checkpoint import Checkpoints
 from kennel_train.engine.progress import Best, Run, StagePlan
-from kennel_train.engine.strategies import Trained, TrainingContext
+from kennel_train.engine.strategies import Trained, Training
 from kennel_train.search import stacked_heads, trials
 from kennel_train.search.stacked_heads import Head
 from kennel_train.search.study import Study
@@ -37,7 +37,7 @@ class Search:
 
     def __init__(
         self,
-        job: TrainingContext,
+        job: Training,
         space: Mapping[str, Tuning],
         identity: Mapping[str, str],
         scratch: Path,
@@ -57,12 +57,12 @@ class Search:
         self._best: tuple[float, int, Hyperparameters] | None = None
         self._seen: dict[Hyperparameters, int] = {}
         self._record: Study | None = None
-        if job.cluster.is_rank_zero:
-            asked = ("time_budget",) if job.hp.search == "grid" else ("time_budget", "trials")  # may change
+        if job.context.cluster.is_rank_zero:
+            asked = ("time_budget",) if job.context.hp.search == "grid" else ("time_budget", "trials")  # may change
             known = {key: value for key, value in identity.items() if key not in asked}
-            self._record = Study(job.checkpoints.folder, scratch, job.hp, space, known)
+            self._record = Study(job.checkpoints.folder, scratch, job.context.hp, space, known)
 
-    def run(self) -> tuple[TrainingContext, Trained, dict[str, Any]]:
+    def run(self) -> tuple[Training, Trained, dict[str, Any]]:
         """All trials, then the best.
 
         Returns:
@@ -72,22 +72,23 @@ class Search:
             UserError: no trial came to an end.
         """
         self._recall()
-        if self._job.hp.strategy != "finetune":
+        if self._job.context.hp.strategy != "finetune":
             strategies.extract(self._job)
-        with self._job.phases("search"):
+        with self._job.context.timing("search"):
             while not self._over() and (asked := self._ask()):
                 self._round(asked)
-        if self._best is None and not self._job.cluster.any(self._job.stop()):
+        if self._best is None and not self._job.context.cluster.any(self._job.context.stop()):
             raise UserError(self._none())
-        number, hp, stop = None, self._of({}), self._job.stop
+        number, hp, stop = None, self._of({}), self._job.context.stop
         if self._best:
             (_, number, hp), stop = self._best, GracePeriod(stop)
             settings = " ".join(f"{name}={value}" for name, value in self._shown(hp).items())
-            self._say("best trial: %d of %d, %s", number, self._job.hp.trials, settings)
+            self._say("best trial: %d of %d, %s", number, self._job.context.hp.trials, settings)
         self._job.classifier.load_state_dict(self._initial)
         checkpoints = self._checkpoints(number, hp)
-        job = dataclasses.replace(self._job, hp=hp, checkpoints=checkpoints, debugger=self._debugger)
-        trained = strategies.train(dataclasses.replace(job, stop=stop))
+        context = dataclasses.replace(self._job.context, hp=hp)
+        job = dataclasses.replace(self._job, context=context, checkpoints=checkpoints, debugger=self._debugger)
+        trained = strategies.train(dataclasses.replace(job, context=dataclasses.replace(context, stop=stop)))
         table = self._write(ended=True)
         if self._record:
             trials.write_best(self._output, hp)
@@ -96,14 +97,14 @@ class Search:
     def _recall(self) -> None:
         """What an earlier start of the job has found."""
         finished = self._record.finished() if self._record else {}
-        for number, (settings, result) in sorted(self._job.cluster.broadcast(finished).items()):
+        for number, (settings, result) in sorted(self._job.context.cluster.broadcast(finished).items()):
             self._know(number, self._of(settings), result)
         if finished:
-            log.info("resumed a search: %d of %d trials are done", len(finished), self._job.hp.trials)
+            log.info("resumed a search: %d of %d trials are done", len(finished), self._job.context.hp.trials)
 
     def _ask(self) -> Settings:
         """The next trials; those that come out equal to another are closed at once."""
-        while asked := self._job.cluster.broadcast(self._record.ask() if self._record else {}):
+        while asked := self._job.context.cluster.broadcast(self._record.ask() if self._record else {}):
             mine: Settings = {}
             twins: dict[int, int] = {}
             own: dict[Hyperparameters, int] = {}
@@ -124,7 +125,7 @@ class Search:
     def _round(self, asked: Settings) -> None:
         chosen = {number: self._of(settings) for number, settings in asked.items()}
         self._write()
-        if self._job.hp.strategy != "probe":
+        if self._job.context.hp.strategy != "probe":
             for number, hp in chosen.items():
                 if not self._over():
                     self._alone(number, hp)
@@ -133,17 +134,17 @@ class Search:
         for number, hp in chosen.items():
             stacks.setdefault((hp.batch_size, hp.epochs), []).append(number)
         many = micro_batch_size.heads_at_once(
-            self._job.classifier.head, self._job.device, self._job.cluster.local_world
+            self._job.classifier.head, self._job.context.device, self._job.context.cluster.local_world
         )
-        many = min(self._job.cluster.gather(many))
+        many = min(self._job.context.cluster.gather(many))
         for numbers in stacks.values():
             for at in range(0, len(numbers), many):
                 if not self._over():
                     self._together([self._head(number, chosen[number]) for number in numbers[at : at + many]])
 
     def _together(self, heads: list[Head]) -> None:
-        job, inputs = self._job, self._job.extracted
-        whole = stacked_heads.fit(heads, inputs["train"], inputs["validation"], job.device, job.cluster, self._ended)
+        inputs = self._job.extracted
+        whole = stacked_heads.fit(heads, inputs["train"], inputs["validation"], self._ended)
         for head in heads:
             result = self._result(head.run.best, head.run.rows, head.seconds)
             if head.failed:
@@ -154,7 +155,7 @@ class Search:
         self._write()
 
     def _alone(self, number: int, hp: Hyperparameters) -> None:
-        job, cut = self._job, TrialPruner(self._job.stop)
+        job, cut = self._job, TrialPruner(self._job.context.stop)
 
         def on_epoch_end(row: dict[str, Any], values: dict[Metric, float]) -> None:
             log.info(metrics.line(values, trial=number, epoch=row["epoch"], stage=row["stage"]))
@@ -162,7 +163,7 @@ class Search:
                 return
             epoch = row["stage_epoch"]
             worth = self._record.judge(number, trials.score(values, self._judges), epoch) if self._record else True
-            worth, spent = job.cluster.broadcast((worth, self._spent()))
+            worth, spent = job.context.cluster.broadcast((worth, self._spent()))
             if not worth and epoch < hp.epochs:
                 cut.reason = f"successive halving: not among the best after {epoch} epochs"
             elif spent:
@@ -170,26 +171,27 @@ class Search:
 
         job.classifier.load_state_dict(self._initial)
         checkpoints = self._checkpoints(number, hp)
-        trial = dataclasses.replace(job, hp=hp, checkpoints=checkpoints, stop=cut, on_epoch_end=on_epoch_end)
+        context = dataclasses.replace(job.context, hp=hp, stop=cut)
+        trial = dataclasses.replace(job, context=context, checkpoints=checkpoints, on_epoch_end=on_epoch_end)
         result = Result("failed")
         try:
             trained = strategies.train(trial)
             result = self._result(trained.best, trained.rows, sum(row["seconds"] for row in trained.rows))
         except (loop.DivergedError, MemoryError, RuntimeError) as error:
             diverged = isinstance(error, loop.DivergedError)
-            if not diverged and (job.cluster.world > 1 or not failure.out_of_memory(error)):
+            if not diverged and (job.context.cluster.world > 1 or not failure.out_of_memory(error)):
                 raise
             result.reason = str(error) if diverged else failure.describe(error).splitlines()[0]
-        if cut.reason or (job.cluster.any(job.stop()) and result.state == "complete"):
+        if cut.reason or (job.context.cluster.any(job.context.stop()) and result.state == "complete"):
             result = dataclasses.replace(result, state="pruned", reason=cut.reason or self._cut_short())
         self._close(number, hp, result)
         self._write()
-        if self._record and not job.stop():  # a stopped one goes on there
+        if self._record and not job.context.stop():  # a stopped one goes on there
             self._keep_best()
 
     def _close(self, number: int, hp: Hyperparameters, result: Result) -> None:
         """Note how a trial did; one that a stopped job cut short is left for its next start."""
-        stopped = self._job.cluster.any(self._job.stop()) and result.state == "pruned"
+        stopped = self._job.context.cluster.any(self._job.context.stop()) and result.state == "pruned"
         self._know(number, hp, result)
         if self._record and not stopped:
             self._record.tell(number, result)
@@ -216,16 +218,17 @@ class Search:
         return Result.of(best, rows, seconds, self._judges)
 
     def _head(self, number: int, hp: Hyperparameters) -> Head:
-        job, inputs = dataclasses.replace(self._job, hp=hp), self._job.extracted["train"]
+        context, inputs = dataclasses.replace(self._job.context, hp=hp), self._job.extracted["train"]
+        job = dataclasses.replace(self._job, context=context)
         weights = strategies.class_weights(job)
         plan = StagePlan("probe", hp.epochs, 0, max(1, len(inputs.ids)), weights, job.pretrained)
         module = copy.deepcopy(job.classifier.head)
-        return Head(number, hp, Run(module, inputs, hp, job.device, plan, Best()), plan)
+        return Head(number, Run(module, inputs, context, plan))
 
     def _of(self, settings: Mapping[str, Any]) -> Hyperparameters:
         """A trial's hyperparameters, as a job of one trial would have them."""
         defaults = {name: getattr(Hyperparameters, name) for name in OF_A_SEARCH}
-        hp = dataclasses.replace(self._job.hp, **defaults, **settings)
+        hp = dataclasses.replace(self._job.context.hp, **defaults, **settings)
         return dataclasses.replace(hp, batch_size=min(hp.batch_size, self._photos))
 
     def _shown(self, hp: Hyperparameters) -> dict[str, str]:
@@ -249,19 +252,23 @@ class Search:
 
     def _spent(self) -> bool:
         """Whether the time budget is, by the clock of rank 0."""
-        budget = 60 * self._job.hp.time_budget
+        budget = 60 * self._job.context.hp.time_budget
         return bool(budget and self._record and self._record.seconds > budget)
 
     def _ended(self) -> bool:
         """Whether the job was stopped or the budget is spent, on any rank."""
-        return self._job.cluster.any(self._job.stop() or self._spent())
+        return self._job.context.cluster.any(self._job.context.stop() or self._spent())
 
     def _over(self) -> bool:
         """The same between trials; without any result the search goes on, whatever its budget."""
-        return self._job.cluster.any(self._job.stop()) or (self._best is not None and self._ended())
+        return self._job.context.cluster.any(self._job.context.stop()) or (self._best is not None and self._ended())
 
     def _cut_short(self) -> str:
-        return "the job was stopped" if self._job.stop() else f"time_budget={self._job.hp.time_budget:g} is over"
+        return (
+            "the job was stopped"
+            if self._job.context.stop()
+            else f"time_budget={self._job.context.hp.time_budget:g} is over"
+        )
 
     def _none(self) -> str:
         finished = self._record.finished() if self._record else {}
@@ -276,5 +283,5 @@ class Search:
         return table
 
     def _say(self, text: str, *args: object) -> None:
-        if self._job.cluster.is_rank_zero:
+        if self._job.context.cluster.is_rank_zero:
             log.info(text, *args)

@@ -15,11 +15,9 @@ from torch.nn.functional import linear
 
 from kennel.hyperparameters import Hyperparameters
 from kennel_train.distributed import all_reduce
-from kennel_train.distributed.cluster import Cluster
-from kennel_train.distributed.device import Device
 from kennel_train.engine import loop, recipe
 from kennel_train.engine.batches import FeatureDataset, Index
-from kennel_train.engine.progress import Run, StagePlan
+from kennel_train.engine.progress import Run
 
 
 @dataclass
@@ -27,24 +25,24 @@ class Head:
     """One trial's: `run.module` is an `nn.Linear`."""
 
     number: int
-    hp: Hyperparameters
     run: Run
-    plan: StagePlan
     seconds: float = 0.0  # its share of the stack's time
     failed: str = ""  # why
 
     @property
+    def hp(self) -> Hyperparameters:
+        return self.run.context.hp
+
+    @property
     def going(self) -> bool:
         patient = not self.hp.patience or self.run.stale < self.hp.patience
-        return not self.failed and self.run.epoch <= self.plan.epochs and patient
+        return not self.failed and self.run.epoch <= self.run.plan.epochs and patient
 
 
 def fit(
     heads: Sequence[Head],
     train: FeatureDataset,
     validation: FeatureDataset,
-    device: Device,
-    cluster: Cluster,
     over: Callable[[], bool],
 ) -> bool:
     """Train all heads to their ends; whether they came there before the search was over.
@@ -55,13 +53,13 @@ def fit(
     while going := [head for head in heads if head.going]:
         started = time.monotonic()
         rates = [head.run.schedule.get_last_lr()[-1] for head in going]
-        _epoch(going, train, device, cluster)
+        _epoch(going, train)
         seconds = max(time.monotonic() - started, 1e-9) / len(going)
         for head, rate in zip(going, rates, strict=True):
             row = {"learning_rate": rate, "seconds": seconds, "photos_per_second": train.total / seconds, "waited": 0.0}
             head.seconds += seconds
             try:
-                loop.close_epoch(head.run, head.plan, row, validation, device, cluster)
+                loop.close_epoch(head.run, row, validation)
             except loop.DivergedError as error:
                 head.failed = str(error)
         if over():
@@ -69,12 +67,13 @@ def fit(
     return True
 
 
-def _epoch(heads: Sequence[Head], train: FeatureDataset, device: Device, cluster: Cluster) -> None:
+def _epoch(heads: Sequence[Head], train: FeatureDataset) -> None:
     first = heads[0]
+    device, cluster = first.run.context.device, first.run.context.cluster
     parts: list[Index] = np.array_split(train.order(first.hp.seed, first.run.epoch), first.run.steps)
     modules = nn.ModuleList(head.run.module for head in heads)
     modules.train()
-    weights = [head.plan.class_weights.to(device.torch) for head in heads]
+    weights = [head.run.plan.class_weights.to(device.torch) for head in heads]
     for features, labels in train.training(parts, first.hp.seed, first.run.epoch):
         for head in heads:
             head.run.optimizer.zero_grad(set_to_none=True)
@@ -93,4 +92,4 @@ def _epoch(heads: Sequence[Head], train: FeatureDataset, device: Device, cluster
         totals = torch.stack(sums).detach()
         all_reduce.share(modules, totals, cluster, False)
         for head, own in zip(heads, totals, strict=True):
-            loop.update(head.run, head.hp, own)
+            loop.update(head.run, own)
