@@ -3,49 +3,26 @@
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from kennel import metrics
 from kennel.artifact import Manifest
-from kennel.backbones import Backbone
+from kennel_train import reporting
 from kennel_train.contract.stop import grace
 from kennel_train.engine import crops, features, loop, strategies
 from kennel_train.engine.batches import CropDataset, Dataset
 from kennel_train.engine.strategies import Trained, Training
 from kennel_train.model import evaluation, export, int8_gate
-from kennel_train.model.evaluation import Evaluation
+from kennel_train.model.evaluation import Evaluation, SplitLogits
 from kennel_train.model.int8_gate import Gate
+from kennel_train.reporting import Ending
 
 log = logging.getLogger("kennel")
-MISTAKES = 24  # of the worst, in the report
-
-
-@dataclasses.dataclass(frozen=True)
-class Ending:
-    """What the end of a job knows beside the job itself."""
-
-    name: str  # of the job
-    backbone: Backbone
-    class_names: tuple[str, ...]
-    audit: dict[str, Any]
-    debug: Callable[[], dict[str, Any]]  # what was seen of the training, for the report
-    search: dict[str, Any] = dataclasses.field(default_factory=dict)  # the table of trials; empty where there was one
-
-
-@dataclasses.dataclass(frozen=True)
-class Judged:
-    """A split's logits float32 (N, classes) and labels int64 (N,), by photo number; of all ranks, or of this one."""
-
-    logits: NDArray[np.float32]
-    labels: NDArray[np.int64]
 
 
 def finish(job: Training, trained: Trained, ending: Ending) -> None:
@@ -77,11 +54,7 @@ def finish(job: Training, trained: Trained, ending: Ending) -> None:
     manifest = _export(job, job.context.layout.model, manifest, mine if int8 else None)
     log.info("model: %s (epoch %d of %d)", job.context.layout.model, trained.best.epoch, len(trained.rows))
     log.info("int8: %s", manifest.int8.get("reason", "not tried"))
-    with job.context.timing("report"):
-        try:
-            _report(job, trained, ending, manifest, found, mine)
-        except Exception as error:  # noqa: BLE001 - the model is written: the job has succeeded
-            log.warning("warning: the report could not be written (%s: %s)", type(error).__name__, error)
+    reporting.write(job, trained, ending, manifest, found, mine)
     log.info("time: %s", ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in job.context.timing.seconds.items()))
 
 
@@ -95,7 +68,7 @@ def _agree(job: Training) -> None:
         raise RuntimeError("the processes of this job ended with different weights: report this with the log")
 
 
-def _judge(job: Training, split: Dataset) -> Judged:
+def _judge(job: Training, split: Dataset) -> SplitLogits:
     """The best epoch's logits of this rank's photos, in full precision (of features, as they were extracted)."""
     module = job.classifier if isinstance(split, CropDataset) else job.classifier.head
     exact = dataclasses.replace(job.context.device, bf16=False)
@@ -106,14 +79,14 @@ def _judge(job: Training, split: Dataset) -> Judged:
         if late():
             break
     empty = (np.empty((0, job.classifier.head.out_features), np.float32), np.empty(0, np.int64))
-    return Judged(*(np.concatenate(column) for column in zip(empty, *rows, strict=True)))
+    return SplitLogits(*(np.concatenate(column) for column in zip(empty, *rows, strict=True)))
 
 
-def _everyones(job: Training, split: Dataset, mine: Judged) -> Judged:
+def _everyones(job: Training, split: Dataset, mine: SplitLogits) -> SplitLogits:
     done = len(mine.labels)
     ids, *columns = zip(*job.context.cluster.gather((split.ids[:done], mine.logits, mine.labels)), strict=True)
     order = np.argsort(np.concatenate(ids))
-    return Judged(*(np.concatenate(column)[order] for column in columns))
+    return SplitLogits(*(np.concatenate(column)[order] for column in columns))
 
 
 def _manifest(
@@ -137,7 +110,7 @@ def _manifest(
     )
 
 
-def _export(job: Training, folder: Path, manifest: Manifest, mine: dict[str, Judged] | None) -> Manifest:
+def _export(job: Training, folder: Path, manifest: Manifest, mine: dict[str, SplitLogits] | None) -> Manifest:
     """Write the model folder; int8 is judged on rank 0's photos of train and validation."""
     gate = None
     if mine and all(len(mine[split].labels) for split in ("train", "validation")):
@@ -160,85 +133,3 @@ def _squares(job: Training, split: str) -> functools.partial[NDArray[np.uint8]]:
 
 def _cut(images: NDArray[np.uint8], rows: NDArray[np.int64], side: int, items: NDArray[np.int64]) -> NDArray[np.uint8]:
     return crops.middle(images, rows[items], side).transpose(0, 3, 1, 2)
-
-
-def _report(
-    job: Training,
-    trained: Trained,
-    ending: Ending,
-    manifest: Manifest,
-    found: dict[str, Evaluation],
-    mine: dict[str, Judged],
-) -> None:
-    from kennel_train.report import (
-        page,  # here: matplotlib takes a second, which a job that fails early need not wait for
-    )
-
-    split = "test" if "test" in mine else "validation"
-    decoded, labels = job.splits.parts[split].mine, mine[split].labels
-    sure = softmax(mine[split].logits / manifest.temperature, axis=1)
-    predicted = sure.argmax(axis=1)
-    wrong = np.flatnonzero(predicted != labels)
-    worst = wrong[np.argsort(-sure[wrong, predicted[wrong]], kind="stable")][:MISTAKES]
-    mistakes = [
-        page.Mistake(
-            str(decoded.photos[at].path.relative_to(job.context.root)),
-            ending.class_names[labels[at]],
-            ending.class_names[predicted[at]],
-            float(sure[at, predicted[at]]),
-            np.array(decoded.images[decoded.rows[at]]),
-        )
-        for at in worst
-    ]
-    made = page.Report(
-        job=ending.name,
-        outcome=_outcome(job, trained),
-        device=job.context.device.description,
-        class_names=ending.class_names,
-        hyperparameters=manifest.hyperparameters,
-        epochs=trained.rows,
-        best={"stage": trained.best.stage, "epoch": trained.best.epoch},
-        evaluation={split: {**row.as_json(), "confusion": row.confusion} for split, row in found.items()},
-        temperature=manifest.temperature,
-        int8=manifest.int8,
-        audit=ending.audit,
-        phases=list(job.context.timing.seconds.items()),
-        throughput=_throughput(job, trained),
-        mistakes=mistakes,
-        mistakes_of=split,
-        versions=manifest.versions,
-        search=ending.search,
-        debug=ending.debug(),
-    )
-    page.write(job.context.layout.output_data, made)
-
-
-def _outcome(job: Training, trained: Trained) -> str:
-    if job.context.stop():
-        return f"stopped early: SIGTERM came, after {len(trained.rows)} epochs"
-    if job.debugger and job.debugger.reason:
-        return f"stopped early: {job.debugger.reason}"
-    last = trained.rows[-1]["stage"]
-    ran = sum(row["stage"] == last for row in trained.rows)
-    planned = (
-        job.context.hp.probe_epochs if last == "probe" and job.context.hp.strategy != "probe" else job.context.hp.epochs
-    )
-    return (
-        "completed"
-        if ran == planned
-        else f"completed: patience={job.context.hp.patience} ended {last} after {ran} epochs"
-    )
-
-
-def _throughput(job: Training, trained: Trained) -> dict[str, float]:
-    """Photos a second by phase."""
-    counts = {name: len(part.photos) for name, part in job.splits.parts.items()}
-    seconds = job.context.timing.seconds
-    found = {"decoded photos/s": sum(counts.values()) / max(seconds["decode"], 1e-9)}
-    if "features" in seconds:
-        found["features photos/s"] = (counts["train"] + counts["validation"]) / max(seconds["features"], 1e-9)
-    for stage in ("probe", "finetune"):
-        speeds = [row["photos_per_second"] for row in trained.rows if row["stage"] == stage]
-        if speeds:
-            found[f"{stage} photos/s"] = float(np.median(speeds))
-    return found

@@ -17,7 +17,7 @@ from kennel.errors import UserError
 from kennel.hyperparameters import Hyperparameters, Tuning
 from kennel.metrics import Metric
 from kennel.photos import SPLITS, printable
-from kennel_train import finish, post_mortem
+from kennel_train import finish, reporting
 from kennel_train.context import Context, JobEnvironment
 from kennel_train.contract import user_hook
 from kennel_train.contract.config import JobConfig
@@ -33,8 +33,8 @@ from kennel_train.engine import checkpoint, features, sanity_check, strategies, 
 from kennel_train.engine.checkpoint import Checkpoints
 from kennel_train.engine.strategies import Trained, Training
 from kennel_train.engine.warm_start import SourceModel
-from kennel_train.finish import Ending
 from kennel_train.measure.timing import Timing
+from kennel_train.reporting import Ending
 
 log = logging.getLogger("kennel")
 
@@ -96,7 +96,7 @@ def run(environment: JobEnvironment, cluster: Cluster, stop: Stop) -> None:
         try:
             job, trained, tried = _train(job, config.space, identity, scratch)
         except Exception as error:
-            post_mortem.write(job, observers.rows, ending, error)
+            reporting.write_failed(job, observers.rows, ending, error)
             raise
         finish.finish(job, trained, dataclasses.replace(ending, search=tried))
 

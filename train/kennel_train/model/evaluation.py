@@ -22,6 +22,14 @@ Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class SplitLogits:
+    """A split's logits float32 (N, classes) and labels int64 (N,), by photo number; of all ranks, or of this one."""
+
+    logits: Logits
+    labels: Labels
+
+
+@dataclass(frozen=True)
 class ClassReport:
     """One class: how many photos it has, and the shares that are right; None where nothing was there to count."""
 
