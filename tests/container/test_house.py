@@ -26,6 +26,29 @@ def test_the_readmes_table_is_the_code():
     assert table[1].strip() == hyperparameters.markdown().strip(), "run `make docs`"
 
 
+PACKAGES = {
+    "container/kennel": "tests/container",
+    "docker/kennel_image": "tests/docker",
+    "train/kennel_train": "tests/train",
+    "serve/kennel_serve": "tests/serve",
+    "scripts/kennel_launch": "tests/launch",
+}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_each_module_has_a_test_file_of_its_name_or_a_place_in_the_map(package):
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = [row for row in page.splitlines() if row.startswith("| ")]
+    named = {word for row in rows for word in re.findall(r"\w+", row.split("|")[1])}
+    for module in (ROOT / package).rglob("*.py"):
+        if module.name.startswith("__"):
+            continue
+        test = ROOT / PACKAGES[package] / module.relative_to(ROOT / package).parent / f"test_{module.name}"
+        assert test.exists() or module.stem in named, f"{module.name}: name its tests in CONTRIBUTING.md"
+    for path in re.findall(r"tests/[\w/]+(?:\.py)?", page):
+        assert (ROOT / path).exists(), f"CONTRIBUTING.md names {path}, which is not there"
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "requirements").glob("*.txt")), ids=lambda path: path.name)
 def test_locks_have_hashes_and_no_hosts(path):
     text = path.read_text()

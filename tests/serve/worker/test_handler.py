@@ -67,9 +67,9 @@ def test_probabilities_are_those_of_the_manifests_temperature(context, photo, wr
     assert plain == pytest.approx(4 * odds(load(warm, tmp_path / "warm-private")), rel=1e-2)
 
 
-def test_what_nobody_expected_is_told_to_the_log_only(context, photo, monkeypatch, caplog):
+def test_an_unexpected_error_goes_to_the_log_only(context, photo, monkeypatch, caplog):
     monkeypatch.setattr(handler._log, "propagate", True)  # where caplog listens
-    monkeypatch.setattr(endpoint.codec, "write", lambda *_: 1 / 0)
+    monkeypatch.setattr(endpoint.request_body, "write", lambda *_: 1 / 0)
     [(status, answer)] = ask(context, (photo(), {"Content-Type": "image/jpeg"}))
     assert status == 500
     assert answer == {"error": "the prediction failed: the endpoint's log says why"}

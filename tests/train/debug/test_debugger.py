@@ -202,7 +202,8 @@ def test_one_that_stands_still_and_is_to_stop_is_given_up():
         reasons.append,
         patience=0.5,
     )
-    with debugger.stage("finetune", Net(), painted(8), 1, pretrained=False, loaders=1) as watch:
+    train = painted(8)
+    with debugger.stage("finetune", Net(), train.device, lambda: train.waited, 1, pretrained=False, loaders=1) as watch:
         watch.begin(0)
         watch.end(torch.ones(2))
         limit = time.monotonic() + 30

@@ -64,7 +64,7 @@ def loss_not_decreasing(
             means = f"{figure(before.mean())} before and {figure(after.mean())} now"
             return Fired(
                 int(steps[-2 * width]),
-                f"the {'validation' if mode == 'EVAL' else 'training'} loss no longer falls: {means}, on average",
+                f"the {'validation' if mode == 'EVAL' else 'training'} loss does not fall: {means}, on average",
                 "try another learning_rate, a tenth and ten times as much; a loss that never fell at all can mean "
                 "labels that do not fit the photos",
             )
