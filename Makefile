@@ -159,7 +159,7 @@ bench-debug: $(VENV)/.ready ## what rules and profiler add to a training step [P
 bench-serve: $(VENV)/.bench ## the endpoint beside the stock stack, FastAPI, LitServe [PARTS='cold resnet50 lite0 large health'] [ROUNDS=3]
 	$(VENV)/bin/python tests/bench/serve.py $$PARTS $(if $(ROUNDS),--rounds "$$ROUNDS")
 
-check: $(VENV)/.test ## lint, format, types, import order, the README's tables, no host names in the locks
+check: $(VENV)/.test ## lint, format, types, import order, the tables in docs/, no host names in the locks
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
@@ -171,7 +171,7 @@ check-arm: build/uv/.ready ## whether the slim image's packages all exist for ar
 	build/uv/bin/uv pip install --dry-run --python "$(PYTHON)" --target build/arm64 --no-deps --require-hashes --python-version 3.12 \
 		--python-platform aarch64-manylinux_2_39 --only-binary :all: --no-binary sagemaker-inference -r requirements/serve.txt
 
-docs: $(VENV)/.ready ## write the README's tables from the code
+docs: $(VENV)/.ready ## write the tables in docs/ from the code
 	$(VENV)/bin/python -m kennel_launch.make.docs
 
 LOCK = build/uv/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --no-annotate $(if $(UPGRADE),--upgrade)

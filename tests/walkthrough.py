@@ -1,4 +1,4 @@
-"""What README's example of dog breeds and the notebook share in the tests: photos, `kennel` on PATH, an execution."""
+"""What the example of dog breeds and the notebook share in the tests: photos, `kennel` on PATH, an execution."""
 
 import io
 import itertools

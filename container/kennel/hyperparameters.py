@@ -313,7 +313,7 @@ def unknown(key: str) -> str:
 
 
 def markdown() -> str:
-    """The README's table."""
+    """The table of docs/training.md."""
     rows = ["| name | type | default | allowed | tuned over | what it is |", "|---|---|---|---|---|---|"]
     for name, rule in TABLE.items():
         default = getattr(Hyperparameters, name)

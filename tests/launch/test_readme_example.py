@@ -1,4 +1,4 @@
-"""README's example, from a zip of photos to a tuned, deployed, invoked and removed endpoint, typed into a shell."""
+"""The example of docs/sagemaker.md typed into a shell: from a zip of photos to an endpoint that answers and is removed."""
 
 import json
 import os
@@ -15,12 +15,12 @@ from . import deployments
 from .conftest import REPOSITORY, Command
 from .deployments import Kennel
 
-HEADING = "### Dog breeds, from the zip to an answer"
+HEADING = "## Dog breeds, from the zip to an answer"
 
 
 def section() -> str:
-    """README's part on the dogs."""
-    return (REPOSITORY / "README.md").read_text().partition(HEADING)[2].partition("\n## ")[0]
+    """The part on the dogs."""
+    return (REPOSITORY / "docs" / "sagemaker.md").read_text().partition(HEADING)[2].partition("\n## ")[0]
 
 
 def typed(kennel: Kennel, script: str, folder: Path) -> str:

@@ -168,7 +168,7 @@ def test_a_dry_run_prints_what_would_be_sent_and_still_reads() -> None:
     }
     assert (second["operation"], second["request"]["Body"]) == ("PutObject", "<BytesIO>")
     assert "EndpointConnectionError" in done.stderr
-    assert "line 9, in <module>" in done.stderr  # the reading call, which was made
+    assert "line 10, in <module>" in done.stderr  # the reading call, which was made
 
 
 def test_a_request_that_botocore_would_not_send_is_not_printed(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

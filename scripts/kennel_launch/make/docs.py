@@ -1,4 +1,4 @@
-"""`make docs`: the README's tables, written from the code between their markers; `--check` says whether they are."""
+"""`make docs`: the tables in docs/, written from the code between their markers; `--check` says whether they are."""
 
 import argparse
 import re
@@ -19,35 +19,40 @@ TABLES = {  # by marker: the function that makes it
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("file", type=Path, nargs="?", default=Path("README.md"))
+    parser.add_argument("files", type=Path, nargs="*", default=[Path("docs/training.md"), Path("docs/debugging.md")])
     parser.add_argument("--check", action="store_true", help="write nothing, fail where a table is out of date")
     options = parser.parse_args()
     try:
-        if not options.file.is_file():
-            raise UserError(f"{options.file} is missing")
-        text = options.file.read_text()
-        made = fill(text)
+        for file in options.files:
+            _page(file, check=options.check)
     except UserError as error:
         print(f"docs: {error}", file=sys.stderr)
         return 1
-    if options.check and made != text:
-        print(f"docs: the tables in {options.file} are out of date: run make docs", file=sys.stderr)
-        return 1
-    if not options.check:
-        options.file.write_text(made)
     return 0
+
+
+def _page(file: Path, *, check: bool) -> None:
+    if not file.is_file():
+        raise UserError(f"{file} is missing")
+    text = file.read_text()
+    made = fill(text)
+    if check and made != text:
+        raise UserError(f"the tables in {file} are out of date: run make docs")
+    if not check:
+        file.write_text(made)
 
 
 def fill(text: str) -> str:
     """The text with each table between its markers made anew, where it is marked.
 
     Raises:
-        UserError: the hyperparameters' markers are missing.
+        UserError: there are no markers.
     """
-    if not _between("hyperparameters").search(text):
+    marked = [name for name in TABLES if _between(name).search(text)]
+    if not marked:
         raise UserError("no <!-- hyperparameters --> and <!-- /hyperparameters --> to write the table between")
     for name, where in TABLES.items():
-        if _between(name).search(text):  # a laptop lacks what the rules' module imports
+        if name in marked:  # a laptop lacks what the rules' module imports
             text = _between(name).sub(partial(_filled, resolve_name(where)()), text)
     return text
 

@@ -1,4 +1,4 @@
-"""The README's tables come from the code."""
+"""The tables of docs/ come from the code."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def test_a_page_without_markers_is_refused() -> None:
 
 
 def test_check_fails_until_the_tables_are_written(process: Command, tmp_path: Path) -> None:
-    page = tmp_path / "README.md"
+    page = tmp_path / "training.md"
     page.write_text(PAGE)
     assert process("make.docs", "--check", str(page)).returncode == 1
     assert page.read_text() == PAGE

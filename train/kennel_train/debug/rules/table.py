@@ -127,7 +127,7 @@ def judge(rules: Sequence[Chosen], series: StageHistory, of: set[str] | None = N
 
 
 def markdown() -> str:
-    """The README's table; parameters in italics are not AWS's."""
+    """The table of docs/debugging.md; parameters in italics are not AWS's."""
     rows = ["| rule | AWS's name | parameters | what it says |", "|---|---|---|---|"]
     for rule in TABLE.values():
         said = [f"*`{p.shown()}`*" if p.ours else f"`{p.shown()}`" for p in rule.declared().values()]
