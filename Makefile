@@ -57,9 +57,12 @@ JOBS ?= 2
 PYTEST = bin/python -m pytest
 AT_ONCE = -n $(JOBS) --dist worksteal
 NO_TESTS = || [ $$? -eq 5 ]
+# Tests that start no job and no server.
+UNITS = tests/container tests/docker $(addprefix tests/train/,contract data debug/rules debug/smdebug engine measure model report search) \
+	$(addprefix tests/serve/,formats inference)
 
 .PHONY: help demo venv build build-serve-cpu launch push train train-local tune-local serve-local test test-core test-gpu test-launch test-image test-other \
-	test-unit soak bench-train bench-tune bench-debug bench-serve check check-arm lock docs clean .data .data-named $(COMMANDS)
+	test-fast test-launch-and-other soak bench-train bench-tune bench-debug bench-serve check check-arm lock docs clean .data .data-named $(COMMANDS)
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
@@ -116,7 +119,12 @@ $(filter-out $(HERE),$(COMMANDS)): $(VENV_LAUNCH)/.ready
 venv: $(VENV)/.ready ## the environment of the image, here (3 GB)
 
 test: ## everything that this machine can run; all parts, even when one fails
-	@$(MAKE) --no-print-directory --keep-going test-core test-launch test-image test-other
+	@# The image's tests run one by one and leave a core to those of the commands and of the other Python.
+	@$(MAKE) --no-print-directory test-core; core=$$?; \
+	$(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync=target test-image test-launch-and-other && exit $$core
+
+test-launch-and-other:
+	@$(MAKE) --no-print-directory --keep-going test-launch test-other
 
 test-core: $(VENV)/.test ## ... the core, training, serving, the image's entry point
 	$(WITHOUT_VALUES) $(VENV)/$(PYTEST) $(AT_ONCE) $(wildcard tests/container tests/train tests/serve tests/docker tests/gpu) $(NO_TESTS)
@@ -132,14 +140,14 @@ test-image: $(VENV_LAUNCH)/.test ## ... the image, where a docker engine answers
 	$(WITHOUT_VALUES) $(OURS) IMAGE="$$IMAGE" BASE_IMAGE="$$BASE_IMAGE" SERVE_IMAGE="$$SERVE_IMAGE" SERVE_BASE_IMAGE="$$SERVE_BASE_IMAGE" \
 		$(VENV_LAUNCH)/$(PYTEST) $(wildcard tests/image) $(NO_TESTS)
 
-test-unit: $(VENV)/.test ## ... the unit tests of core, training and entry point, in VENV
-	$(WITHOUT_VALUES) $(VENV)/$(PYTEST) $(AT_ONCE) -m "not slow" $(wildcard tests/container tests/train tests/docker) $(NO_TESTS)
+test-fast: $(VENV)/.test ## ... what starts no job and no server: after each edit, in two minutes
+	$(WITHOUT_VALUES) $(VENV)/$(PYTEST) $(AT_ONCE) -m "not slow" $(wildcard $(UNITS)) $(NO_TESTS)
 
-test-other: $(VENV)/.ready ## ... the unit tests under the other Python, 3.12 or 3.11, where it is installed
+test-other: $(VENV)/.ready ## ... test-fast under the other Python, 3.12 or 3.11, where it is installed
 	@other=$$($(VENV)/bin/python -c 'import sys; print("3.11" if sys.version_info[1] == 12 else "3.12")'); \
 	for p in "python$$other" "$$HOME"/.pyenv/versions/"$$other".*/bin/python; do \
 		"$$p" -c 'import ensurepip' 2>/dev/null || continue; \
-		exec $(MAKE) --no-print-directory test-unit VENV="build/venv$$other" PYTHON="$$p" LIKE="$(VENV)"; \
+		exec $(MAKE) --no-print-directory test-fast VENV="build/venv$$other" PYTHON="$$p" LIKE="$(VENV)"; \
 	done; echo "Python $$other: skipped, no python$$other with ensurepip runs here"
 
 soak: $(VENV)/.test ## ... what `make test` does shortly, in full: jobs killed, half an hour of load, mutated requests

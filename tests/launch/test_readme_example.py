@@ -1,4 +1,4 @@
-"""The example of docs/sagemaker.md typed into a shell: from a zip of photos to an endpoint that answers and is removed."""
+"""The example of docs/sagemaker.md typed into a shell: from a zip of photos to an endpoint that answers and goes."""
 
 import json
 import os

@@ -3,6 +3,8 @@
 import json
 import re
 
+import pytest
+
 from kennel.tuning import Options, tuning_request
 
 from ..conftest import Job
@@ -18,6 +20,7 @@ def read(request: dict, log: str) -> dict[str, list[float]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_tuner_reads_each_epoch_of_a_real_log(job: Job) -> None:
     given = {"epochs": "3", "strategy": "probe-then-finetune", "probe_epochs": "2"}
     request = tuning_request(given, "learning_rate", Options(strategy="Hyperband"))
