@@ -65,6 +65,8 @@ def _train(command: list[str], environment: dict[str, str], layout: Layout) -> i
         _leave_failure(layout, str(error))
         return 1
     code, cause = _run(command, environment)
+    if code > 128 and layout.success.exists():  # a signal that came while Python ended: compose stops the other hosts
+        code = 0
     if code == 0 and not layout.success.exists():
         # Where the toolkit cannot even write its failure file it ends with exit code 0.
         code, cause = 1, "training ended without a word of success: its last log lines say where"

@@ -148,6 +148,14 @@ def test_success_leaves_no_failure_file(base: Path) -> None:
     assert not (base / "output/failure").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_after_success_is_no_failure(base: Path, number: signal.Signals) -> None:
+    """docker compose stops the hosts that are left as soon as the first has ended."""
+    train_is(base, f"touch output/success; kill -{number} $$; sleep 30")
+    assert run(base, "train").returncode == 0
+    assert not (base / "output/failure").exists()
+
+
 def test_the_words_of_an_earlier_job_do_not_count(base: Path) -> None:
     (base / "output").mkdir()
     for name in ("failure", "success"):
