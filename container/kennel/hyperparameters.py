@@ -103,7 +103,10 @@ class Hyperparameters:
         0.0, "share of each label that is spread over all classes", low=0.0, high=0.9, per_trial=True
     )
     class_weights: str = _row(
-        "none", "`balanced`: a photo counts by the rarity of its class", choices=("none", "balanced"), per_trial=True
+        "none",
+        "`balanced`: the loss is weighted by inverse class frequency",
+        choices=("none", "balanced"),
+        per_trial=True,
     )
     trivial_augment: bool = _row(
         False, "one random TrivialAugment operation on each photo, in `finetune`", per_trial=True
@@ -111,14 +114,12 @@ class Hyperparameters:
     gradient_clip: float = _row(0.0, "largest norm of all gradients; 0: unlimited", low=0.0, high=1e6, per_trial=True)
     ema_decay: float = _row(
         0.0,
-        "a moving average of the weights becomes the model, 0.99 or so; 0: off",
+        "EMA decay of the weights, whose average becomes the model, 0.99 or so; 0: off",
         low=0.0,
         high=0.99999,
         per_trial=True,
     )
-    patience: int = _row(
-        0, "epochs without a better one before training stops early; 0: never", low=0, high=10_000, per_trial=True
-    )
+    patience: int = _row(0, "early stopping: epochs without a better one; 0: never", low=0, high=10_000, per_trial=True)
     checkpoint_minutes: float = _row(5.0, "minutes between checkpoints inside a long epoch", low=0.01, high=1440.0)
     int8: bool = _row(True, "add an int8 model for CPU endpoints where it is as good as the fp32 one")
     white_level: float = _row(
@@ -145,7 +146,7 @@ class Hyperparameters:
         choices=("random", "grid", "tpe"),
     )
     search_space: str = _row(
-        "", 'what trials differ in, `learning_rate=0.001..0.1 batch_size=32,64`; by itself, what is "tuned over" here'
+        "", 'what trials differ in, `learning_rate=0.001..0.1 batch_size=32,64`; default: what is "tuned over" here'
     )
     time_budget: float = _row(
         0.0, "minutes after which a search ends with the best that it has; 0: unlimited", low=0.0, high=100_000.0

@@ -36,9 +36,9 @@ class Options:
     """Settings of a tuning job beside hyperparameters and their ranges."""
 
     strategy: str = "Bayesian"
-    jobs: int | None = None  # 20 or so by itself; for a grid the number of its points
+    jobs: int | None = None  # default 20 or so; for a grid the number of its points
     parallel: int = 1
-    early_stopping: bool | None = None  # by itself wherever the strategy allows it
+    early_stopping: bool | None = None  # default: wherever the strategy allows it
     target: float | None = None  # end when a job reaches this accuracy
     no_improvement: int | None = None  # end after so many jobs that are not 1% better
     convergence: bool = False  # end when the tuner finds that nothing better will come

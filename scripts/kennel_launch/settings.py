@@ -36,7 +36,7 @@ class Settings:
     """Who pays where and for what; construct with `load`, which has it checked."""
 
     role: str = _row("", "the role that SageMaker works under", "ARN")
-    region: str = _row("", "by itself that of AWS's configuration", "REGION")
+    region: str = _row("", "default: that of AWS's configuration", "REGION")
     bucket: str = _row("", "where photos, models and reports lie", "NAME")
     prefix: str = _row("kennel", "of all that lies there", "PATH")
     image: str = _row("", "in ECR, as kennel push says it", "URI")

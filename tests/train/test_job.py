@@ -300,7 +300,7 @@ def test_sys_exit_in_a_hook_ends_the_executable_with_1(job):
 def test_a_loss_that_is_no_number_fails_the_job(job):
     job.photos("train")
     job.configure(strategy="finetune", learning_rate="10", momentum="0.999", epochs="40", weight_decay="1")
-    assert re.match(r"the loss is no number any more in epoch \d+: lower learning_rate", job.fail())
+    assert re.match(r"the loss is NaN or infinite in epoch \d+: lower learning_rate", job.fail())
 
 
 def test_a_photo_is_seen_alike_in_training_and_serving(job):

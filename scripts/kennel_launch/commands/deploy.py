@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "--local serves what kennel train --local left in --out, or --model FILE.tar.gz"
     artifacts.add_arguments(parser)
     parser.add_argument("--mode", default=REAL_TIME, choices=specs.MODES)
-    parser.add_argument("--name", default="", help="the endpoint's; by itself the training job's")
+    parser.add_argument("--name", default="", help="the endpoint's (default: the training job's)")
     flags.add_serving_instance_type(parser)
     parser.add_argument("--memory", type=int, metavar="MB", help=f"of a serverless endpoint ({specs.MEMORY})")
     parser.add_argument(
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"requests that it takes at once ({specs.CONCURRENCY})",
     )
-    parser.add_argument("--engine", default="", choices=specs.ENGINES, help="what predicts; by itself by the host")
+    parser.add_argument("--engine", default="", choices=specs.ENGINES, help="what predicts (default: by the host)")
     parser.add_argument("--ttl", default="", metavar="TIME", help="delete it after so long: 90m, 2h, 1d")
     parser.add_argument("--scheduler-role", default="", metavar="ARN", help="by which --ttl deletes it")
     local_job.add_arguments(parser)
@@ -169,9 +169,9 @@ def summary_lines(
     yield f"  model: {artifact.data}"
     yield f"  also made: model and endpoint configuration {plan.version}"
     if options.ttl:
-        yield f"  deleted by itself after {options.ttl}"
+        yield f"  deleted automatically after {options.ttl}"
     elif scheduled:
-        yield "  deleted by itself when an earlier --ttl said: that stays, a new --ttl changes it"
+        yield "  deleted automatically when an earlier --ttl said: that stays, a new --ttl changes it"
     if settings.kms_key and instance_types.has_own_disk(plan.instance_type):
         yield f"  {plan.instance_type} encrypts its own disks and takes no key: {settings.kms_key} is not used for them"
 

@@ -29,10 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     artifacts.add_arguments(parser)
     parser.add_argument("--data", required=True, metavar="FOLDER|s3://...", help="photos; a folder is uploaded")
     parser.add_argument("--out", default="", metavar="s3://...", help="their answers go to a folder there")
-    parser.add_argument("--name", default="", help="the transform job's; by itself the training job's and the time")
+    parser.add_argument("--name", default="", help="the transform job's; default: the training job's and the time")
     parser.add_argument("--csv", type=Path, default=Path(predictions.CSV), metavar="FILE", help="%(default)s")
     flags.add_serving_instance_type(parser)
-    parser.add_argument("--engine", default="", choices=specs.ENGINES, help="what predicts; by itself by the host")
+    parser.add_argument("--engine", default="", choices=specs.ENGINES, help="what predicts (default: by the host)")
     flags.add_doing(parser, wait="until it has ended, then fetch the answers")
     kennel_settings.add_flags(parser, kennel_settings.OF_AN_ENDPOINT)
 

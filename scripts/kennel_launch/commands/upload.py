@@ -14,7 +14,7 @@ _NEEDED = ("bucket", "prefix", "kms_key", *kennel_settings.OF_ACCESS)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="of photos, <class>/*.jpg or train/<class>/*.jpg")
-    parser.add_argument("--name", default="", help="of the data set; by itself, the folder's")
+    parser.add_argument("--name", default="", help="of the data set (default: the folder's)")
     parser.add_argument("--channel", default="", help="a folder below that name, as train or validation")
     parser.add_argument("--delete", action="store_true", help="remove from S3 what is no longer in the folder")
     flags.add_doing(parser)

@@ -21,7 +21,7 @@ _INTERRUPTED = "Interrupted"
 _POLL = 0.2  # seconds
 _SYNC = 1.0  # seconds between looks at the checkpoints
 _REASON = 1024  # characters that SageMaker keeps
-_DAY = 86400  # MaxRuntimeInSeconds by itself
+_DAY = 86400  # the default of MaxRuntimeInSeconds
 
 
 def start(account: Account, record: Record) -> None:

@@ -244,7 +244,7 @@ def test_an_endpoint_is_put_into_service_updated_and_leaves_no_earlier_version(k
     model = f"s3://{kennel.aws.bucket}/kennel/jobs/{JOB}/output/model.tar.gz"
     words = ["deploy", "--model", model, "--name", "pets"]
     assert "is real-time and cannot become async" in kennel(*words, "--mode", "async").stderr
-    assert "deleted by itself when an earlier --ttl said" in kennel(*words).stderr
+    assert "deleted automatically when an earlier --ttl said" in kennel(*words).stderr
     done = kennel(*words, "--engine", "fp32", "--ttl", "3h", "--scheduler-role", TRUSTING, "--yes")
     assert done.returncode == 0, done.stderr
     assert f"updates endpoint pets (now {first['Models'][0]})" in done.stderr

@@ -89,7 +89,7 @@ def test_the_best_trial_comes_first_and_a_failed_one_says_why(tmp_path: Path) ->
         "",
         "same as trial 0",
         "stopped early: successive halving: not among the best after 1 epochs",
-        "failed: the loss is no number any more in epoch 2",
+        "failed: the loss is NaN or infinite in epoch 2",
         "running or next",
     ]
 
@@ -145,7 +145,7 @@ def test_the_view_ends_with_all_that_the_job_wrote(tmp_path: Path, terminal: boo
     with subprocess.Popen(["sh", "-c", late]) as process:
         tune.follow(process, layout, log, Console(width=160, file=screen, force_terminal=terminal))
     text = screen.getvalue()
-    assert "failed: the loss is no number any more in epoch 2" in text
+    assert "failed: the loss is NaN or infinite in epoch 2" in text
     assert ("the [last] line" in text) is terminal
     assert ("random search: 6 trials ended in 12 s" in text) is terminal
     assert ("trial 6: validation:accuracy=0.7500 learning_rate=0.016 batch_size=32 best so far" in text) is not terminal

@@ -55,7 +55,7 @@ def test_a_learning_rate_far_too_high_explodes_and_the_failed_job_has_a_report(j
     log = capsys.readouterr().out
     assert "rule exploding_tensor: " in log
     report = json.loads((job.base / "output" / "data" / "report.json").read_text())
-    assert report["outcome"].startswith("failed: the loss is no number any more")
+    assert report["outcome"].startswith("failed: the loss is NaN or infinite")
     assert found["exploding_tensor"]["what"][1:] in (job.base / "output" / "data" / "report.html").read_text()
 
 

@@ -292,5 +292,5 @@ def test_a_loss_that_is_no_number_is_said(chosen):
     hp = Hyperparameters(epochs=5, batch_size=8, learning_rate=10.0)
     features = blobs(16)
     features.features *= 1e30
-    with pytest.raises(UserError, match=r"the loss is no number any more in epoch \d: lower learning_rate"):
+    with pytest.raises(UserError, match=r"the loss is NaN or infinite in epoch \d: lower learning_rate"):
         fit(torch.nn.Linear(4, 2), features, features, hp, chosen)

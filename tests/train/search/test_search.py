@@ -160,7 +160,7 @@ def test_a_trial_that_diverges_is_marked_and_the_search_goes_on(job, capsys):
     states = {tuple(row["hyperparameters"].values()): row for row in table(job)["trials"]}
     assert len(states) == 6, "a grid has every point once"
     assert states[10, 1]["state"] == "failed"
-    assert states[10, 1]["reason"].startswith("the loss is no number any more in epoch ")
+    assert states[10, 1]["reason"].startswith("the loss is NaN or infinite in epoch ")
     assert states[10, 1]["value"] is None
     assert states[0.01, 0]["state"] == "complete"
     assert re.search(r"^trial=\d state=failed .*weight_decay=1 \(the loss is no number", capsys.readouterr().out, re.M)
@@ -171,7 +171,7 @@ def test_where_every_trial_fails_so_does_the_job_with_the_first_ones_reason(job)
     colours(job)
     job.configure(trials="2", search="grid", search_space="weight_decay=0.9,1", learning_rate="10", epochs="60")
     said = job.fail()
-    assert said.startswith("none of 2 trials came to an end, the first because the loss is no number any more in epoch")
+    assert said.startswith("none of 2 trials came to an end, the first because the loss is NaN or infinite in epoch")
     assert said.endswith("narrow search_space")
     assert [row["state"] for row in table(job)["trials"]] == ["failed", "failed"]
 

@@ -239,5 +239,5 @@ def _epoch_values(run: Run, validation: Dataset, callback: Callback, cut: Callab
     if not weight:
         return values
     if not (math.isfinite(total) and math.isfinite(loss)):
-        raise DivergedError(f"the loss is no number any more in epoch {run.epoch}: lower learning_rate")
+        raise DivergedError(f"the loss is NaN or infinite in epoch {run.epoch}: lower learning_rate")
     return {metrics.TRAIN_LOSS: total / weight, **values}

@@ -643,7 +643,7 @@ def test_values_have_the_defaults_type():
     ("loss_not_decreasing:mode=TEST", "write one of TRAIN, EVAL, GLOBAL"),
     ("overfit Overfit:patience=3", "overfit is given twice"),
     ("overfit:patience=1,patience=2", "overfit:patience is given twice"),
-    ("none overfit", "none by itself"),
+    ("none overfit", "cannot be combined"),
     ("all all", "all or none once"),
     ("all none", "all or none once"),
     ("overfitt dataloder", "did you mean 'dataloader'?"),

@@ -93,7 +93,7 @@ def chosen(text: str = "all") -> list[Chosen]:
     words = _BETWEEN.sub(" ", _AROUND_SIGN.sub(r"\1", text)).split()
     named = [word for word in words if word.lower() not in ("all", "none")]
     if len(words) - len(named) > 1 or (named and "none" in map(str.lower, words)):
-        raise UserError(f"rules={text!r}: write all or none once, none by itself, as in {_EXAMPLE!r}")
+        raise UserError(f"rules={text!r}: `none` and `all` cannot be combined or repeated, as in {_EXAMPLE!r}")
     found: dict[str, Chosen] = {}
     problems: list[str] = []
     for word in named:

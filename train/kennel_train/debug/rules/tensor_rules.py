@@ -60,7 +60,7 @@ def vanishing_gradient(
 
 
 def exploding_tensor(series: StageHistory, *, only_nan: bool = False) -> Fired | None:
-    """The loss, a gradient or a weight is no number any more (nan), or infinite.
+    """The loss, a gradient or a weight is NaN or infinite.
 
     AWS's, on the losses and the means of absolute values of all gradients and weights, which are nan or infinite where
     an element is. `only_nan`: infinite ones are allowed.
@@ -77,8 +77,7 @@ def exploding_tensor(series: StageHistory, *, only_nan: bool = False) -> Fired |
     names = sorted(found, key=lambda name: found[name])  # the sort is stable: the loss comes before its gradients
     return Fired(
         first,
-        f"{_listed(names)} {'is' if len(names) == 1 else 'are'} "
-        f"{'no number any more (nan)' if only_nan else 'no number any more (nan) or infinite'}",
+        f"{_listed(names)} {'is' if len(names) == 1 else 'are'} {'NaN' if only_nan else 'NaN or infinite'}",
         "lower learning_rate, set gradient_clip=1, or let the rate rise slowly with warmup_epochs=1",
         "error",
     )
