@@ -644,8 +644,8 @@ def test_values_have_the_defaults_type():
     ("overfit Overfit:patience=3", "overfit is given twice"),
     ("overfit:patience=1,patience=2", "overfit:patience is given twice"),
     ("none overfit", "cannot be combined"),
-    ("all all", "all or none once"),
-    ("all none", "all or none once"),
+    ("all all", "cannot be combined"),
+    ("all none", "cannot be combined"),
     ("overfitt dataloder", "did you mean 'dataloader'?"),
 ])  # fmt: skip
 def test_what_is_no_rule_is_refused_with_a_hint(text, said):

@@ -104,7 +104,7 @@ def overfit(
     ratio_threshold: Amount = 0.1,
     noise: Annotated[Amount, OURS] = 2.0,
 ) -> Fired | None:
-    """The validation loss rises while the training loss stays below it: the model overfits (memorises its training photos).
+    """The validation loss rises while the training loss stays below it: the model overfits.
 
     AWS's: (validation - training) / training is above `ratio_threshold` for more than `patience` evaluations.
     A small training loss alone is no fault, so the validation loss must also stand above its own minimum by more than
@@ -123,7 +123,7 @@ def overfit(
     return Fired(
         int(steps[-run]),
         f"the validation loss has risen from {figure(lowest[-1])} to {figure(validation[-1])} "
-        f"while the training loss is {figure(train[-1])}: the model overfits (memorises its training photos)",
+        f"while the training loss is {figure(train[-1])}: the model overfits",
         "set trivial_augment=true, label_smoothing=0.1 or more weight_decay, train for fewer epochs, or bring more "
         "photos (the best epoch is kept in any case)",
     )
