@@ -7,19 +7,17 @@ import asyncio
 import logging
 import socket
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 import httptools
 
 from kennel_serve.http import headers as heads
 from kennel_serve.http.headers import Head
 from kennel_serve.http.messages import Body, HttpRequest, HttpResponse, RefusedError, broken, refusal, too_large
-
-if TYPE_CHECKING:
-    from kennel_serve.http.server import HttpServer
 
 _LINGER_SECONDS = 5  # for a client to read our last word: were its bytes unread when we close, it might lose that
 _MOST_WAITING = 100
@@ -28,6 +26,20 @@ _RESET_SECONDS = 0.05
 _TCP_CLOSE = 7  # Linux's number of the state
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _log = logging.getLogger(__name__)
+
+
+class Server(Protocol):
+    """What a connection uses of the port that it belongs to."""
+
+    handle: Callable[[HttpRequest], Awaitable[HttpResponse]]  # raises nothing
+    max_bytes: int  # of a body
+    stalled: float  # seconds
+    idle: float  # seconds
+    closing: bool
+    connections: "set[Connection]"
+    answering: set[asyncio.Task[None]]
+
+    def make_room(self) -> None: ...
 
 
 @dataclass(eq=False)
@@ -45,7 +57,7 @@ class Connection(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(self, server: "HttpServer") -> None:
+    def __init__(self, server: Server) -> None:
         self._server = server
         self._time = asyncio.get_running_loop().time
         self._since = self._time()  # ... when the client has done nothing that it has to do

@@ -1,5 +1,5 @@
 """AWS's smdebug in a job of ours: tensors saved as input/config/debughookconfig.json says. What is saved how: smdebug;
-of which step: `smdebug_stage`.
+of which step: `stage_callback`.
 
 Its own hook counts a step at every forward pass, which is wrong where a step has several micro-batches; this one counts
 as the loop does. smdebug is imported by `open` alone.
@@ -46,7 +46,7 @@ class JobHook:
         self._cluster, self._strict, self._scratch, self._placed = cluster, strict, scratch, False
 
     def stage(self, module: nn.Module) -> TensorHook:
-        """Whom the loop tells of a stage that trains `module`."""
+        """The loop's callback of a stage that trains `module`."""
         return TensorHook(self, module)
 
     def begin(self, writer: "Writer", step: int) -> frozenset[str]:

@@ -1,21 +1,35 @@
-"""What the loop tells of one stage, passed to smdebug: its steps, tensors, evaluations. Errors are `smdebug_hook`'s."""
+"""The loop's callback of one stage that passes steps, tensors and evaluations to smdebug. Errors are `job_hook`'s."""
 
 import logging
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from kennel_train.measure.callbacks import Callback
 
 if TYPE_CHECKING:
-    from kennel_train.debug.smdebug.job_hook import JobHook
     from kennel_train.debug.smdebug.step_hook import Writer
 
 log = logging.getLogger("kennel")
 
 LOSS = "CrossEntropyLoss_output_0"  # as smdebug names that module's output: its collection `losses` takes it in
 _OUTPUTS = 4  # of one module by which a collection may know it
+
+
+class Hook(Protocol):
+    """The job's hook, as its stages use it."""
+
+    writer: "Writer | None"  # None after an error
+    handles: list[RemovableHandle]
+
+    def begin(self, writer: "Writer", step: int) -> frozenset[str]: ...
+    def guard(self) -> AbstractContextManager[None]: ...
+    def unhook(self) -> None: ...
+    @property
+    def placed(self) -> bool: ...
 
 
 class TensorHook(Callback):
@@ -27,7 +41,7 @@ class TensorHook(Callback):
     its mean loss alone, as a moving average may be judged in the module's place.
     """
 
-    def __init__(self, job: "JobHook", module: nn.Module) -> None:
+    def __init__(self, job: Hook, module: nn.Module) -> None:
         self._job, self._module, self._root = job, module, type(module).__name__
         self._heard: dict[frozenset[str], list[tuple[str, nn.Module]]] = {}
         self._saving = self._fresh = False
