@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -663,3 +664,14 @@ def test_the_command_tells_that_nothing_fires_and_what_it_cannot_use(
     assert offline.main([str(tmp_path / "absent")]) == 2
     assert offline.main([folder, "--rules", "no_such_rule"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_the_private_names_that_are_used_exist():
+    """And no other is used: what a later smdebug lacks is seen here."""
+    from kennel_train.debug import smdebug
+    from kennel_train.debug.smdebug import step_hook
+
+    assert [name for name in smdebug.PRIVATE if not callable(getattr(step_hook.Hook, name, None))] == []
+    assert "__wrapped__" in vars(step_hook.Hook.__init__)
+    used = set(re.findall(r"(?:self|super\(\)|Hook)\.(_[a-z]\w+)", Path(step_hook.__file__).read_text()))
+    assert used - {"_at"} == set(smdebug.PRIVATE)
