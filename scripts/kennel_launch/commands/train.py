@@ -10,8 +10,7 @@ from kennel_launch import settings as kennel_settings
 from kennel_launch.aws import inventory, session
 from kennel_launch.aws.sdk import Training
 from kennel_launch.console import flags
-from kennel_launch.jobs import channels as inputs
-from kennel_launch.jobs import training_job
+from kennel_launch.jobs import input_channels, training_job
 from kennel_launch.local_mode import local_job
 from kennel_launch.settings import Settings
 
@@ -20,7 +19,7 @@ _LOCALLY = ("local", "out", "sdk_run", "name", "env", "image", "instance_count",
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "kennel train --data FOLDER|S3-URI [flags]"
-    inputs.add_flags(parser)
+    input_channels.add_flags(parser)
     parser.add_argument("--from-tuning-job", default="", metavar="NAME", help="take the settings of its best job")
     parser.add_argument("--from-model", default="", metavar="S3-URI", help="go on from an earlier job's model.tar.gz")
     parser.add_argument("--name", default="", help="of the job (kennel-<time>)")
@@ -57,14 +56,14 @@ def run_locally(options: argparse.Namespace, settings: Settings, given: Mapping[
     """
     if options.dry_run:
         raise UserError("--dry-run prints what AWS would be sent, and --local sends nothing: leave one of them out")
-    flags.refuse_elsewhere(options, (*inputs.CHANNELS, *_LOCALLY))
+    flags.refuse_elsewhere(options, (*input_channels.CHANNELS, *_LOCALLY))
     flags.changed(given)
     kennel_settings.needed(settings, "image")
     channels = {}
-    for flag, place in inputs.places(options).items():
+    for flag, place in input_channels.places(options).items():
         if not Path(place).is_dir():
             raise UserError(f"--{flag.replace('_', '-')} {place}: local mode reads a folder of this machine")
-        channels[inputs.CHANNELS[flag]] = f"file://{Path(place).resolve()}"
+        channels[input_channels.CHANNELS[flag]] = f"file://{Path(place).resolve()}"
     if "train" not in channels:
         raise UserError("say where the photos are: --data FOLDER")
     name = options.sdk_run or training_job.new_name(options.name)

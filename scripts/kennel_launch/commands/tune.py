@@ -20,8 +20,7 @@ from kennel.layout import Layout
 from kennel_launch import settings
 from kennel_launch.console import flags, terminal, trials_table
 from kennel_launch.console.trials_table import Trials
-from kennel_launch.jobs import channels as inputs
-from kennel_launch.jobs import tuning_job
+from kennel_launch.jobs import input_channels, tuning_job
 from kennel_launch.machine import opt_ml, processes
 from kennel_launch.make import local
 
@@ -37,7 +36,7 @@ Show = Callable[[Trials | None, str], None]  # (the trials so far, the log's las
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "kennel tune [--local | --one-job] --data FOLDER|S3-URI [flags]"
-    inputs.add_flags(parser)
+    input_channels.add_flags(parser)
     parser.add_argument(
         "--search-space", default="", metavar="WORDS", help="'learning_rate=0.001..0.1 batch_size=32,64'"
     )
@@ -69,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     """
     if not options.local:
         return tuning_job.run(options, settings_of(options) if options.one_job else shared_of(options))
-    flags.refuse_elsewhere(options, (*inputs.CHANNELS, *_LOCALLY))
+    flags.refuse_elsewhere(options, (*input_channels.CHANNELS, *_LOCALLY))
     if not options.data:
         raise UserError("say where the photos are: --data FOLDER")
     if not options.image:
@@ -77,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     given = settings_of(options)
     if options.val or options.test:
         raise UserError("--local takes the splits inside the data, train/ beside val/ and test/: put them there")
-    weights = inputs.places(options).get("pretrained")
+    weights = input_channels.places(options).get("pretrained")
     channels = opt_ml.channels(Path(options.data), Path(weights) if weights else None)
     with opt_ml.model_kept(options.out):
         return _search(options, channels, given)
@@ -210,7 +209,7 @@ def command(best: Mapping[str, Any], settings: Mapping[str, str], options: argpa
         "DATA": options.data,
         "IMAGE": options.image,
         "GPUS": options.gpus,
-        "PRETRAINED": inputs.places(options).get("pretrained"),
+        "PRETRAINED": input_channels.places(options).get("pretrained"),
     }
     given = [f"{name}={value}" for name, value in variables.items() if value]
     return shlex.join(["make", "train-local" if options.image else "train", *given, f"HP={words}"])

@@ -13,7 +13,7 @@ from kennel_launch.advice import adviser
 from kennel_launch.aws import inventory, log_stream, manifests, s3_upload, sdk, sync
 from kennel_launch.aws.sdk import Training
 from kennel_launch.console import confirm, flags
-from kennel_launch.jobs import channels as inputs
+from kennel_launch.jobs import input_channels
 from kennel_launch.settings import Settings
 
 _NEEDED = ("role", "bucket", "image")
@@ -29,12 +29,12 @@ def start(options: argparse.Namespace, settings: Settings, given: Mapping[str, s
     differs = flags.changed(given)
     more = flags.checked_training(options)
     kennel_settings.needed(settings, *_NEEDED)
-    manifests.check_mode(inputs.photos_of(options), options.input_mode)
+    manifests.check_mode(input_channels.photos_of(options), options.input_mode)
     name = new_name(options.name)
     advice = adviser.check_training(settings, spot=options.spot, hours=options.max_run / 3600)
-    plans, channels = inputs.placed(options, settings)
-    lines = inputs.check_volume(options, settings, plans, channels, given)
-    more["streamed"] = inputs.streamed(channels, settings)
+    plans, channels = input_channels.placed(options, settings)
+    lines = input_channels.check_volume(options, settings, plans, channels, given)
+    more["streamed"] = input_channels.streamed(channels, settings)
     made = Training(name, channels, dict(given), **more, debugger=getattr(options, "debugger", False))
     if made.spot and not made.checkpoints:
         made = replace(made, checkpoints=f"s3://{settings.bucket}/{settings.prefix}/checkpoints/{name}")
@@ -42,7 +42,7 @@ def start(options: argparse.Namespace, settings: Settings, given: Mapping[str, s
         f"training job {name}: {settings.instance_count} × {settings.instance_type}",
         f"hyperparameters: {differs}",
     ]
-    agree([*first, *inputs.shown(channels, plans), *lines, *advice.lines], options)
+    agree([*first, *input_channels.shown(channels, plans), *lines, *advice.lines], options)
     send(plans.values(), settings, dry_run=options.dry_run)
     sdk.train(settings, made)
     if options.dry_run:

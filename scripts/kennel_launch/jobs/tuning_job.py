@@ -14,8 +14,7 @@ from kennel_launch.advice import adviser
 from kennel_launch.aws import inventory, log_stream, manifests, sdk, session
 from kennel_launch.aws.sdk import Training
 from kennel_launch.console import flags
-from kennel_launch.jobs import channels as inputs
-from kennel_launch.jobs import training_job
+from kennel_launch.jobs import input_channels, training_job
 from kennel_launch.settings import Settings
 
 _STRATEGIES = " or ".join(tuning.STRATEGIES)
@@ -60,7 +59,7 @@ def run(options: argparse.Namespace, given: Mapping[str, str]) -> int:
     request = tuning.tuning_request(given, options.search_space, asked(options))
     more = flags.checked_training(options)
     kennel_settings.needed(settings, *_NEEDED)
-    manifests.check_mode(inputs.photos_of(options), options.input_mode)
+    manifests.check_mode(input_channels.photos_of(options), options.input_mode)
     name = training_job.new_name(options.name)
     if len(name) > _LONGEST_NAME:
         raise UserError(f"--name {name}: a tuning job's has {_LONGEST_NAME} letters at most")
@@ -68,13 +67,13 @@ def run(options: argparse.Namespace, given: Mapping[str, str]) -> int:
     turns = math.ceil(limits["MaxNumberOfTrainingJobs"] / limits["MaxParallelTrainingJobs"])
     hours = turns * options.max_run / 3600
     advice = adviser.check_training(settings, spot=options.spot, jobs=options.parallel, hours=hours)
-    plans, channels = inputs.placed(options, settings)
+    plans, channels = input_channels.placed(options, settings)
     shared = request["TrainingJobDefinition"]["StaticHyperParameters"]
-    more["streamed"] = inputs.streamed(channels, settings)
-    found = inputs.check_volume(options, settings, plans, channels, shared)
+    more["streamed"] = input_channels.streamed(channels, settings)
+    found = input_channels.check_volume(options, settings, plans, channels, shared)
     made = Training(name, channels, shared, **_spot(more, settings, name))
     lines = _lines(made, request, settings)
-    training_job.agree([*lines, *inputs.shown(channels, plans), *found, *advice.lines], options)
+    training_job.agree([*lines, *input_channels.shown(channels, plans), *found, *advice.lines], options)
     training_job.send(plans.values(), settings, dry_run=options.dry_run)
     sdk.tune(settings, made, request)
     if options.dry_run:

@@ -9,13 +9,14 @@ import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import partial
 from http import HTTPStatus
 from typing import Protocol, cast
 
 import httptools
 
-from kennel_serve.http import headers as heads
+from kennel_serve.http import headers
 from kennel_serve.http.headers import Head
 from kennel_serve.http.messages import Body, HttpRequest, HttpResponse, RefusedError, broken, refusal, too_large
 
@@ -26,6 +27,22 @@ _RESET_SECONDS = 0.05
 _TCP_CLOSE = 7  # Linux's number of the state
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _log = logging.getLogger(__name__)
+
+
+class State(Enum):
+    """How far a connection has come; it only goes forward.
+
+    | from | to | when |
+    |---|---|---|
+    | OPEN | ENDING | a request is refused, or the client has sent its last byte |
+    | OPEN, ENDING | LINGERING | the last answer is written: the last that was asked for, or one that says `close` |
+    | any | CLOSED | the client has hung up, or was hung up on |
+    """
+
+    OPEN = auto()  # requests are read
+    ENDING = auto()  # those that wait are answered, what still comes is dropped
+    LINGERING = auto()  # we have sent our end, and wait for the client's
+    CLOSED = auto()
 
 
 class Server(Protocol):
@@ -69,9 +86,8 @@ class Connection(asyncio.Protocol):
         self._current: _Exchange | None = None  # being answered, or answered before all of it has arrived
         self._task: asyncio.Task[None] | None = None  # which answers it
         self._waiting: deque[_Exchange | RefusedError] = deque()
-        self._deaf = False  # what comes now is dropped
+        self._state = State.OPEN
         self._gone = False  # the client sends no more
-        self._left = False  # we send no more
         self._clogged = False  # the client does not read
         self._unsent = 0  # bytes, at the last check
         self._paused = False  # we do not read
@@ -83,7 +99,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._server.connections.discard(self)
-        self._deaf = self._gone = True
+        self._state, self._gone = State.CLOSED, True
         self._waiting.clear()
         if self._task:
             self._task.cancel()  # its answer has no reader
@@ -93,18 +109,19 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._barren += len(data)
-        while data and not self._deaf:
+        while data and self._state is State.OPEN:
             data = self._feed(data)
-        if self._barren > heads.HEAD_BYTES and not self._deaf:  # or a header without an end would fill the memory
-            self._refuse(heads.too_long())
+        # Or a header without an end would fill the memory.
+        if self._barren > headers.HEAD_BYTES and self._state is State.OPEN:
+            self._refuse(headers.too_long())
 
     def eof_received(self) -> bool:
         """A client that has sent all may still wait for answers."""
         self._gone = True
-        if self._arriving and not self._deaf:
+        if self._arriving and self._state is State.OPEN:
             self._refuse(broken())
-        self._deaf = True
-        wanted = bool(self._current or self._waiting) and not self._left
+        self._end()
+        wanted = bool(self._current or self._waiting) and self._state is State.ENDING
         if wanted and self._current and not self._current.old:
             asyncio.get_running_loop().call_later(_PROBE_SECONDS, self._probe, self._current)
         return wanted
@@ -151,9 +168,9 @@ class Connection(asyncio.Protocol):
         if unsent != self._unsent:
             self._unsent, self._since = unsent, now
         limit = self._server.stalled if self._arriving or self._barren or unsent else self._server.idle
-        if now - self._since < (_LINGER_SECONDS if self._left and not unsent else limit):
+        if now - self._since < (_LINGER_SECONDS if self._state is State.LINGERING and not unsent else limit):
             return
-        if self._arriving and not self._deaf:
+        if self._arriving and self._state is State.OPEN:
             self._refuse(RefusedError(HTTPStatus.REQUEST_TIMEOUT, "the request stopped arriving: send it again"))
         else:
             self._transport.abort()
@@ -178,10 +195,10 @@ class Connection(asyncio.Protocol):
         self._head.check(version)
         if len(self._waiting) >= _MOST_WAITING:
             raise RefusedError(HTTPStatus.TOO_MANY_REQUESTS, "too many requests at once: wait for the answers")
-        headers, limit = self._head.headers, self._server.max_bytes
-        asks = headers.get("expect", "").lower() == "100-continue" and version == "1.1"
+        fields, limit = self._head.headers, self._server.max_bytes
+        asks = fields.get("expect", "").lower() == "100-continue" and version == "1.1"
         proceed = partial(self._transport.write, _CONTINUE) if asks else None
-        body = Body(limit, headers.get("content-encoding", "").lower(), proceed)
+        body = Body(limit, fields.get("content-encoding", "").lower(), proceed)
         request = self._head.request(method, body.read)
         self._body = body
         self._take(_Exchange(request, body, self._parser.should_keep_alive(), version == "1.0"))
@@ -190,7 +207,7 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, part: bytes) -> None:
         self._barren, self._since = 0, self._time()
-        if self._body and not self._deaf:
+        if self._body and self._state is State.OPEN:
             self._body.add(part)
 
     def on_message_complete(self) -> None:
@@ -211,7 +228,7 @@ class Connection(asyncio.Protocol):
             self._parser = httptools.HttpRequestParser(self)
             return head + data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
-            if not self._deaf:
+            if self._state is State.OPEN:
                 self._refuse(self._reason(error))
         return b""
 
@@ -221,17 +238,22 @@ class Connection(asyncio.Protocol):
             return cause
         if isinstance(error, httptools.HttpParserCallbackError):
             _log.error("the front door failed", exc_info=cause)
-        return broken() if self._body and self._arriving else heads.unreadable()
+        return broken() if self._body and self._arriving else headers.unreadable()
 
     def _refuse(self, error: RefusedError) -> None:
         """The request that arrives, and whatever would come after it."""
-        self._deaf = True
+        self._end()
         if not (self._body and self._arriving):
             self._take(error)
             return
         self._body.fail(error)
         if self._current and self._current.body is self._body and not self._task:  # answered already
             self._hang_up()
+
+    def _end(self) -> None:
+        """Take no more requests."""
+        if self._state is State.OPEN:
+            self._state = State.ENDING
 
     def _take(self, asked: _Exchange | RefusedError) -> None:
         if not (self._current or self._waiting or self._clogged):
@@ -242,7 +264,7 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, asked: _Exchange | RefusedError) -> None:
         if isinstance(asked, RefusedError):
-            self._transport.write(heads.written(refusal(asked.status, str(asked)), "", "close"))
+            self._transport.write(headers.written(refusal(asked.status, str(asked)), "", "close"))
             self._hang_up()
             return
         self._current = asked
@@ -263,9 +285,10 @@ class Connection(asyncio.Protocol):
     def _reply(self, asked: _Exchange, reply: HttpResponse) -> None:
         body = asked.body
         unread = not body.complete and (body.error or body.proceed)  # it will not come, or not as it should
-        last = not asked.keep or unread or self._server.closing or (self._deaf and not self._waiting)
+        ending = self._state is not State.OPEN and not self._waiting
+        last = not asked.keep or unread or self._server.closing or ending
         connection = "close" if last else "keep-alive" if asked.old else ""
-        self._transport.write(heads.written(reply, asked.request.method, connection))
+        self._transport.write(headers.written(reply, asked.request.method, connection))
         self._since = self._time()
         body.unwanted = True
         if last:
@@ -279,15 +302,15 @@ class Connection(asyncio.Protocol):
         if self._waiting and not self._clogged:
             self._begin(self._waiting.popleft())
             self._pause(bool(self._waiting))
-        if self._deaf and not (self._current or self._waiting):
+        if self._state is not State.OPEN and not (self._current or self._waiting):
             self._hang_up()
 
     def _hang_up(self) -> None:
         """Say so, and drop what still comes until the client has hung up too."""
-        self._deaf, self._current = True, None
-        if self._left:
+        self._current = None
+        if self._state in (State.LINGERING, State.CLOSED):
             return
-        self._left, self._since = True, self._time()
+        self._state, self._since = State.LINGERING, self._time()
         if self._gone:
             self._transport.close()
             return
