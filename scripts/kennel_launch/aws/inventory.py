@@ -125,6 +125,20 @@ def _resource(kind: Kind, about: Mapping[str, Any]) -> Resource:
     return Resource(kind, name, status, about["CreationTime"], about)
 
 
+def best_training_job(tuning: Resource) -> Mapping[str, Any]:
+    """What SageMaker says of a tuning job's best training job.
+
+    Raises:
+        UserError: none of its jobs has ended well.
+    """
+    best: Mapping[str, Any] = tuning.about.get("BestTrainingJob") or {}
+    if not best:
+        raise UserError(
+            f"tuning job {tuning.name} has no best training job yet ({tuning.status}): see kennel status {tuning.name}"
+        )
+    return best
+
+
 def objective(best: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if metric := best.get("FinalHyperParameterTuningJobObjectiveMetric"):
         yield metric["MetricName"], f"{metric['Value']:.4f}"

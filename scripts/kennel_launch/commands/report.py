@@ -64,7 +64,4 @@ def _job(name: str, settings: Settings) -> Resource:
     found = inventory.find(name, settings, (TRAINING, TUNING))
     if found.kind is TRAINING:
         return found
-    best = found.about.get("BestTrainingJob", {}).get("TrainingJobName")
-    if not best:
-        raise UserError(f"tuning job {name} has no best training job yet ({found.status}): see kennel status {name}")
-    return inventory.find(best, settings, (TRAINING,))
+    return inventory.find(inventory.best_training_job(found)["TrainingJobName"], settings, (TRAINING,))

@@ -78,9 +78,7 @@ def tuned(name: str, settings: Settings) -> dict[str, str]:
         UserError: no such job, or none of its jobs has ended well.
     """
     found = inventory.find(name, settings, (inventory.TUNING,))
-    best = found.about.get("BestTrainingJob")
-    if not best:
-        raise UserError(f"tuning job {name} has no best training job yet ({found.status}): see kennel status {name}")
+    best = inventory.best_training_job(found)
     shared = found.about.get("TrainingJobDefinition", {}).get("StaticHyperParameters", {})
     together = shared | best["TunedHyperParameters"]
     return {

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kennel.errors import UserError
-from kennel_launch.aws import s3, session
+from kennel_launch.aws import inventory, s3, session
 from kennel_launch.settings import Settings
 
 _USABLE = ("Completed", "Stopped")  # a stopped job leaves its best epoch so far
@@ -39,7 +39,8 @@ def find(options: argparse.Namespace, settings: Settings) -> Artifact:
             raise UserError("--model says nothing of the image that serves it: add --image")
         return Artifact(_last_folder(key), options.model, settings.image)
     if options.tuning_job:
-        return of_job(_best(options.tuning_job, settings), settings)
+        search = inventory.find(options.tuning_job, settings, (inventory.TUNING,))
+        return of_job(inventory.best_training_job(search)["TrainingJobName"], settings)
     if options.job:
         return of_job(options.job, settings)
     raise UserError("say which model: --job NAME, --tuning-job NAME or --model s3://BUCKET/.../model.tar.gz")
@@ -60,23 +61,6 @@ def of_job(name: str, settings: Settings) -> Artifact:
         ended = "wait until it has ended" if status in ("InProgress", "Stopping") else "name another one"
         raise UserError(f"training job {name} is {status}{why} and has no model to serve: {ended}")
     return Artifact(name, data, settings.image or job["AlgorithmSpecification"].get("TrainingImage", ""))
-
-
-def _best(name: str, settings: Settings) -> str:
-    """The best training job of a search.
-
-    Raises:
-        UserError: there is no such search, or nothing has ended in it.
-    """
-    with session.translate_errors(f"tuning job {name}"):
-        found: dict[str, Any] = session.client("sagemaker", settings).describe_hyper_parameter_tuning_job(
-            HyperParameterTuningJobName=name
-        )
-    best = found.get("BestTrainingJob", {}).get("TrainingJobName", "")
-    if not best:
-        status = found.get("HyperParameterTuningJobStatus")
-        raise UserError(f"tuning job {name} is {status} and has no best training job: wait for one, or name another")
-    return str(best)
 
 
 def _last_folder(key: str) -> str:

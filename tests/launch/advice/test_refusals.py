@@ -150,8 +150,7 @@ def test_a_search_without_a_best_job_and_a_model_without_an_image(kennel: Kennel
         done = kennel(name, "--tuning-job", "search", *more, "--yes")
         assert done.returncode == 2
         assert done.stderr == (
-            f"kennel {name}: tuning job search is InProgress and has no best training job: wait for one, or name "
-            "another\n"
+            f"kennel {name}: tuning job search has no best training job yet (InProgress): see kennel status search\n"
         )
     del kennel.settings["image"]
     for name in ("deploy", "transform"):
