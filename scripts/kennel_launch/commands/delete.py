@@ -34,6 +34,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: there is nothing to remove, or AWS refuses.
     """
+    flags.refuse_without_local(options)
     if options.local:
         return delete_here(options)
     settings = kennel_settings.load(vars(options))

@@ -51,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
     """
     length = ttl.parse(options.ttl) if options.ttl else None
     settings = kennel_settings.load(vars(options))
+    flags.refuse_without_local(options)
     if options.local:
         return (local_endpoint.work if options.sdk_run else local_endpoint.deploy)(options, local_job.nowhere(settings))
     check_flags(options, settings)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from kennel.errors import UserError
 from kennel_launch import settings as kennel_settings
-from kennel_launch.console import terminal
+from kennel_launch.console import flags, terminal
 from kennel_launch.console.steps import Steps
 from kennel_launch.hosting import endpoint_info, invocation, photo_sources, specs
 from kennel_launch.hosting.invocation import Question
@@ -60,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
     def note(text: str) -> None:
         say(steps.console, text)
 
+    flags.refuse_without_local(options)
     if options.local:
         question = local_runtime.question(options, note)
         photos = find(options.photos, settings)

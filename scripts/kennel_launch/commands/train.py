@@ -39,6 +39,7 @@ def run(options: argparse.Namespace) -> int:
     """
     settings = kennel_settings.load(vars(options))
     given = flags.hyperparameters_of(options)
+    flags.refuse_without_local(options)
     if options.local:
         return run_locally(options, settings, given)
     if options.dry_run:

@@ -66,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: it can't be started as asked.
     """
+    flags.refuse_without_local(options)
     if not options.local:
         return tuning_job.run(options, settings_of(options) if options.one_job else shared_of(options))
     flags.refuse_elsewhere(options, (*input_channels.CHANNELS, *_LOCALLY))

@@ -16,6 +16,7 @@ _MODES = ("File", "FastFile", "Pipe")
 SWITCHED = ("true", "false")  # of --pretrained, which by anything else names a channel's place
 _DEST = "hp."  # so that the hyperparameter `profile` is not the AWS profile
 _LIST = "--help-hyperparameters"
+_OF_LOCAL = ("out", "port", "gpus", "fresh")  # flags that --local alone heeds
 
 
 class _List(argparse.Action):
@@ -126,6 +127,24 @@ def refuse_elsewhere(options: argparse.Namespace, known: Collection[str]) -> Non
     if found:
         that, them = ("that", "one of them") if len(found) == 1 else ("those", "them, or --local,")
         raise UserError(f"{', '.join(found)} and --local: only SageMaker has {that}, leave {them} out")
+
+
+def refuse_without_local(options: argparse.Namespace) -> None:
+    """Refuses, without --local, flags that only --local heeds.
+
+    Raises:
+        UserError: names them.
+    """
+    if options.local:
+        return
+    found = [
+        action.option_strings[0]
+        for action in options.parser._actions
+        if action.dest in _OF_LOCAL and getattr(options, action.dest) != action.default
+    ]
+    if found:
+        them = "it" if len(found) == 1 else "them"
+        raise UserError(f"{', '.join(found)} without --local: add --local, or leave {them} out")
 
 
 def add_doing(parser: argparse.ArgumentParser, *, wait: str = "") -> None:

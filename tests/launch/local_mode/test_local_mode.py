@@ -161,3 +161,25 @@ def test_an_endpoint_whose_compose_cannot_start_says_so(process: Command, env: E
     assert f"see {OUT}/endpoint.log" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert sorted(path.name for path in (cwd / OUT).iterdir()) == ["endpoint.log", "model.tar.gz"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train --data photos --out mine", "kennel train: --out without --local: add --local, or leave it out"),
+        (
+            "deploy --job pets --out mine --port 80",
+            "kennel deploy: --out, --port without --local: add --local, or leave",
+        ),
+        (
+            "tune --data photos --gpus all --fresh",
+            "kennel tune: --gpus, --fresh without --local: add --local, or leave",
+        ),
+        ("invoke pets photos --out mine", "kennel invoke: --out without --local: add --local, or leave it out"),
+        ("delete pets --out mine", "kennel delete: --out without --local: add --local, or leave it out"),
+    ],
+)
+def test_flags_of_local_mode_alone_are_refused_without_it(command: Command, words: str, said: str) -> None:
+    done = command("cli", *words.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(said)
