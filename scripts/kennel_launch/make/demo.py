@@ -1,6 +1,6 @@
 """`make demo`: photos in, a served classifier out, by the real `train` and the real `serve`, here or by `docker run`.
 
-No AWS, GPU, Java or Node is needed. What is fetched is in samples.py, what is laid out in scratch.py.
+No AWS, GPU, Java or Node is needed. What is fetched is in `samples`, what is laid out in `machine.opt_ml`.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Bytes to photos: the formats that /invocations takes, its limits, and every sentence a client can get for them.
 
-`answers` is the way back; callers find both here. Knows nothing of the model server, and not how a photo is predicted.
+`response_body` is the way back; callers find both here. Knows nothing of the model server or of prediction.
 """
 
 import base64
@@ -120,7 +120,7 @@ def read(
     """The photos of one request's body.
 
     Args:
-        on_error: `answers.LINE`, so that a bad photo of a list does not fail the others.
+        on_error: `response_body.LINE`, so that a bad photo of a list does not fail the others.
 
     Raises:
         RequestError: 415 for an unknown content type, 413 for too many photos or pixels, 400 for the rest.

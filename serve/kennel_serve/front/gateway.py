@@ -1,7 +1,7 @@
-"""The front door: what each path answers, honestly and in one sentence, and what of it is noted.
+"""The front door: what each path answers, and what of it is logged and counted.
 
-It owns /ping and /invocations as SageMaker sees them; what an answer holds is the workers' matter, how it travels
-http1's.
+It owns /ping and /invocations as SageMaker sees them; what an answer holds is decided in `worker`, how it travels in
+`http`.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """A multi-model endpoint's /models, as SageMaker's contract has it: load, list, get, unload, invoke.
 
-What is loaded, and whether it can be, is models.py's matter.
+What is loaded, and whether it can be, is `model_registry`'s matter.
 """
 
 import json

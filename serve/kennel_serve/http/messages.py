@@ -1,6 +1,6 @@
 """What travels between a client's connection and the front door: a request, its body on the way, the reply.
 
-How they are written on the wire is http1's matter.
+How they are written on the wire is `server`'s matter.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """The configuration of the model server: its limits, configuration files, environment and private folder.
 
-No process is started here; model_server.py does that.
+No process is started here; `process` does that.
 """
 
 import os

@@ -92,7 +92,7 @@ def _rendezvous(env: Any) -> dict[str, str]:
 def _smdebug(layout: Layout) -> dict[str, str]:
     """What `import smdebug` in a script needs, and more where the job configures SageMaker Debugger's hook.
 
-    The protobuf of today refuses smdebug's messages in its C implementation (`smdebug_messages`).
+    The protobuf of today refuses smdebug's messages in its C implementation (`debug.smdebug.protobuf`).
     """
     found = {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"} if _imports_smdebug(layout.code) else {}
     hook, profiler = (layout.config / f"{name}.json" for name in ("debughookconfig", "profilerconfig"))

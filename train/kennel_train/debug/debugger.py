@@ -1,6 +1,6 @@
 """Watches a job: hands each stage its `StageRecorder`, has the rules judge what they see, tells of what fires, at once.
 
-The rules themselves are in `rules`; what a job's machine does is `utilisation`'s. Off means that nothing here exists.
+The rules themselves are in `rules/`; `machine_sampler` watches the machine. Off means that nothing here exists.
 """
 
 import dataclasses

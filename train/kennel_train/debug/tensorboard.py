@@ -1,4 +1,4 @@
-"""What a training was seen to do, as TensorBoard's files. It measures nothing; `series` says what the numbers are.
+"""The history of a training as TensorBoard's files. It measures nothing; `measure.history` says what the numbers are.
 
 tensorboardX only frames the records. Its own writer is left alone: its thread dies of a full disk, and the training
 then waits for it for ever.

@@ -17,7 +17,7 @@ class Callback:
         """A step begins; `step` counts from 0, over all stages, and goes on where a checkpoint left off."""
 
     def lap(self, part: str) -> None:
-        """What happened since the last lap was `part`, one of `series.PARTS`."""
+        """What happened since the last lap was `part`, one of `history.PARTS`."""
 
     def batch(self, logits: Tensor, labels: Tensor) -> None:
         """A micro-batch was seen: logits (n, classes), labels int64 (n,), both on the device."""

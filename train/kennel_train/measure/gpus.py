@@ -1,4 +1,4 @@
-"""What the driver says of the GPUs that a job uses, by NVML; nothing where there is none. Who asks: `utilisation`."""
+"""What the driver says of the GPUs that a job uses, by NVML, for `machine_sampler`; nothing where there is none."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
 """Takes one stage's numbers while it trains: losses, norms by layer, step times, who was mistaken for whom.
 
-Nothing here waits for a GPU: what it has not finished yet is taken later. `debugging` decides what the numbers mean.
+Nothing here waits for a GPU: what it has not finished is taken later. `debug.debugger` decides what the numbers mean.
 """
 
 import heapq

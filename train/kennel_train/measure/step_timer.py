@@ -12,7 +12,7 @@ _Marks = list[tuple[str, Any]]
 
 
 class StepClock:
-    """Laps of each step, in seconds by part of `series.PARTS`.
+    """Laps of each step, in seconds by part of `history.PARTS`.
 
     Fetching a batch is one lap, "data wait"; of it, what the loader itself says it kept us waiting is that, the rest
     "host to device". On a GPU the stream's own time counts: a batch that comes late while the GPU is still busy costs

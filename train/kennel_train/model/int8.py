@@ -1,4 +1,4 @@
-"""How an int8 copy of an exported network is made; whether it may be kept is `quantization`'s to say.
+"""How an int8 copy of an exported network is made; whether it may be kept is `int8_gate`'s to say.
 
 ONNX Runtime's own quantizer makes it, because ONNX Runtime is what serves it.
 """

@@ -1,7 +1,7 @@
 """Many trials in one job: they share the decoded photos and the features, and the best is trained to the end.
 
-Probes of one batch size are trained side by side (`stack`), fine-tunes one after the other, cut short by successive
-halving. What is tried next, and what was, is the record's matter.
+Probes of one batch size are trained side by side (`stacked_heads`), fine-tunes one after the other, cut short by
+successive halving. `study` keeps what was tried, and says what is tried next.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""What a rule says when it fires, and its line in the log. Which rules there are: `rules`."""
+"""What a rule says when it fires, and its line in the log. Which rules there are: `table`."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -1,6 +1,6 @@
 """Rules about losses: one that does not fall, one that rises on validation, epochs that brought nothing.
 
-Each is AWS's of the same name, with what it took to keep it silent on a healthy training; `rules` has the table.
+Each is AWS's of the same name, with what it took to keep it silent on a healthy training; `table` has them all.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""What a rule's parameter may be, and reading one that a user wrote. Which rules there are: `rules`.
+"""What a rule's parameter may be, and reading one that a user wrote. Which rules there are: `table`.
 
 A rule declares its parameters as keyword-only arguments; the annotation carries the bounds: `*, patience: Count = 2`.
 """

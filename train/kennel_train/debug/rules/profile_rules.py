@@ -1,6 +1,6 @@
 """Rules about time and the machine: waiting for batches, idle GPUs, growing memory, a training that stands still.
 
-Each is AWS's of the same name, with what it took to keep it silent on a healthy training; `rules` has the table.
+Each is AWS's of the same name, with what it took to keep it silent on a healthy training; `table` has them all.
 """
 
 import math

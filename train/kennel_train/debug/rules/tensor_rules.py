@@ -1,6 +1,6 @@
 """Rules about gradients, weights, activations and predictions; those about losses: `loss_rules`.
 
-Each is AWS's of the same name, with what it took to keep it silent on a healthy training; `rules` has the table.
+Each is AWS's of the same name, with what it took to keep it silent on a healthy training; `table` has them all.
 """
 
 import math

@@ -102,7 +102,7 @@ class Writer(Hook):  # type: ignore[misc]
         return bool(self.profiler_config_parser.profiling_enabled)
 
     def lap(self, part: str) -> None:
-        """A line for the profiler's timeline: what happened since the last was `part` of `series.PARTS`."""
+        """A line for the profiler's timeline: what happened since the last was `part` of `history.PARTS`."""
         at, self._at = self._at, time.time()
         number = str(self.mode_steps[self.mode])
         phase = _PHASES.get(part, part)
