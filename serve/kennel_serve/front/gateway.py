@@ -109,7 +109,7 @@ class Front:
         finally:
             record.answered = time.perf_counter()
         if TIMING not in answer.headers:
-            return _honest(answer.status)
+            return _sanitized_error(answer.status)
         record.take(answer.headers[TIMING])
         passed = {name: value for name, value in answer.headers.items() if name.startswith(SAGEMAKER)}
         return HttpResponse(
@@ -189,7 +189,7 @@ class Front:
         path = found.pattern if found and request.method in found.handlers else "other"
         record = RequestLog(_plain(request.headers.get(_ID, ""))[:64], path)
         try:
-            reply = await _told(routes, found, request, record)
+            reply = await _dispatch(routes, found, request, record)
             record.status = reply.status
         finally:
             if record.path != "/ping" or record.status != HTTPStatus.OK:
@@ -197,7 +197,7 @@ class Front:
         return reply
 
 
-async def _told(routes: Routes, found: RouteMatch | None, request: HttpRequest, record: RequestLog) -> HttpResponse:
+async def _dispatch(routes: Routes, found: RouteMatch | None, request: HttpRequest, record: RequestLog) -> HttpResponse:
     """What a path's function answers, whatever it raises."""
     if not found:
         return refusal(HTTPStatus.NOT_FOUND, f"no such path: there are {routes.known}")
@@ -237,7 +237,7 @@ def _plain(value: str) -> str:
     return _ascii(value)[:_HEADER_LENGTH]
 
 
-def _honest(status: int) -> HttpResponse:
+def _sanitized_error(status: int) -> HttpResponse:
     """MMS's own errors, with Java's class names in them, as a sentence."""
     if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INSUFFICIENT_STORAGE):
         return refusal(HTTPStatus.SERVICE_UNAVAILABLE, _BUSY)

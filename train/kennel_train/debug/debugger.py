@@ -1,4 +1,4 @@
-"""Watches a job: hands each stage its `StageRecorder`, has the rules judge what they see, tells of what fires, at once.
+"""Watches a job: gives each stage its `StageRecorder`, has the rules judge what it records, logs what fires at once.
 
 The rules themselves are in `rules/`; `machine_sampler` watches the machine. Off means that nothing here exists.
 """
@@ -62,7 +62,7 @@ class Debugger:
         self._failed: set[str] = set()  # rules that raised
         self._running: StageRecorder | None = None
         self._lock = threading.Lock()  # the sampler's thread judges, too
-        self._machine_at = self._told_to_stop = 0.0
+        self._machine_at = self._asked_to_stop_at = 0.0
         if sampler:
             sampler.on_sample = self._look
             sampler.start()
@@ -139,7 +139,7 @@ class Debugger:
         now = time.monotonic()
         if series.ended or now - self._machine_at >= MACHINE:
             series.machine, self._machine_at = self.machine.during(series.stage), now
-        self._tell(series, self._judged([row for row in self._chosen if row.rule.name != STALLED], series))
+        self._report(series, self._judged([row for row in self._chosen if row.rule.name != STALLED], series))
 
     def _judged(self, chosen: Sequence[Chosen], series: StageHistory) -> dict[str, Fired]:
         """What rules say of a series; one that raises is not asked again."""
@@ -161,11 +161,11 @@ class Debugger:
             return
         series.idle = time.monotonic() - watch.last
         fired = self._judged([row for row in self._chosen if row.rule.name == STALLED], series)
-        self._tell(series, fired)
-        if fired and self.reason and watch.last < self._told_to_stop < time.monotonic() - self._patience:
+        self._report(series, fired)
+        if fired and self.reason and watch.last < self._asked_to_stop_at < time.monotonic() - self._patience:
             self._give_up(self.reason)
 
-    def _tell(self, series: StageHistory, fired: dict[str, Fired]) -> None:
+    def _report(self, series: StageHistory, fired: dict[str, Fired]) -> None:
         with self._lock:
             for name, found in fired.items():
                 before = self.findings.get((series.stage, name))
@@ -176,6 +176,6 @@ class Debugger:
                 if not before:
                     log.warning(finding.line())
                     if self._on_rule == "stop" and not self.reason:
-                        self.stopped_by, self._told_to_stop = name, time.monotonic()
+                        self.stopped_by, self._asked_to_stop_at = name, time.monotonic()
                         self.reason = finding.line()
                         log.warning("stopping: on_rule=stop")

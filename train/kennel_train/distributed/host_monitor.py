@@ -1,4 +1,4 @@
-"""What the hosts of one job tell each other beside their ranks: that they live, and which one failed and why.
+"""The hosts of one job beside their ranks, over torch's TCPStore: that each lives, and which one failed and why.
 
 The store is torch's own, on the first host; torchrun's launcher and the ranks use the same server. A rank that waits
 in a collective cannot know why its neighbour is gone, or, under NCCL, that it is.
@@ -44,7 +44,7 @@ class Hosts:
         self._others = [number for number in range(len(names)) if number != at]
         self._heard: dict[int, tuple[int, float]] = {}  # of each: signs of life, and when the last of them came
         self._left: set[int] = set()
-        self._told = False
+        self._reported = False
         self._ended = threading.Event()
 
     def __enter__(self) -> "Hosts":
@@ -64,7 +64,7 @@ class Hosts:
     ) -> None:
         with contextlib.suppress(dist.DistError):  # the first host is gone, and its store
             if error and not self.reason:
-                self._told = True
+                self._reported = True
                 text = f"host {self.names[self.at]} failed: {failure.describe(error)}"
                 self._store.compare_set(_REASON, "", text[:8000])
             self._store.set(f"kennel/left/{self.at}", "")
@@ -101,7 +101,7 @@ class Hosts:
             store = self._connect(server=False)
             while not self._ended.wait(BEAT):
                 self._exchange(store)
-                if not self.reason and not self._told:
+                if not self.reason and not self._reported:
                     self.reason = store.get(_REASON).decode() if store.check([_REASON]) else self._lost(SILENCE)
                     due = time.monotonic() + GRACE if self.reason else due
                 if time.monotonic() > due:

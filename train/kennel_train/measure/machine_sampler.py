@@ -102,12 +102,12 @@ class Sampler:
             if now and before:
                 self._append(before, now)
             before = now or before
-            self._tell()
+            self._notify()
         if self._gpus:
             with suppress(self._nvml.NVMLError):
                 self._nvml.nvmlShutdown()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         try:
             if self.on_sample:
                 self.on_sample()

@@ -56,11 +56,11 @@ class Search:
         self._judges = len(job.splits.parts["validation"].photos)
         self._best: tuple[float, int, Hyperparameters] | None = None
         self._seen: dict[Hyperparameters, int] = {}
-        self._record: Study | None = None
+        self._study: Study | None = None
         if job.context.cluster.is_rank_zero:
             asked = ("time_budget",) if job.context.hp.search == "grid" else ("time_budget", "trials")  # may change
             known = {key: value for key, value in identity.items() if key not in asked}
-            self._record = Study(job.checkpoints.folder, scratch, job.context.hp, space, known)
+            self._study = Study(job.checkpoints.folder, scratch, job.context.hp, space, known)
 
     def run(self) -> tuple[Training, Trained, dict[str, Any]]:
         """All trials, then the best.
@@ -71,45 +71,45 @@ class Search:
         Raises:
             UserError: no trial came to an end.
         """
-        self._recall()
+        self._restore()
         if self._job.context.hp.strategy != "finetune":
             strategies.extract(self._job)
         with self._job.context.timing("search"):
-            while not self._over() and (asked := self._ask()):
-                self._round(asked)
+            while not self._is_over() and (asked := self._ask()):
+                self._run_batch(asked)
         if self._best is None and not self._job.context.cluster.any(self._job.context.stop()):
-            raise UserError(self._none())
-        number, hp, stop = None, self._of({}), self._job.context.stop
+            raise UserError(self._no_result())
+        number, hp, stop = None, self._with_settings({}), self._job.context.stop
         if self._best:
             (_, number, hp), stop = self._best, GracePeriod(stop)
             settings = " ".join(f"{name}={value}" for name, value in self._shown(hp).items())
-            self._say("best trial: %d of %d, %s", number, self._job.context.hp.trials, settings)
+            self._log("best trial: %d of %d, %s", number, self._job.context.hp.trials, settings)
         self._job.classifier.load_state_dict(self._initial)
         checkpoints = self._checkpoints(number, hp)
         context = dataclasses.replace(self._job.context, hp=hp)
         job = dataclasses.replace(self._job, context=context, checkpoints=checkpoints, debugger=self._debugger)
         trained = strategies.train(dataclasses.replace(job, context=dataclasses.replace(context, stop=stop)))
         table = self._write(ended=True)
-        if self._record:
+        if self._study:
             trials.write_best(self._output, hp)
         return job, trained, table
 
-    def _recall(self) -> None:
+    def _restore(self) -> None:
         """What an earlier start of the job has found."""
-        finished = self._record.finished() if self._record else {}
+        finished = self._study.finished() if self._study else {}
         for number, (settings, result) in sorted(self._job.context.cluster.broadcast(finished).items()):
-            self._know(number, self._of(settings), result)
+            self._add_result(number, self._with_settings(settings), result)
         if finished:
             log.info("resumed a search: %d of %d trials are done", len(finished), self._job.context.hp.trials)
 
     def _ask(self) -> Settings:
         """The next trials; those that come out equal to another are closed at once."""
-        while asked := self._job.context.cluster.broadcast(self._record.ask() if self._record else {}):
+        while asked := self._job.context.cluster.broadcast(self._study.ask() if self._study else {}):
             mine: Settings = {}
             twins: dict[int, int] = {}
             own: dict[Hyperparameters, int] = {}
             for number, settings in asked.items():
-                hp = self._of(settings)
+                hp = self._with_settings(settings)
                 if hp in self._seen:
                     twins[number] = self._seen[hp]
                 elif hp in own:
@@ -117,18 +117,18 @@ class Search:
                 else:
                     own[hp], mine[number] = number, settings
             for number, other in twins.items():
-                self._twin(number, other)
+                self._copy_result(number, other)
             if mine:
                 return mine
         return {}
 
-    def _round(self, asked: Settings) -> None:
-        chosen = {number: self._of(settings) for number, settings in asked.items()}
+    def _run_batch(self, asked: Settings) -> None:
+        chosen = {number: self._with_settings(settings) for number, settings in asked.items()}
         self._write()
         if self._job.context.hp.strategy != "probe":
             for number, hp in chosen.items():
-                if not self._over():
-                    self._alone(number, hp)
+                if not self._is_over():
+                    self._finetune_one(number, hp)
             return
         stacks: dict[tuple[int, int], list[int]] = {}
         for number, hp in chosen.items():
@@ -139,12 +139,12 @@ class Search:
         many = min(self._job.context.cluster.gather(many))
         for numbers in stacks.values():
             for at in range(0, len(numbers), many):
-                if not self._over():
-                    self._together([self._head(number, chosen[number]) for number in numbers[at : at + many]])
+                if not self._is_over():
+                    self._train_heads([self._head(number, chosen[number]) for number in numbers[at : at + many]])
 
-    def _together(self, heads: list[Head]) -> None:
+    def _train_heads(self, heads: list[Head]) -> None:
         inputs = self._job.extracted
-        whole = stacked_heads.fit(heads, inputs["train"], inputs["validation"], self._ended)
+        whole = stacked_heads.fit(heads, inputs["train"], inputs["validation"], self._must_end)
         for head in heads:
             result = self._result(head.run.best, head.run.rows, head.seconds)
             if head.failed:
@@ -154,7 +154,7 @@ class Search:
             self._close(head.number, head.hp, result)
         self._write()
 
-    def _alone(self, number: int, hp: Hyperparameters) -> None:
+    def _finetune_one(self, number: int, hp: Hyperparameters) -> None:
         job, cut = self._job, TrialPruner(self._job.context.stop)
 
         def on_epoch_end(row: dict[str, Any], values: dict[Metric, float]) -> None:
@@ -162,8 +162,8 @@ class Search:
             if row["stage"] != "finetune":
                 return
             epoch = row["stage_epoch"]
-            worth = self._record.judge(number, trials.score(values, self._judges), epoch) if self._record else True
-            worth, spent = job.context.cluster.broadcast((worth, self._spent()))
+            worth = self._study.judge(number, trials.score(values, self._judges), epoch) if self._study else True
+            worth, spent = job.context.cluster.broadcast((worth, self._budget_spent()))
             if not worth and epoch < hp.epochs:
                 cut.reason = f"successive halving: not among the best after {epoch} epochs"
             elif spent:
@@ -186,27 +186,27 @@ class Search:
             result = dataclasses.replace(result, state="pruned", reason=cut.reason or self._cut_short())
         self._close(number, hp, result)
         self._write()
-        if self._record and not job.context.stop():  # a stopped one goes on there
+        if self._study and not job.context.stop():  # a stopped one goes on there
             self._keep_best()
 
     def _close(self, number: int, hp: Hyperparameters, result: Result) -> None:
         """Note how a trial did; one that a stopped job cut short is left for its next start."""
         stopped = self._job.context.cluster.any(self._job.context.stop()) and result.state == "pruned"
-        self._know(number, hp, result)
-        if self._record and not stopped:
-            self._record.tell(number, result)
+        self._add_result(number, hp, result)
+        if self._study and not stopped:
+            self._study.tell(number, result)
         values = {metric: result.metrics[metric.name] for metric in metrics.METRICS if metric.name in result.metrics}
         about = {"trial": number, "state": result.state, "best_epoch": result.epoch, **self._shown(hp)}
-        self._say("%s%s", metrics.line(values, **about), f" ({result.reason})" if result.reason else "")
+        self._log("%s%s", metrics.line(values, **about), f" ({result.reason})" if result.reason else "")
 
-    def _twin(self, number: int, other: int) -> None:
-        if self._record:
-            _, result = self._record.finished()[other]
+    def _copy_result(self, number: int, other: int) -> None:
+        if self._study:
+            _, result = self._study.finished()[other]
             state = "same" if result.score is not None else "failed"
-            self._record.tell(number, dataclasses.replace(result, state=state, same_as=other, seconds=0.0, curve=[]))
-        self._say("trial=%d state=same: its settings come out equal to trial %d's", number, other)
+            self._study.tell(number, dataclasses.replace(result, state=state, same_as=other, seconds=0.0, curve=[]))
+        self._log("trial=%d state=same: its settings come out equal to trial %d's", number, other)
 
-    def _know(self, number: int, hp: Hyperparameters, result: Result) -> None:
+    def _add_result(self, number: int, hp: Hyperparameters, result: Result) -> None:
         if result.same_as is None:
             self._seen[hp] = number
         if result.score is not None and (self._best is None or result.score > self._best[0]):
@@ -225,7 +225,7 @@ class Search:
         module = copy.deepcopy(job.classifier.head)
         return Head(number, Run(module, inputs, context, plan))
 
-    def _of(self, settings: Mapping[str, Any]) -> Hyperparameters:
+    def _with_settings(self, settings: Mapping[str, Any]) -> Hyperparameters:
         """A trial's hyperparameters, as a job of one trial would have them."""
         defaults = {name: getattr(Hyperparameters, name) for name in OF_A_SEARCH}
         hp = dataclasses.replace(self._job.context.hp, **defaults, **settings)
@@ -250,18 +250,18 @@ class Search:
         own = {key: str(value) for key, value in dataclasses.asdict(hp).items()}
         return Checkpoints(self._folder(number), {key: own.get(key, value) for key, value in self._identity.items()})
 
-    def _spent(self) -> bool:
+    def _budget_spent(self) -> bool:
         """Whether the time budget is, by the clock of rank 0."""
         budget = 60 * self._job.context.hp.time_budget
-        return bool(budget and self._record and self._record.seconds > budget)
+        return bool(budget and self._study and self._study.seconds > budget)
 
-    def _ended(self) -> bool:
+    def _must_end(self) -> bool:
         """Whether the job was stopped or the budget is spent, on any rank."""
-        return self._job.context.cluster.any(self._job.context.stop() or self._spent())
+        return self._job.context.cluster.any(self._job.context.stop() or self._budget_spent())
 
-    def _over(self) -> bool:
+    def _is_over(self) -> bool:
         """The same between trials; without any result the search goes on, whatever its budget."""
-        return self._job.context.cluster.any(self._job.context.stop()) or (self._best is not None and self._ended())
+        return self._job.context.cluster.any(self._job.context.stop()) or (self._best is not None and self._must_end())
 
     def _cut_short(self) -> str:
         return (
@@ -270,18 +270,18 @@ class Search:
             else f"time_budget={self._job.context.hp.time_budget:g} is over"
         )
 
-    def _none(self) -> str:
-        finished = self._record.finished() if self._record else {}
+    def _no_result(self) -> str:
+        finished = self._study.finished() if self._study else {}
         first = next((result.reason for _, result in finished.values() if result.reason), "none was begun")
         return f"none of {len(finished)} trials came to an end, the first because {first}: narrow search_space"
 
     def _write(self, *, ended: bool = False) -> dict[str, Any]:
-        if not self._record:
+        if not self._study:
             return {}
-        table = self._record.table(self._best[1] if self._best else None, ended=ended)
+        table = self._study.table(self._best[1] if self._best else None, ended=ended)
         trials.write(self._output, table)
         return table
 
-    def _say(self, text: str, *args: object) -> None:
+    def _log(self, text: str, *args: object) -> None:
         if self._job.context.cluster.is_rank_zero:
             log.info(text, *args)
