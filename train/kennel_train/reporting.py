@@ -12,6 +12,7 @@ from kennel.artifact import Manifest
 from kennel.backbones import Backbone
 from kennel_train.contract import failure
 from kennel_train.engine.strategies import Trained, Training
+from kennel_train.measure.history import EpochRow
 from kennel_train.model import export
 from kennel_train.model.evaluation import Evaluation, SplitLogits
 
@@ -55,7 +56,7 @@ def write(
             log.warning("warning: the report could not be written (%s: %s)", type(error).__name__, error)
 
 
-def write_failed(job: Training, rows: list[dict[str, Any]], ending: Ending, error: Exception) -> None:
+def write_failed(job: Training, rows: list[EpochRow], ending: Ending, error: Exception) -> None:
     """report.html and report.json of what there is; what goes wrong here does not hide the job's own error.
 
     Args:

@@ -33,6 +33,7 @@ from kennel_train.engine import checkpoint, features, sanity_check, strategies, 
 from kennel_train.engine.checkpoint import Checkpoints
 from kennel_train.engine.strategies import Trained, Training
 from kennel_train.engine.warm_start import SourceModel
+from kennel_train.measure.history import EpochRow
 from kennel_train.measure.timing import Timing
 from kennel_train.reporting import Ending
 
@@ -80,7 +81,7 @@ def run(environment: JobEnvironment, cluster: Cluster, stop: Stop) -> None:
         classifier.to(chosen.torch)
         classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs forgot it
 
-        def on_epoch_end(row: dict[str, Any], values: dict[Metric, float]) -> None:
+        def on_epoch_end(row: EpochRow, values: dict[Metric, float]) -> None:
             log.info(metrics.line(values, epoch=row["epoch"], stage=row["stage"]))
             observers.epoch(row)
             if hook and cluster.is_rank_zero:

@@ -26,6 +26,7 @@ from kennel_train.debug.rules import table
 from kennel_train.debug.rules.table import Chosen
 from kennel_train.measure import formatting
 from kennel_train.measure.callbacks import NO_CALLBACK, Callback, CallbackList
+from kennel_train.measure.history import EpochRow
 from kennel_train.measure.machine_sampler import Sampler
 
 log = logging.getLogger("kennel")
@@ -66,9 +67,9 @@ class Observers:
     debugger: Debugger | None
     record: Callable[[], dict[str, Any]] = dict  # for the report
     board: Any = None  # TensorBoard's
-    rows: list[dict[str, Any]] = field(default_factory=list)  # of the epochs so far
+    rows: list[EpochRow] = field(default_factory=list)  # of the epochs so far
 
-    def epoch(self, row: dict[str, Any]) -> None:
+    def epoch(self, row: EpochRow) -> None:
         """An epoch is closed."""
         self.rows.append(row)
         if self.board:

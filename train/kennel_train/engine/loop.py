@@ -7,7 +7,7 @@ taken up again ends with the weights of one that never was.
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from kennel_train.engine import recipe
 from kennel_train.engine.batches import Dataset, Index
 from kennel_train.engine.progress import Best, LoopCallbacks, Run, StagePlan, even_batches
 from kennel_train.measure.callbacks import NO_CALLBACK, Callback
+from kennel_train.measure.history import EpochRow
 
 _NO_PHOTO = 1e-12  # less than any weight of photos
 
@@ -57,7 +58,7 @@ def fit(
     saved = time.monotonic()
     while run.epoch <= plan.epochs and not (hp.patience and run.stale >= hp.patience):
         started, waited, begun = time.monotonic(), train.waited, run.step
-        rate = run.schedule.get_last_lr()[-1]
+        rate = float(run.schedule.get_last_lr()[-1])
         for stopped in steps(run, callbacks.callback, callbacks.hurry if late else callbacks.stop):
             if stopped:
                 break
@@ -71,12 +72,12 @@ def fit(
             break
         run.sums.cpu()  # waits for a GPU to be done
         seconds = max(time.monotonic() - started, 1e-9)
-        row = {"learning_rate": rate, "seconds": seconds}
-        row["photos_per_second"] = train.total * (run.step - begun) / run.steps / seconds
-        row["waited"] = (train.waited - waited) / seconds
+        figures = {"learning_rate": rate, "seconds": seconds}
+        figures["photos_per_second"] = train.total * (run.step - begun) / run.steps / seconds
+        figures["waited"] = (train.waited - waited) / seconds
         # Where there is a model already, a job that is stopped while it validates leaves the epoch as it is.
         cut = callbacks.stop if run.best.state else callbacks.hurry
-        closed = close_epoch(run, row, validation, callbacks.callback, cut)
+        closed = close_epoch(run, figures, validation, callbacks.callback, cut)
         if closed is None:
             if not late:
                 callbacks.save(run.as_dict())
@@ -198,19 +199,20 @@ def _cut(part: Index, size: int) -> list[Index]:
 
 def close_epoch(
     run: Run,
-    row: dict[str, Any],
+    figures: dict[str, float],
     validation: Dataset,
     callback: Callback = NO_CALLBACK,
     cut: Callable[[], bool] = never,
-) -> tuple[dict[str, Any], dict[Metric, float]] | None:
+) -> tuple[EpochRow, dict[Metric, float]] | None:
     """Judge the epoch, note it, keep it where it is the best, and stand at the start of the next one.
 
     Args:
+        figures: learning_rate, seconds, photos_per_second and waited of `EpochRow`.
         cut: whether judging is to end before its last photo; of a first epoch what was judged until then counts.
 
     Returns:
-        `row` with the stage, the epoch's number and its metrics before it, and the metrics; None where it was cut short
-        and there is a best epoch already: then nothing has changed.
+        the epoch's row, and its metrics; None where it was cut short and there is a best epoch already: then nothing
+        has changed.
 
     Raises:
         DivergedError: the loss is NaN or infinite.
@@ -219,8 +221,8 @@ def close_epoch(
     values = _epoch_values(run, validation, callback, cut)
     if run.best.state and run.context.cluster.any(cut()):
         return None
-    row = {"stage": plan.stage, "epoch": plan.before + run.epoch, "stage_epoch": run.epoch, **row}
-    row |= {metric.name: value for metric, value in values.items()}
+    number = {"stage": plan.stage, "epoch": plan.before + run.epoch, "stage_epoch": run.epoch}
+    row = cast(EpochRow, {**number, **figures, **{metric.name: value for metric, value in values.items()}})
     run.rows.append(row)
     run.stale += 1
     if not run.best.beats(plan.stage, values):

@@ -14,6 +14,7 @@ from kennel_train.context import Context
 from kennel_train.engine import recipe
 from kennel_train.engine.batches import Dataset
 from kennel_train.measure.callbacks import NO_CALLBACK, Callback
+from kennel_train.measure.history import EpochRow
 
 
 @dataclass
@@ -64,7 +65,7 @@ class LoopCallbacks:
     stop: Callable[[], bool]
     hurry: Callable[[], bool]  # whether a job that was stopped before its first step has used up its time
     save: Callable[[dict[str, Any]], None]
-    on_epoch_end: Callable[[dict[str, Any], dict[Metric, float]], None]
+    on_epoch_end: Callable[[EpochRow, dict[Metric, float]], None]
     callback: Callback = NO_CALLBACK
 
 
@@ -91,7 +92,7 @@ class Run:
         self.sums = torch.zeros(
             2, dtype=torch.float64, device=context.device.torch
         )  # the epoch's losses and weights so far
-        self.rows: list[dict[str, Any]] = []  # one per finished epoch
+        self.rows: list[EpochRow] = []  # one per finished epoch
 
     @property
     def judged(self) -> nn.Module:

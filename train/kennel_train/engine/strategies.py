@@ -21,6 +21,7 @@ from kennel_train.engine.batches import CropDataset, Dataset, FeatureDataset
 from kennel_train.engine.checkpoint import Checkpoints
 from kennel_train.engine.progress import Best, LoopCallbacks, Run, StagePlan
 from kennel_train.measure.callbacks import NO_CALLBACK, Callback
+from kennel_train.measure.history import EpochRow
 
 log = logging.getLogger("kennel")
 _STAGES = {"probe": ["probe"], "finetune": ["finetune"], "probe-then-finetune": ["probe", "finetune"]}
@@ -36,7 +37,7 @@ class Training:
     checkpoints: Checkpoints
     features_key: str
     pretrained: bool  # the backbone does not start from random weights
-    on_epoch_end: Callable[[dict[str, Any], dict[Metric, float]], None]
+    on_epoch_end: Callable[[EpochRow, dict[Metric, float]], None]
     extracted: dict[str, FeatureDataset] = field(default_factory=dict)  # by split: trials share them
     debugger: Debugger | None = None  # watches the training; of a search, the model's and no trial's
 
@@ -50,7 +51,7 @@ class Trained:
     """The best epoch, every epoch's row, and the splits as the last stage saw them."""
 
     best: Best = field(default_factory=Best)
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[EpochRow] = field(default_factory=list)
     inputs: dict[str, Dataset] = field(default_factory=dict)
 
 

@@ -7,13 +7,31 @@ long.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 PARTS = ("data wait", "host to device", "forward", "backward", "optimizer", "other")  # of a step's time
 LIMIT = 4096  # points of a curve: a longer one is thinned to every second
+
+
+# One finished epoch, as the loop leaves it to checkpoints, the report, TensorBoard and trials.json.
+EpochRow = TypedDict(
+    "EpochRow",
+    {
+        "stage": str,
+        "epoch": int,  # of the job
+        "stage_epoch": int,
+        "learning_rate": float,  # of the head
+        "seconds": float,
+        "photos_per_second": float,
+        "waited": float,  # share of the seconds in which the device waited for batches
+        "train:loss": NotRequired[float],
+        "validation:loss": float,
+        "validation:accuracy": float,
+    },
+)
 
 
 @dataclass

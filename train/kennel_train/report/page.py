@@ -22,6 +22,7 @@ from kennel_train.report import plots  # before all that draw: it quiets matplot
 
 # isort: split
 from kennel_train.measure import formatting
+from kennel_train.measure.history import EpochRow
 from kennel_train.report import overview
 from kennel_train.report.debugging import machine, usage
 from kennel_train.report.debugging import plots as debug_plots
@@ -63,7 +64,7 @@ class Report:
     device: str
     class_names: tuple[str, ...]
     hyperparameters: dict[str, Any]
-    epochs: list[dict[str, Any]]  # the loop's rows: stage, epoch, seconds, waited, metrics by name, ...
+    epochs: list[EpochRow]
     best: dict[str, Any]  # stage and epoch
     evaluation: dict[str, Any]  # split -> Evaluation.as_json(), with `confusion` as rows or as an array
     temperature: float

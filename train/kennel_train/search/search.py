@@ -22,6 +22,7 @@ from kennel_train.engine import loop, micro_batch_size, strategies
 from kennel_train.engine.checkpoint import Checkpoints
 from kennel_train.engine.progress import Best, Run, StagePlan
 from kennel_train.engine.strategies import Trained, Training
+from kennel_train.measure.history import EpochRow
 from kennel_train.search import stacked_heads, trials
 from kennel_train.search.stacked_heads import Head
 from kennel_train.search.study import Study
@@ -157,7 +158,7 @@ class Search:
     def _finetune_one(self, number: int, hp: Hyperparameters) -> None:
         job, cut = self._job, TrialPruner(self._job.context.stop)
 
-        def on_epoch_end(row: dict[str, Any], values: dict[Metric, float]) -> None:
+        def on_epoch_end(row: EpochRow, values: dict[Metric, float]) -> None:
             log.info(metrics.line(values, trial=number, epoch=row["epoch"], stage=row["stage"]))
             if row["stage"] != "finetune":
                 return
@@ -212,7 +213,7 @@ class Search:
         if result.score is not None and (self._best is None or result.score > self._best[0]):
             self._best = (result.score, number, hp)
 
-    def _result(self, best: Best, rows: list[dict[str, Any]], seconds: float) -> Result:
+    def _result(self, best: Best, rows: list[EpochRow], seconds: float) -> Result:
         if not best.values:
             return Result("pruned", reason=self._cut_short(), seconds=seconds)
         return Result.of(best, rows, seconds, self._judges)

@@ -52,7 +52,7 @@ def fit(
     """
     while going := [head for head in heads if head.going]:
         started = time.monotonic()
-        rates = [head.run.schedule.get_last_lr()[-1] for head in going]
+        rates = [float(head.run.schedule.get_last_lr()[-1]) for head in going]
         _epoch(going, train)
         seconds = max(time.monotonic() - started, 1e-9) / len(going)
         for head, rate in zip(going, rates, strict=True):

@@ -12,6 +12,7 @@ from kennel import files, metrics
 from kennel.hyperparameters import OF_A_SEARCH, Hyperparameters, Tuning, text
 from kennel.metrics import Metric
 from kennel_train.engine.progress import Best
+from kennel_train.measure.history import EpochRow
 
 JSON, CSV, BEST = "trials.json", "trials.csv", "best-hyperparameters.json"
 _MEASURED = tuple(metric.name for metric in (metrics.TRAIN_LOSS, metrics.VALIDATION_LOSS, metrics.VALIDATION_ACCURACY))
@@ -31,14 +32,14 @@ class Result:
     same_as: int | None = None  # the trial whose settings came out equal
 
     @classmethod
-    def of(cls, best: Best, rows: list[dict[str, Any]], seconds: float, photos: int) -> "Result":
-        """A trial that ended by itself.
+    def of(cls, best: Best, rows: list[EpochRow], seconds: float, photos: int) -> "Result":
+        """A trial that was not cut short.
 
         Args:
             photos: of validation.
         """
         kept = ("epoch", "stage", *_MEASURED)
-        curve = [{key: row[key] for key in kept if key in row} for row in rows]
+        curve = [{key: row[key] for key in kept if key in row} for row in map(dict[str, Any], rows)]
         values = {metric.name: value for metric, value in best.values.items()}
         return cls("complete", score(best.values, photos), best.epoch, values, seconds, curve)
 
