@@ -1,4 +1,4 @@
-"""Threads that run jobs and endpoints beside the server's own; all of them end, processes included, when told."""
+"""Threads that run jobs and endpoints beside the server's own; all of them end, processes included, when asked to."""
 
 import threading
 import time

@@ -2,7 +2,7 @@
 
 How the platform streams (AWS's guide, "Augmented Manifest File Format for Pipe Mode Training", and its own reader in
 sagemaker-tensorflow-extensions): one FIFO per channel and epoch; per example one RecordIO record for each attribute,
-in the order of AttributeNames, `*-ref` as the file's bytes. The job does not learn AttributeNames: photos are told
+in the order of AttributeNames, `*-ref` as the file's bytes. The job does not learn AttributeNames: photos are known
 from labels by their first bytes. The stream is read once, epoch 0.
 """
 
