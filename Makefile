@@ -62,7 +62,7 @@ UNITS = tests/container tests/docker $(addprefix tests/train/,contract data debu
 	$(addprefix tests/serve/,formats inference)
 
 .PHONY: help demo venv build build-serve-cpu launch push train train-local tune-local serve-local test test-core test-gpu test-launch test-image test-other \
-	test-fast test-launch-and-other soak bench-train bench-tune bench-debug bench-serve check check-arm lock docs clean .data .data-named $(COMMANDS)
+	test-fast .test-launch-and-other soak bench-train bench-tune bench-debug bench-serve check check-arm lock docs clean .data .data-named $(COMMANDS)
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
@@ -121,9 +121,9 @@ venv: $(VENV)/.ready ## the environment of the image, here (3 GB)
 test: ## everything that this machine can run; all parts, even when one fails
 	@# The image's tests run one by one and leave a core to those of the commands and of the other Python.
 	@$(MAKE) --no-print-directory test-core; core=$$?; \
-	$(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync=target test-image test-launch-and-other && exit $$core
+	$(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync=target test-image .test-launch-and-other && exit $$core
 
-test-launch-and-other:
+.test-launch-and-other:
 	@$(MAKE) --no-print-directory --keep-going test-launch test-other
 
 test-core: $(VENV)/.test ## ... the core, training, serving, the image's entry point

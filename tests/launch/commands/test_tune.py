@@ -71,7 +71,7 @@ def shown(path: Path) -> list[list[str]]:
 
 SOME = [
     row(0, value=0.5),
-    row(1, "failed", reason="the loss is no number\nany more in epoch 2"),
+    row(1, "failed", reason="the loss is NaN\nor infinite in epoch 2"),
     row(2, "pruned", value=0.9, reason="successive halving: not among the best after 1 epochs"),
     row(3, value=0.75),
     row(4, "same", value=0.5, same_as=0),

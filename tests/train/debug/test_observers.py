@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from kennel import artifact
 from kennel.hyperparameters import Hyperparameters
@@ -17,7 +18,7 @@ from kennel_train.debug.rules import table
 from kennel_train.debug.smdebug import offline
 from kennel_train.distributed import device
 
-from ..small_network import Net, painted
+from ..small_network import Net
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "hymenoptera"
 
@@ -150,7 +151,7 @@ def test_tensors_that_cannot_be_closed_are_a_warning_even_where_the_job_is_stric
     layout = Layout(job.base)
     hp = Hyperparameters(debug=True, debug_strict=True, rules="none", profile=False)
     with observers.observing(Context(hp, device.choose(""), layout=layout), print, None) as seen:
-        with seen.debugger.stage("finetune", Net(), painted(8), 1, pretrained=False, loaders=1):
+        with seen.debugger.stage("finetune", Net(), torch.device("cpu"), float, 1, pretrained=False, loaders=1):
             pass
         shutil.rmtree(job.base / "output" / "tensors", ignore_errors=True)
         (job.base / "output" / "tensors").write_text("no folder any more")

@@ -163,7 +163,9 @@ def test_a_trial_that_diverges_is_marked_and_the_search_goes_on(job, capsys):
     assert states[10, 1]["reason"].startswith("the loss is NaN or infinite in epoch ")
     assert states[10, 1]["value"] is None
     assert states[0.01, 0]["state"] == "complete"
-    assert re.search(r"^trial=\d state=failed .*weight_decay=1 \(the loss is no number", capsys.readouterr().out, re.M)
+    assert re.search(
+        r"^trial=\d state=failed .*weight_decay=1 \(the loss is NaN or infinite", capsys.readouterr().out, re.M
+    )
     assert artifact.read_manifest(job.base / "model").metrics["validation:accuracy"] == 1.0
 
 
