@@ -174,7 +174,8 @@ def left(docker: Callable, user: User) -> Iterator[Callable[[], list[str]]]:
         return set(environ.splitlines())
 
     def found() -> list[str]:
-        processes = [path for path in Path("/proc").glob("[0-9]*") if b"--sdk-run" in command_line(path)]
+        own = [path for path in Path("/proc").glob("[0-9]*") if working_folder(path).is_relative_to(user.folder)]
+        processes = [path for path in own if b"--sdk-run" in command_line(path)]
         files = [path for path in user.out.rglob("*") if path.lstat().st_uid != user.uid]
         return [*sorted(there() - before), *map(str, processes), *map(str, files), *map(str, user.out.glob("scratch"))]
 
@@ -183,6 +184,14 @@ def left(docker: Callable, user: User) -> Iterator[Callable[[], list[str]]]:
     for name in (line.split()[1] for line in there() - before if line.startswith("container")):
         docker("rm", "-f", name)
     docker("network", "rm", "sagemaker-local")
+
+
+def working_folder(process: Path) -> Path:
+    """Other tests start such processes at the same time, in folders of their own."""
+    try:
+        return (process / "cwd").readlink()
+    except OSError:
+        return Path("/")
 
 
 def command_line(process: Path) -> bytes:
