@@ -151,14 +151,6 @@ def child(**extra: str) -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith(_PLATFORM)} | extra
 
 
-def child_without_aws() -> dict[str, str]:
-    """The same for what must never ask AWS: no credentials of the caller's, and no service looked for that has some."""
-    environ = {key: value for key, value in child().items() if not key.startswith("AWS_")}
-    nowhere = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull)
-    no_credentials = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "none")
-    return environ | nowhere | no_credentials | {"AWS_EC2_METADATA_DISABLED": "true", "PYTHONUNBUFFERED": "1"}
-
-
 def _file(path: Path) -> dict[str, Any]:
     try:
         rows = tomllib.loads(path.read_text(encoding="utf-8-sig")) if path.exists() else {}

@@ -30,7 +30,9 @@ from kennel import backbones, cgroup, photos, preprocessing
 from kennel.backbones import Classifier
 from kennel.hyperparameters import Hyperparameters
 from kennel.preprocessing import Preprocessing
-from kennel_launch.machine import opt_ml, processes
+from kennel_launch.local_mode import executables
+from kennel_launch.local_mode.executables import LocalTraining
+from kennel_launch.machine import processes
 from kennel_launch.make import samples
 from kennel_train.context import Context
 from kennel_train.data import decoding, randomness
@@ -110,7 +112,7 @@ def _input_ways(paths: list[Path]) -> dict[str, Callable[[], object]]:
         epoch = next(epochs)
         drawn, order = randomness.draws(0, epoch, len(paths)), randomness.order(0, epoch, len(paths))
         for batch in np.array_split(order, -(-len(paths) // 32)):
-            finish(crops.random_resized(decoded.images, decoded.rows[batch], drawn[batch], 224))
+            finish(crops.random_resized(decoded.images, decoded.local[batch], drawn[batch], 224))
 
     contents = [path.read_bytes() for path in paths]
 
@@ -206,17 +208,17 @@ def job(
 ) -> tuple[dict[str, Any], dict[str, Any], float]:
     """(manifest, report, seconds from the stop to the end) of one job, sent SIGTERM after so many seconds, if any."""
     given = {**channels, "pretrained": samples.weights()}
-    layout = opt_ml.lay_out(out / "ml", given, {"backbone": samples.BACKBONE, **hyperparameters}, "localhost")
-    opt_ml.link_channels(layout, given)
+    training = LocalTraining(given, {"backbone": samples.BACKBONE, **hyperparameters})
+    [(layout, command)] = executables.prepared(out / "ml", training)
     log = out / "train.log"
     stopped = math.nan
-    with processes.started(processes.train_here(layout), log) as process:
+    with processes.started(command, log) as process:
         if stop_after:
             time.sleep(stop_after)
             process.send_signal(signal.SIGTERM)
             stopped = time.monotonic()
         if process.wait():
-            sys.exit(processes.failure(layout, process.returncode, log))
+            sys.exit(executables.failure([layout], process.returncode, log))
     manifest = json.loads((layout.model / "manifest.json").read_text())
     report = json.loads((layout.output_data / "report.json").read_text())
     return manifest, report, time.monotonic() - stopped

@@ -16,7 +16,9 @@ from typing import Any
 from rich.progress import track
 
 from kennel import cgroup
-from kennel_launch.machine import opt_ml, processes
+from kennel_launch.local_mode import executables
+from kennel_launch.local_mode.executables import LocalTraining
+from kennel_launch.machine import processes
 from kennel_launch.make import samples
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,14 +75,13 @@ def job(base: Path, hyperparameters: dict[str, str]) -> tuple[float, Path]:
     """(seconds of a whole training job, its output folder)."""
     photos = SHARED / "hymenoptera"
     channels = {"train": photos / "train", "validation": photos / "val", "pretrained": samples.weights()}
-    layout = opt_ml.lay_out(base, channels, {**COMMON, **hyperparameters}, "localhost")
-    opt_ml.link_channels(layout, channels)
+    [(layout, command)] = executables.prepared(base, LocalTraining(channels, {**COMMON, **hyperparameters}))
     log = base.with_suffix(".log")
     began = time.perf_counter()
-    with processes.started(processes.train_here(layout), log) as process:
+    with processes.started(command, log) as process:
         code = process.wait()
     if code:
-        sys.exit(processes.failure(layout, code, log))
+        sys.exit(executables.failure([layout], code, log))
     return time.perf_counter() - began, layout.output_data
 
 

@@ -1,6 +1,5 @@
 """The notebook in local mode: a search, a training, an endpoint and its answer by the image, without AWS."""
 
-import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -13,8 +12,6 @@ from kennel_launch.make import samples
 from ..walkthrough import executed, on_path, zipped
 from .conftest import Docker
 
-pytestmark = pytest.mark.skipif(shutil.which("docker-compose") is None, reason="local mode needs docker-compose")
-
 
 def test_the_notebook_names_the_breed_of_a_photo_and_leaves_nothing_running(
     docker: Docker, image: str, tmp_path: Path
@@ -25,7 +22,7 @@ def test_the_notebook_names_the_breed_of_a_photo_and_leaves_nothing_running(
     try:
         shown = executed(tmp_path, environ | {"IMAGE": image, "PATH": path})
     finally:  # where a cell failed before the last one
-        command = [tmp_path / "bin" / "kennel", "delete", "--local", "--out", "build/walkthrough"]
+        command = [tmp_path / "bin" / "kennel", "delete", "--local", "--out", "build/walkthrough/train"]
         left = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert left.returncode == 2, left.stdout
     assert str(tmp_path) not in docker("ps", "-a", "--no-trunc", "--format", "{{.Mounts}}").stdout

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -21,7 +22,6 @@ from PIL import Image
 SECONDS = float(os.environ.get("KENNEL_SOAK_SECONDS", "120"))
 KILL_EVERY = min(60.0, SECONDS / 5)
 GROWTH = 1.05 if SECONDS >= 600 else 1.25  # in two minutes, beside other tests, caches still fill
-MB = 1 << 20
 
 
 class Load:
@@ -86,7 +86,7 @@ def huge(load, chance):
         listed = json.dumps({"instances": ["eA=="] * 1000}).encode()
         load.saw("list", load.server.invoke(listed, "application/json")[0], {400})
         with suppress(OSError):  # it may hang up before all of it is sent
-            load.saw("fat", load.server.invoke(bytes(3 * MB), "image/png")[0], {413})
+            load.saw("fat", load.server.invoke(bytes(3 << 20), "image/png")[0], {413})
         time.sleep(0.5)
 
 
@@ -131,13 +131,26 @@ def kill(load, chance):
 
 
 def memory(load, used):
-    """Megabytes of the whole family, while no worker is missing."""
+    """Megabytes by kind of process, while no worker is missing: of the whole family, whoever else shares its libraries.
+
+    Of a page that a forked worker shares with its parent each counts its part (Linux' proc(5), smaps_rollup).
+    """
     while load.on():
-        with suppress(psutil.Error):
-            family = load.server.family()
-            if len(load.server.scripts()) == 3:
-                used.append(sum(process.memory_full_info().pss for process in family) / MB)
+        with suppress(psutil.Error, OSError):
+            family, scripts = load.server.family(), {process.pid for process in load.server.scripts()[1:]}
+            if len(scripts) == 2:
+                held = Counter()
+                for process in family:
+                    kind = "workers" if process.pid in scripts else process.name()
+                    held[kind] += anonymous(process.pid)
+                used.append(held)
         time.sleep(1)
+
+
+def anonymous(pid):
+    """Megabytes of a process that are no file's: heaps, stacks, memory files."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:"))) / 1024
 
 
 @pytest.mark.timeout(SECONDS + 120)
@@ -158,8 +171,11 @@ def test_mixed_load_while_workers_are_killed(running, write_model, photo, tmp_pa
         assert load.statuses["good", 200] > 100
         assert server.invoke(load.photos["red"], "application/x-image") == load.wanted["red"]
         pings, third = sorted(load.pings), len(used) // 3
-        before, after = (statistics.median(part) for part in (used[third : 2 * third], used[2 * third :]))
+        parts = used[third : 2 * third], used[2 * third :]
+        before, after = (statistics.median(sum(held.values()) for held in part) for part in parts)
         print(f"\n{dict(load.statuses)}\n{load.kills} workers killed, {len(load.lost)} requests lost with them")
         print(f"ping: {len(pings)}, p99.9 {pings[int(0.999 * len(pings))]:.0f} ms, most {pings[-1]:.0f} ms")
         print(f"memory: {before:.0f} MB, then {after:.0f} MB")
+        for kind in sorted({kind for held in used for kind in held}):
+            print(f"  {kind}: {', then '.join(f'{statistics.median(h[kind] for h in part):.1f}' for part in parts)}")
         assert after <= GROWTH * before

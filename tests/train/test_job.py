@@ -314,5 +314,5 @@ def test_a_photo_is_seen_alike_in_training_and_serving(job):
     job.photos("train", {"red": 1})
     path = job.data / "train" / "red" / "0.jpg"
     decoded, _ = decoding.decode([Photo(path, 0)], row, "fail", print)
-    (cached,) = crops.middle(decoded.images, decoded.rows, 64)
+    (cached,) = crops.middle(decoded.images, decoded.local, 64)
     assert (cached.transpose(2, 0, 1) == preprocessing.square(preprocessing.decode(path, row), row)).all()

@@ -14,7 +14,7 @@ from kennel import metrics
 from kennel.artifact import Manifest
 from kennel_train import reporting
 from kennel_train.contract.stop import grace
-from kennel_train.engine import crops, features, loop, strategies
+from kennel_train.engine import crops, features, loop
 from kennel_train.engine.batches import CropDataset, Dataset
 from kennel_train.engine.strategies import Trained, Training
 from kennel_train.model import evaluation, export, int8_gate
@@ -35,7 +35,7 @@ def finish(job: Training, trained: Trained, ending: Ending) -> None:
     _agree(job)
     inputs = dict(trained.inputs)
     if "test" in job.splits.parts:
-        inputs["test"] = strategies.photos(job.splits.parts["test"], job.context.hp, job.context.device)
+        inputs["test"] = CropDataset.of(job.splits.parts["test"], job.context.hp, job.context.device)
     int8 = job.context.hp.int8 and not job.context.cluster.any(job.context.stop())
     with job.context.timing("evaluate"):
         mine = {split: _judge(job, inputs[split]) for split in inputs if int8 or split != "train"}
@@ -84,8 +84,8 @@ def _judge(job: Training, split: Dataset) -> SplitLogits:
 
 def _everyones(job: Training, split: Dataset, mine: SplitLogits) -> SplitLogits:
     done = len(mine.labels)
-    ids, *columns = zip(*job.context.cluster.gather((split.ids[:done], mine.logits, mine.labels)), strict=True)
-    order = np.argsort(np.concatenate(ids))
+    index, *columns = zip(*job.context.cluster.gather((split.index[:done], mine.logits, mine.labels)), strict=True)
+    order = np.argsort(np.concatenate(index))
     return SplitLogits(*(np.concatenate(column)[order] for column in columns))
 
 
@@ -119,17 +119,17 @@ def _export(job: Training, folder: Path, manifest: Manifest, mine: dict[str, Spl
             for split in ("train", "validation")
         )
         gate = Gate(train, validation, job.context.stop)
-    split = "validation" if len(job.splits.parts["validation"].mine.rows) else "train"
-    count = min(4, len(job.splits.parts[split].mine.rows))
+    split = "validation" if len(job.splits.parts["validation"].mine.local) else "train"
+    count = min(4, len(job.splits.parts[split].mine.local))
     sample = torch.from_numpy(np.ascontiguousarray(_squares(job, split)(np.arange(count))))
     return export.export(job.classifier, sample, manifest, folder, int8=gate, phase=job.context.timing)
 
 
 def _squares(job: Training, split: str) -> functools.partial[NDArray[np.uint8]]:
-    """A function of item numbers: the photos as the model sees them, uint8 (n, 3, S, S)."""
+    """A function of items: the photos as the model sees them, uint8 (n, 3, S, S)."""
     decoded = job.splits.parts[split].mine
-    return functools.partial(_cut, decoded.images, decoded.rows, job.context.hp.image_size)
+    return functools.partial(_cut, decoded.images, decoded.local, job.context.hp.image_size)
 
 
-def _cut(images: NDArray[np.uint8], rows: NDArray[np.int64], side: int, items: NDArray[np.int64]) -> NDArray[np.uint8]:
-    return crops.middle(images, rows[items], side).transpose(0, 3, 1, 2)
+def _cut(images: NDArray[np.uint8], local: NDArray[np.int64], side: int, items: NDArray[np.int64]) -> NDArray[np.uint8]:
+    return crops.middle(images, local[items], side).transpose(0, 3, 1, 2)

@@ -10,6 +10,7 @@ from scipy.special import softmax
 
 from kennel.artifact import Manifest
 from kennel.backbones import Backbone
+from kennel.trials import TrialsTable
 from kennel_train.contract import failure
 from kennel_train.engine.strategies import Trained, Training
 from kennel_train.measure.history import EpochRow
@@ -32,7 +33,7 @@ class Ending:
     class_names: tuple[str, ...]
     audit: dict[str, Any]
     debug: Callable[[], dict[str, Any]]  # what was seen of the training, for the report
-    search: dict[str, Any] = dataclasses.field(default_factory=dict)  # the table of trials; empty where there was one
+    search: TrialsTable | None = None  # of a single trial there is none
 
 
 def write(
@@ -139,7 +140,7 @@ def _mistakes(job: Training, split: str, mine: SplitLogits, manifest: Manifest) 
             names[labels[at]],
             names[predicted[at]],
             float(sure[at, predicted[at]]),
-            np.array(decoded.images[decoded.rows[at]]),
+            np.array(decoded.images[decoded.local[at]]),
         )
         for at in worst
     ]

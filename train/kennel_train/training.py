@@ -17,6 +17,7 @@ from kennel.errors import UserError
 from kennel.hyperparameters import Hyperparameters, Tuning
 from kennel.metrics import Metric
 from kennel.photos import SPLITS, printable
+from kennel.trials import TrialsTable
 from kennel_train import finish, reporting
 from kennel_train.context import Context, JobEnvironment
 from kennel_train.contract import user_hook
@@ -104,10 +105,10 @@ def run(environment: JobEnvironment, cluster: Cluster, stop: Stop) -> None:
 
 def _train(
     job: Training, space: Mapping[str, Tuning], identity: Mapping[str, str], scratch: Path
-) -> tuple[Training, Trained, dict[str, Any]]:
+) -> tuple[Training, Trained, TrialsTable | None]:
     """The job's one setting, or a search of many: the job as the model had it, what it became, the table of trials."""
     if job.context.hp.trials == 1:
-        return job, strategies.train(job), {}
+        return job, strategies.train(job), None
     from kennel_train.search.search import Search  # here: Optuna takes a moment that other jobs need not wait for
 
     return Search(job, space, identity, scratch, job.context.layout.output_data).run()

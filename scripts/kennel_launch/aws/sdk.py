@@ -6,16 +6,12 @@ its version 3 replaces must be replaceable in one place.
 
 import contextlib
 import logging
-import os
-import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from kennel import metrics
-from kennel.errors import UserError
 from kennel_launch import settings as kennel_settings
 from kennel_launch.aws import instance_types
 from kennel_launch.aws import session as aws
@@ -23,8 +19,6 @@ from kennel_launch.settings import Settings
 
 # https://github.com/aws/sagemaker-python-sdk/blob/master/doc/overview.rst, "Telemetry"
 _SDK = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
-FAILED = 1  # what train_locally returns of a job, or of docker compose
-_NO_ROLE = "arn:aws:iam::123456789012:role/local"  # local mode asks for one and never uses it
 # https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html
 _DEBUGGER_RULES = ("vanishing_gradient", "overfit", "overtraining", "poor_weight_initialization", "loss_not_decreasing")
 _PROFILER_RULES = ("LowGPUUtilization", "ProfilerReport")
@@ -35,7 +29,7 @@ class Training:
     """One training job, or what all jobs of a tuning job share; times in seconds."""
 
     name: str
-    channels: Mapping[str, str]  # channel -> S3 URI, or file:// in local mode
+    channels: Mapping[str, str]  # channel -> S3 URI
     hyperparameters: Mapping[str, str]
     spot: bool = False
     checkpoints: str = ""  # S3 URI
@@ -49,27 +43,6 @@ class Training:
     environment: Mapping[str, str] = field(default_factory=dict)
     debugger: bool = False
     streamed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # channel of a manifest -> its attributes
-
-
-@dataclass(frozen=True)
-class LocalRun:
-    """One run in the SDK's local mode."""
-
-    folder: Path  # whole; all that the SDK and its containers write
-    label: str  # NAME=VALUE, of its containers
-    port: int = 8080  # of an endpoint, on loopback
-
-    @property
-    def output(self) -> Path:
-        """Where a job's model.tar.gz and output.tar.gz land."""
-        return self.folder / "output"
-
-
-class _OnLoopback(int):
-    """A port that the SDK asks for as a number, and writes into its compose file as a word."""
-
-    def __str__(self) -> str:
-        return f"127.0.0.1:{int(self)}"
 
 
 @contextlib.contextmanager
@@ -102,66 +75,6 @@ def train(settings: Settings, training: Training) -> None:
         made.fit(_inputs(training), job_name=training.name, wait=False)
 
 
-def train_locally(settings: Settings, training: Training, local: LocalRun) -> int:
-    """The SDK's local mode: the whole job here, by docker compose; FAILED where that ends with another code than 0.
-
-    Raises:
-        UserError: the SDK can't do it here.
-    """
-    made = estimator(settings, training, local)
-    try:
-        with _local(), _quiet():
-            made.fit(_inputs(training), job_name=training.name)
-    except RuntimeError:
-        return FAILED
-    return 0
-
-
-def serve_locally(settings: Settings, model: Path, local: LocalRun, environment: Mapping[str, str]) -> None:
-    """The SDK's local mode: an endpoint here, until its container ends.
-
-    Args:
-        model: a model.tar.gz; it is unpacked beside itself.
-
-    Raises:
-        UserError: the SDK can't do it here.
-    """
-    threading.excepthook = _compose_ended
-    # A RuntimeError is the end of the SDK's two minutes of patience: the caller has its own limit.
-    with _local(), _quiet(), contextlib.suppress(RuntimeError):
-        from sagemaker.model import Model
-
-        made = Model(
-            image_uri=settings.image,
-            model_data=f"file://{model}",
-            role=_NO_ROLE,
-            name="kennel",
-            env=dict(environment),
-            sagemaker_session=session(settings, local),
-        )
-        made.deploy(1, "local", endpoint_name=made.name)
-    for thread in threading.enumerate():  # the SDK's, which reads what the container says
-        if thread is not threading.main_thread():
-            thread.join()
-
-
-def _compose_ended(raised: threading.ExceptHookArgs) -> None:
-    """Ends the process, where the SDK would go on asking a dead container; says what it does not read of compose."""
-    process = getattr(raised.thread, "process", None)
-    said = process.stderr.read().decode(errors="replace") if process else ""
-    print(said or raised.exc_value, flush=True)
-    os._exit(FAILED)
-
-
-@contextlib.contextmanager
-def _local() -> Iterator[None]:
-    """What the SDK can't do here as a sentence."""
-    try:
-        yield
-    except (ImportError, OSError, ValueError) as error:  # ImportError: docker compose is missing
-        raise UserError(f"the SDK's local mode: {' '.join(str(error).split())}") from error
-
-
 def tune(settings: Settings, training: Training, request: Mapping[str, Any]) -> None:
     """Creates the tuning job, and does not wait for it.
 
@@ -177,29 +90,25 @@ def tune(settings: Settings, training: Training, request: Mapping[str, Any]) -> 
 
 
 @_quiet()
-def estimator(settings: Settings, training: Training, local: LocalRun | None = None) -> Any:
-    """The SDK's Estimator.
-
-    Args:
-        local: run in local mode.
-    """
+def estimator(settings: Settings, training: Training) -> Any:
+    """The SDK's Estimator."""
     from sagemaker.estimator import Estimator
 
     return Estimator(
         image_uri=settings.image,
-        role=_NO_ROLE if local else aws.role_arn(settings),
+        role=aws.role_arn(settings),
         instance_count=settings.instance_count,
-        instance_type="local" if local else settings.instance_type,
-        sagemaker_session=session(settings, local),
+        instance_type=settings.instance_type,
+        sagemaker_session=session(settings),
         hyperparameters=dict(training.hyperparameters),
-        output_path=f"file://{local.output}" if local else output_path(settings),
+        output_path=output_path(settings),
         metric_definitions=metrics.definitions(),
         input_mode="File" if training.streamed else training.input_mode,  # those that are streamed say so
         volume_size=training.volume_size,
         max_run=training.max_run,
         environment=dict(training.environment) or None,
         tags=kennel_settings.tags(settings),
-        **({} if local else _platform(settings, training)),
+        **_platform(settings, training),
     )
 
 
@@ -227,17 +136,8 @@ def tuner(settings: Settings, training: Training, request: Mapping[str, Any]) ->
 
 
 @_quiet()
-def session(settings: Settings, local: LocalRun | None = None) -> Any:
+def session(settings: Settings) -> Any:
     """The SDK's session on our boto3 session, so that event handlers of one hold for the other."""
-    if local:
-        from sagemaker.local import LocalSession
-
-        made = LocalSession(aws.session(settings), sagemaker_config=_SDK)
-        # Docker's own 64 MB of shared memory is less than SageMaker's hosts give.
-        container = {"labels": [local.label], "shm_size": "1g"}
-        places = {"container_root": str(local.folder), "serving_port": _OnLoopback(local.port)}
-        made.config = {"local": {"local_code": True, "container_config": container, **places}}
-        return made
     from sagemaker.session import Session
 
     return Session(aws.session(settings), sagemaker_config=_SDK, default_bucket=settings.bucket)
@@ -292,8 +192,6 @@ def _inputs(training: Training) -> dict[str, Any]:
     from sagemaker.inputs import TrainingInput
 
     def made(name: str, uri: str) -> Any:
-        if uri.startswith("file://"):
-            return uri
         if name not in training.streamed:
             return TrainingInput(uri)
         # https://docs.aws.amazon.com/sagemaker/latest/dg/augmented-manifest-stream.html

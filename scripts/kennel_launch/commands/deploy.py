@@ -22,7 +22,7 @@ from kennel_launch.settings import Settings
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "kennel deploy --job NAME|--tuning-job NAME|--model S3-URI|--local [flags]"
-    parser.epilog = "--local serves what kennel train --local left in --out, or --model FILE.tar.gz"
+    parser.epilog = "--local serves what kennel train --local left in --out, or --model FILE.tar.gz|FOLDER"
     artifacts.add_arguments(parser)
     parser.add_argument("--mode", default=REAL_TIME, choices=specs.MODES)
     parser.add_argument("--name", default="", help="the endpoint's (default: the training job's)")
@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", default="", choices=specs.ENGINES, help="what predicts (default: by the host)")
     parser.add_argument("--ttl", default="", metavar="TIME", help="delete it after so long: 90m, 2h, 1d")
     parser.add_argument("--scheduler-role", default="", metavar="ARN", help="by which --ttl deletes it")
-    local_job.add_arguments(parser)
+    local_job.add_flags(parser)
+    local_job.add_gpus(parser)
     parser.add_argument("--port", type=int, default=8080, help="of --local, on loopback (%(default)s)")
     flags.add_doing(parser)
     kennel_settings.add_flags(parser, kennel_settings.OF_AN_ENDPOINT)
@@ -53,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     settings = kennel_settings.load(vars(options))
     flags.refuse_without_local(options)
     if options.local:
-        return (local_endpoint.work if options.sdk_run else local_endpoint.deploy)(options, local_job.nowhere(settings))
+        return local_endpoint.deploy(options, settings)
     check_flags(options, settings)
     if options.dry_run:
         session.dry_run(settings)

@@ -1,6 +1,7 @@
-"""`kennel train`: one training job on SageMaker, or by --local in the SDK's local mode; shown before it is made."""
+"""`kennel train`: one training job on SageMaker, shown before it is made, or by --local on this machine."""
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,13 +9,14 @@ from kennel import hyperparameters
 from kennel.errors import UserError
 from kennel_launch import settings as kennel_settings
 from kennel_launch.aws import inventory, session
-from kennel_launch.aws.sdk import Training
 from kennel_launch.console import flags
 from kennel_launch.jobs import input_channels, training_job
 from kennel_launch.local_mode import local_job
+from kennel_launch.local_mode.executables import LocalTraining
+from kennel_launch.machine import archive
 from kennel_launch.settings import Settings
 
-_LOCALLY = ("local", "out", "sdk_run", "name", "env", "image", "instance_count", "wait", "yes")
+_LOCALLY = ("local", "out", "gpus", "name", "env", "image", "instance_count", "wait", "yes")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from-model", default="", metavar="S3-URI", help="go on from an earlier job's model.tar.gz")
     parser.add_argument("--name", default="", help="of the job (kennel-<time>)")
     parser.add_argument("--debugger", action="store_true", help="AWS's debugger and profiler rules")
-    local_job.add_arguments(parser)
+    local_job.add_flags(parser)
+    local_job.add_gpus(parser)
     flags.add_doing(parser, wait="follow the log; exit code 1 where the job fails")
     flags.add_hyperparameters(parser)
     flags.add_training(parser)
@@ -50,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def run_locally(options: argparse.Namespace, settings: Settings, given: Mapping[str, str]) -> int:
-    """The SDK's local mode, on folders; nothing is sent to AWS. Returns what local_job.run does.
+    """On folders; nothing is sent to AWS. 0, and the model's folder on stdout; 1: the job failed.
 
     Raises:
         UserError: it can't be started.
@@ -59,17 +62,33 @@ def run_locally(options: argparse.Namespace, settings: Settings, given: Mapping[
         raise UserError("--dry-run prints what AWS would be sent, and --local sends nothing: leave one of them out")
     flags.refuse_elsewhere(options, (*input_channels.CHANNELS, *_LOCALLY))
     flags.changed(given)
-    kennel_settings.needed(settings, "image")
     channels = {}
     for flag, place in input_channels.places(options).items():
         if not Path(place).is_dir():
-            raise UserError(f"--{flag.replace('_', '-')} {place}: local mode reads a folder of this machine")
-        channels[input_channels.CHANNELS[flag]] = f"file://{Path(place).resolve()}"
+            raise UserError(f"--{flag.replace('_', '-')} {place}: --local reads a folder of this machine")
+        channels[input_channels.CHANNELS[flag]] = Path(place)
     if "train" not in channels:
         raise UserError("say where the photos are: --data FOLDER")
-    name = options.sdk_run or training_job.new_name(options.name)
-    made = Training(name, channels, dict(given), environment=flags.environment(options.env))
-    return (local_job.work if options.sdk_run else local_job.run)(local_job.nowhere(settings), made, options.out)
+    training = LocalTraining(
+        channels,
+        given,
+        settings.image,
+        options.gpus,
+        settings.instance_count,
+        training_job.new_name(options.name),
+        flags.environment(options.env),
+    )
+    try:
+        layout = local_job.run(training, options.out)
+    except local_job.JobFailedError as error:
+        kept = f" ({options.out / 'model'} is an earlier job's)" if (options.out / "model").exists() else ""
+        print(f"kennel train: {error}{kept}", file=sys.stderr)
+        return 1
+    report = layout.output_data / archive.REPORT
+    if report.is_file():
+        print(f"report: {report}", file=sys.stderr)
+    print(layout.model)
+    return 0
 
 
 def tuned(name: str, settings: Settings) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """`kennel tune --local`: a search in one training job on this machine, here or by `docker run`, shown as it goes.
 
-Without --local it is tune_aws's. The search itself is the job's (hyperparameters trials, search, search_space,
+Without --local it is tuning_job's. The search itself is the job's (hyperparameters trials, search, search_space,
 time_budget). What it has done lies in OUT/checkpoints, so that the same command goes on where it was stopped or killed.
 """
 
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kennel import hyperparameters, search_space
+from kennel import hyperparameters, search_space, trials
 from kennel.errors import UserError
 from kennel.hyperparameters import OF_A_SEARCH, TABLE, Hyperparameters
 from kennel.layout import Layout
@@ -21,6 +21,8 @@ from kennel_launch import settings
 from kennel_launch.console import flags, terminal, trials_table
 from kennel_launch.console.trials_table import Trials
 from kennel_launch.jobs import input_channels, tuning_job
+from kennel_launch.local_mode import executables, local_job
+from kennel_launch.local_mode.executables import LocalTraining
 from kennel_launch.machine import opt_ml, processes
 from kennel_launch.make import local
 
@@ -49,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--out", type=Path, default=Path("build/tune"), metavar="FOLDER", help="of --local; an earlier run goes on"
     )
-    group.add_argument("--gpus", default="", help="docker's --gpus, with --local --image")
+    local_job.add_gpus(group)
     group.add_argument("--fresh", action="store_true", help="start over, without an earlier run's trials")
     group.add_argument("--trials", default="20", help="settings to try")
     group.add_argument("--search", default=Hyperparameters.search, choices=TABLE["search"].choices)
@@ -73,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.data:
         raise UserError("say where the photos are: --data FOLDER")
     if not options.image:
-        processes.check_here("tune-local", options.gpus)
+        executables.check_here("train", options.gpus)
     given = settings_of(options)
     if options.val or options.test:
         raise UserError("--local takes the splits inside the data, train/ beside val/ and test/: put them there")
@@ -84,9 +86,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _search(options: argparse.Namespace, channels: Mapping[str, Path], given: Mapping[str, str]) -> int:
-    layout, job = processes.prepared(
-        options.out, channels, given, options.image, options.gpus, keep_checkpoints=not options.fresh
-    )
+    training = LocalTraining(channels, given, options.image, options.gpus)
+    [(layout, job)] = executables.prepared(options.out, training, keep_checkpoints=not options.fresh)
     console = terminal.out()
     log, stopped = options.out / LOG, False
     try:
@@ -94,14 +95,14 @@ def _search(options: argparse.Namespace, channels: Mapping[str, Path], given: Ma
             follow(process, layout, log, console)
     except KeyboardInterrupt:  # the job has ended by now, with the best so far where there is one
         stopped = True
-    found = trials_table.read(layout.output_data / trials_table.FILE)
+    found = trials_table.read(layout.output_data / trials.FILE)
     if found and (stopped or not console.is_terminal):  # else it is on the screen already
         console.print(trials_table.table(found))
     for line in summary(layout, found, given, options):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if not stopped and not process.returncode:
         return 0
-    why = "stopped" if stopped else processes.failure(layout, process.returncode, log)
+    why = "stopped" if stopped else executables.failure([layout], process.returncode, log)
     again = "; the same command goes on with what is known, --fresh starts over" if layout.checkpoints.exists() else ""
     print(f"kennel tune: {why}{again}", file=sys.stderr)
     return 130 if stopped else 1
@@ -140,7 +141,7 @@ def follow(process: subprocess.Popen[bytes], layout: Layout, log: Path, console:
             while True:
                 ended = process.poll() is not None  # asked before the files are read, so that nothing is missed
                 show(
-                    trials_table.read(layout.output_data / trials_table.FILE),
+                    trials_table.read(layout.output_data / trials.FILE),
                     next(iter(processes.last_lines(log, 1)), ""),
                 )
                 if ended:
@@ -189,7 +190,7 @@ def summary(
     if found and best:
         yield f"best: {trials_table.summary_line(best, found)}"
     files = {
-        "settings": layout.output_data / trials_table.BEST,
+        "settings": layout.output_data / trials.BEST,
         "report": layout.output_data / "report.html",
         "model": layout.model,
     }

@@ -1,18 +1,17 @@
 """The trials of a search, from the trials.json that the job writes after each: put in order, as a table, as lines."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kennel.hyperparameters import text
+from kennel.trials import TrialRow, TrialsTable
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-FILE = "trials.json"  # in the job's output/data, beside
-BEST = "best-hyperparameters.json"
 SHOWN = 20
 _SOME = 3  # of those that failed or go on, where not all are shown
 _PLACES = {"complete": 1, "same": 1, "pruned": 2, "failed": 3, "running": 4}  # the best is in place 0
@@ -26,12 +25,12 @@ class Trials:
     maximize: bool
     search: str
     tuned: tuple[str, ...]
-    rows: tuple[Mapping[str, Any], ...]
+    rows: tuple[TrialRow, ...]
     best: int | None
     seconds: float
 
     @property
-    def winner(self) -> Mapping[str, Any] | None:
+    def winner(self) -> TrialRow | None:
         """The best trial; it has no value where the search was stopped in it."""
         return next((row for row in self.rows if row["number"] == self.best), None)
 
@@ -43,7 +42,7 @@ class Trials:
 def read(path: Path) -> Trials | None:
     """The trials so far, None where there are none yet."""
     try:
-        content = json.loads(path.read_text())
+        content: TrialsTable = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):  # a view must not end the search that it shows
         return None
     return Trials(
@@ -57,17 +56,17 @@ def read(path: Path) -> Trials | None:
     )
 
 
-def ordered(trials: Trials) -> list[Mapping[str, Any]]:
+def ordered(trials: Trials) -> list[TrialRow]:
     """The best first; those stopped early after those that went to the end, then what failed, then what is not over."""
 
-    def key(row: Mapping[str, Any]) -> tuple[float, ...]:
+    def key(row: TrialRow) -> tuple[float, ...]:
         worth = float("inf") if row["value"] is None else -row["value"] if trials.maximize else row["value"]
         return 0 if row["number"] == trials.best else _PLACES[row["state"]], worth, row["number"]
 
     return sorted(trials.rows, key=key)
 
 
-def chosen(trials: Trials, most: int = SHOWN) -> list[Mapping[str, Any]]:
+def chosen(trials: Trials, most: int = SHOWN) -> list[TrialRow]:
     """The rows of a table that is not too long: the best ones, the newest, and some that failed or go on."""
     running = _numbers(trials, "running")[:_SOME]  # the job takes them by number, and does not say which it has begun
     rows = [row for row in ordered(trials) if row["state"] != "running" or row["number"] in running]
@@ -116,14 +115,14 @@ def lines(before: Trials | None, now: Trials) -> Iterator[str]:
             yield f"{summary_line(row, now)} {said}".rstrip()
 
 
-def summary_line(row: Mapping[str, Any], trials: Trials) -> str:
+def summary_line(row: TrialRow, trials: Trials) -> str:
     """`trial 7: validation:accuracy=0.9400 learning_rate=0.01 batch_size=32`."""
     value = [] if row["value"] is None else [f"{trials.objective}={_figure(row['value'])}"]
     settings = [f"{name}={_short(row['hyperparameters'].get(name))}" for name in trials.tuned]
     return " ".join([f"trial {row['number']}:", *value, *settings])
 
 
-def remark(row: Mapping[str, Any], best: int | None) -> str:
+def remark(row: TrialRow, best: int | None) -> str:
     """What there is to say of one trial beside its figures."""
     reason = " ".join(str(row["reason"]).split())
     said = {

@@ -1,6 +1,6 @@
-"""An endpoint in the SDK's local mode: deployed into a process of its own, found again by its folder, deleted.
+"""An endpoint on this machine that outlives its command: deployed from a folder, found again by it, deleted.
 
-Its log is locked for as long as that process lives, by the open file that is the process' output: the kernel lets go
+Its log is locked for as long as its process lives, by the open file that is the process' output: the kernel lets go
 of the lock however it ends, so that no other process is ever taken for it.
 """
 
@@ -14,33 +14,38 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
+import zlib
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from kennel import files
 from kennel.errors import UserError
-from kennel_launch.aws import sdk
+from kennel.layout import Layout
 from kennel_launch.console import flags
 from kennel_launch.hosting import specs
-from kennel_launch.local_mode import local_docker, local_job
-from kennel_launch.machine import http_probe, processes, signals
+from kennel_launch.local_mode import executables, local_job
+from kennel_launch.machine import docker, http_probe, opt_ml, processes, signals
 from kennel_launch.settings import Settings
 
-LOG, STATE = "endpoint.log", "endpoint.json"
 _PATIENCE = 10.0  # seconds until a killed process has let go of its log
-_KNOWN = ("local", "out", "sdk_run", "model", "image", "port", "engine", "yes")
+_KNOWN = ("local", "out", "model", "image", "gpus", "port", "engine", "yes")
 
 
 @dataclass(frozen=True)
 class Running:
-    """What is known of the endpoint of a folder; `name` is that of its run, `pid` of its process and its group."""
+    """What is known of the endpoint of a folder; `pid` is that of its process and its group."""
 
     pid: int
     port: int
-    name: str
-    image: str
+    container: str  # empty: it has none
+
+
+def log_of(out: Path) -> Path:
+    return out / opt_ml.ENDPOINT / "serve.log"
 
 
 def deploy(options: argparse.Namespace, settings: Settings) -> int:
@@ -51,43 +56,37 @@ def deploy(options: argparse.Namespace, settings: Settings) -> int:
     """
     out: Path = options.out
     flags.refuse_elsewhere(options, _KNOWN)
-    model = Path(options.model or out / local_job.MODEL)
-    if not model.is_file():
-        raise UserError(f"{model} is no file: kennel train --local makes one, or name another by --model FILE.tar.gz")
+    model = Path(options.model) if options.model else Layout(out).model
+    if not (model.is_file() or (model.is_dir() and any(model.iterdir()))):
+        hint = "kennel train --local makes one, or name another by --model FILE.tar.gz|FOLDER"
+        raise UserError(f"{model} is no model: {hint}")
     if here := running(out):
         raise UserError(f"an endpoint runs from {out} already, on port {here.port}: kennel delete --local ends it")
-    image = options.image or (not options.model and local_job.image_of(out)) or settings.image
-    local_docker.check_image(image)
+    trained_by = None if options.model else local_job.image_of(out)
+    image = options.image or (settings.image if trained_by is None else trained_by)
+    if image:
+        docker.check_image(image)
+    else:
+        executables.check_here("serve", options.gpus)
     _check_port(options.port)
-    _clear(out, _state(out))
-    run = Running(0, options.port, f"kennel-endpoint-{os.getpid()}", image)
-    folder = local_job.scratch(out, run.name)
+    layout, run = Layout(out / opt_ml.ENDPOINT), None
+    log = _claimed(out)
     try:
-        (folder / "model").mkdir()
-        shutil.copyfile(model, folder / "model" / local_job.MODEL)  # the SDK unpacks it where it lies
-        process = _background(out, run)
-        run = replace(run, pid=process.pid)
-        files.put(out / STATE, json.dumps(asdict(run)))
-        http_probe.wait_until_healthy(run.port, process, lambda: None, out / LOG)
+        _remove(out, _state(out))
+        with log:
+            _lay(model, layout.model)
+            process, run = _started(layout, options, image, log)
+        files.put(_state_file(out), json.dumps(asdict(run)))
+        http_probe.wait_until_healthy(run.port, process, lambda: None, log_of(out))
     except http_probe.EndedError as error:
-        print(f"kennel deploy: {error} ({_last_words(out, run.name)})", file=sys.stderr)
+        print(f"kennel deploy: {error} ({' / '.join(processes.last_lines(log_of(out), 2))})", file=sys.stderr)
         _stop(out, run)
         return 1
     except BaseException:  # Ctrl-C, too
+        log.close()
         _stop(out, run)
         raise
     print(f"http://127.0.0.1:{run.port}")
-    return 0
-
-
-def work(options: argparse.Namespace, settings: Settings) -> int:
-    """What the endpoint's own process does, until its container ends.
-
-    Raises:
-        UserError: the SDK can't do it here.
-    """
-    local = replace(local_job.local(options.out, options.sdk_run), port=options.port)
-    sdk.serve_locally(settings, local.folder / "model" / local_job.MODEL, local, specs.environment(options.engine))
     return 0
 
 
@@ -119,54 +118,100 @@ def delete(out: Path) -> int:
     return 0
 
 
-def _background(out: Path, run: Running) -> subprocess.Popen[bytes]:
-    """
+def _lay(model: Path, target: Path) -> None:
+    """A model folder of the endpoint's own: the job that made the model may run again meanwhile.
+
     Raises:
-        UserError: another deployment from this folder was faster.
+        UserError: the file is no archive of a model, or there is no room.
     """
-    command, environment = local_docker.again(run.name, local_job.folder_of(out, run.name), run.image)
-    with (out / LOG).open("ab") as log:
-        try:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"an endpoint is just being deployed from {out}: name another --out") from error
-        log.truncate(0)
-        return subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
+    try:
+        if model.is_dir():
+            shutil.copytree(model, target, copy_function=opt_ml.hard_link)
+            return
+        target.mkdir(parents=True)
+        with tarfile.open(model) as archive:  # its own `filter` is not in every Python 3.11
+            for member in filter(tarfile.TarInfo.isfile, archive):
+                path = PurePosixPath(member.name)
+                content = archive.extractfile(member)
+                if path.is_absolute() or ".." in path.parts or content is None:
+                    raise UserError(f"{model} has a file outside its folder, {member.name}: pack the model again")
+                (target / path).parent.mkdir(parents=True, exist_ok=True)
+                with content, (target / path).open("wb") as file:
+                    shutil.copyfileobj(content, file)
+    except (OSError, tarfile.TarError, zlib.error, EOFError) as error:
+        raise UserError(f"{model} cannot be unpacked to {target} ({error}): name a model.tar.gz or a folder") from error
 
 
-def _last_words(out: Path, name: str) -> str:
-    """Of the container; or of the process that was to start it, which can end before."""
-    with suppress(UserError):
-        if ended := local_docker.ended(name):
-            return ended
-    return " / ".join(processes.last_lines(out / LOG, 2))
+def _claimed(out: Path) -> BinaryIO:
+    """The log, empty and locked.
+
+    Raises:
+        UserError: another deployment from this folder was faster, or nothing can be written there.
+    """
+    path = log_of(out)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log = path.open("ab")
+    except OSError as error:
+        raise UserError(f"{path.parent} cannot be made ({error.strerror}): name another --out") from error
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        log.close()
+        raise UserError(f"an endpoint is just being deployed from {out}: wait until it is") from error
+    log.truncate(0)
+    return log
 
 
-def _stop(out: Path, run: Running) -> None:
+def _started(
+    layout: Layout, options: argparse.Namespace, image: str, log: BinaryIO
+) -> tuple[subprocess.Popen[bytes], Running]:
+    environment = specs.environment(options.engine)
+    if image:
+        command = executables.serve_in_image(image, layout.model, options.port, options.gpus, environment)
+    else:
+        command = executables.serve_here(layout, options.port, environment)
+    process = subprocess.Popen(
+        command.argv, env=command.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+    )
+    return process, Running(process.pid, options.port, command.container)
+
+
+def _stop(out: Path, run: Running | None) -> None:
     """Gently for the requests in flight; then whatever is left of it."""
     with signals.deaf():
-        with suppress(UserError):
-            local_docker.stop(run.name, processes.GRACE)
-        if run.pid and _locked(out):
-            os.killpg(run.pid, signal.SIGKILL)
-            deadline = time.monotonic() + _PATIENCE
-            while _locked(out) and time.monotonic() < deadline:
-                time.sleep(0.05)
-        _clear(out, run)
+        if run and run.container:
+            with suppress(UserError):
+                docker.run("stop", "--time", str(int(processes.GRACE)), run.container, capture=True)
+        elif run and _locked(out):
+            with suppress(ProcessLookupError):
+                os.kill(run.pid, signal.SIGTERM)
+            _until_free(out, processes.GRACE)
+        if run and _locked(out):
+            with suppress(ProcessLookupError):
+                os.killpg(run.pid, signal.SIGKILL)
+            _until_free(out, _PATIENCE)
+        _remove(out, run)
 
 
-def _clear(out: Path, run: Running | None) -> None:
-    if run:
-        local_docker.clear(run.name, local_job.folder_of(out, run.name), run.image)
-        if _state(out) == run:
-            (out / STATE).unlink()
+def _until_free(out: Path, patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while _locked(out) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _remove(out: Path, run: Running | None) -> None:
+    """What is left of an endpoint that has ended, but its log."""
+    if run and run.container:
+        with suppress(UserError):  # it is gone by itself
+            docker.run("rm", "--force", run.container, capture=True)
+    shutil.rmtree(Layout(out / opt_ml.ENDPOINT).model, ignore_errors=True)
+    _state_file(out).unlink(missing_ok=True)
 
 
 def _locked(out: Path) -> bool:
     try:
-        with (out / LOG).open("rb") as log:
+        with log_of(out).open("rb") as log:
             fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -175,9 +220,13 @@ def _locked(out: Path) -> bool:
     return False
 
 
+def _state_file(out: Path) -> Path:
+    return out / opt_ml.ENDPOINT / "endpoint.json"
+
+
 def _state(out: Path) -> Running | None:
     try:
-        return Running(**json.loads((out / STATE).read_text()))
+        return Running(**json.loads(_state_file(out).read_text()))
     except (OSError, ValueError, TypeError):
         return None
 

@@ -1,4 +1,4 @@
-"""kennel invoke asks an endpoint of local mode as it asks SageMaker's, by a client of the same call: plain HTTP."""
+"""kennel invoke asks an endpoint on this machine as it asks SageMaker's, by a client of the same call: plain HTTP."""
 
 import argparse
 import http.client
@@ -63,4 +63,4 @@ def question(options: argparse.Namespace, note: Callable[[str], None]) -> Questi
     if here is None:
         raise UserError(f"no endpoint runs from {out}: kennel deploy --local starts one")
     served = EndpointInfo("here", "InService", "", specs.REAL_TIME)
-    return Question(served, Settings(), options.top_k, "", note, Client(here.port, out / local_endpoint.LOG), None)
+    return Question(served, Settings(), options.top_k, "", note, Client(here.port, local_endpoint.log_of(out)), None)

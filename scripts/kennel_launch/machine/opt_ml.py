@@ -6,7 +6,7 @@ Big folders are linked or mounted, never copied.
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from kennel.photos import (
 
 TEST_FRACTION = 0.2
 EARLIER = "model-earlier"  # in OUT: the model that was there, until the new one is whole
+RECORD, ENDPOINT = "job.json", "endpoint"  # in OUT: which job the model is of; the endpoint that runs from there
 _SHAPES = "<class>/*.jpg, or train/<class>/*.jpg beside val/ or test/"
 
 
@@ -103,13 +104,14 @@ def lay_out(
     base: Path,
     channels: Mapping[str, Path],
     hyperparameters: Mapping[str, str],
-    host: str,
+    hosts: Sequence[str],
     *,
     keep_checkpoints: bool = False,
 ) -> Layout:
     """A fresh /opt/ml under `base`: configuration as SageMaker writes it, an empty folder for each channel.
 
     Args:
+        hosts: of the job, this one first.
         keep_checkpoints: leave an earlier job's there, as SageMaker puts them back for a job that goes on.
 
     Raises:
@@ -122,7 +124,8 @@ def lay_out(
             raise UserError(f"{base} holds other files, and a job starts with an empty folder: name a new one")
         try:
             # That file says that the folder is ours, and must outlive a removal that is cut short.
-            kept = {resources, base / EARLIER} | ({layout.checkpoints} if keep_checkpoints else set())
+            kept = {resources, *(base / name for name in (EARLIER, RECORD, ENDPOINT))}
+            kept |= {layout.checkpoints} if keep_checkpoints else set()
             _clear(base, kept)
         except OSError as error:
             raise UserError(f"{base} holds an earlier job's files, which cannot be removed ({error})") from error
@@ -132,7 +135,11 @@ def lay_out(
     files = {
         layout.hyperparameters: dict(hyperparameters),
         layout.config / "inputdataconfig.json": dict.fromkeys(channels, channel),
-        resources: {"current_host": host, "hosts": [host], "network_interface_name": "lo"},
+        resources: {
+            "current_host": hosts[0],
+            "hosts": sorted(hosts),
+            "network_interface_name": "eth0" if len(hosts) > 1 else "lo",
+        },
     }
     for path, content in files.items():
         path.write_text(json.dumps(content, indent=2))
@@ -222,7 +229,7 @@ def _cut(root: Path, cut: Path, fraction: float) -> ChannelPlan:
         for path in kept:
             own = path.name if path.name not in taken else f"{len(taken)}-{path.name}"  # of another folder below
             taken.add(own)
-            _hard_link(path, cut / name / own)
+            hard_link(path, cut / name / own)
     if not test:
         raise UserError(f"{root} has one photo a class, nothing can be kept back to test with: add photos")
     copies = sum(map(len, classes.values())) - len(hashed)
@@ -245,9 +252,9 @@ def _left_out(roots: Set[Path]) -> list[str]:
     return said
 
 
-def _hard_link(source: Path, target: Path) -> None:
+def hard_link(source: str | Path, target: str | Path) -> None:
     """A hard link, or a copy where the file systems differ or links are not allowed."""
     try:
-        os.link(source.resolve(), target)
+        os.link(Path(source).resolve(), target)
     except OSError:
         shutil.copyfile(source, target)

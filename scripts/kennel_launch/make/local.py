@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 from kennel.errors import UserError
-from kennel.layout import MANIFEST
+from kennel.layout import MANIFEST, Layout
+from kennel_launch.local_mode import executables, local_job
+from kennel_launch.local_mode.executables import LocalTraining
 from kennel_launch.machine import opt_ml, processes
 
 
@@ -18,11 +20,11 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train", help="one training job; its model lands in OUT/model")
     training.add_argument("--data", type=Path, required=True)
-    training.add_argument("--out", type=Path, default=Path("build/local"))
+    training.add_argument("--out", type=Path, default=local_job.OUT)
     training.add_argument("--pretrained", type=Path, help="a folder with one weights file, as channel 'pretrained'")
     training.add_argument("--hyperparameters", default="", help="'epochs=5 batch_size=32'")
     serving = commands.add_parser("serve", help="an endpoint on loopback, until Ctrl-C")
-    serving.add_argument("--model", type=Path, default=Path("build/local/model"))
+    serving.add_argument("--model", type=Path, default=Layout(local_job.OUT).model)
     serving.add_argument("--port", type=int, default=8080)
     for command in (training, serving):
         command.add_argument("--image", default="", required=command is serving)
@@ -44,16 +46,9 @@ def train(options: argparse.Namespace) -> int:
     Raises:
         UserError: it failed, or can't be started as asked.
     """
-    if not options.image:
-        processes.check_here("train", options.gpus)
     channels = opt_ml.channels(options.data, options.pretrained)
     given = settings_of(options.hyperparameters)
-    with opt_ml.model_kept(options.out):
-        layout, job = processes.prepared(options.out, channels, given, options.image, options.gpus)
-        with processes.started(job) as process:
-            code = process.wait()
-        if code:
-            raise UserError(processes.failure(layout, code))
+    layout = local_job.run(LocalTraining(channels, given, options.image, options.gpus), options.out)
     print(f"model: {layout.model}")
     return 0
 
@@ -63,9 +58,8 @@ def serve(options: argparse.Namespace) -> int:
     if not (options.model / MANIFEST).is_file():
         raise UserError(f"MODEL={options.model} is no model folder ({MANIFEST} is missing): run make train-local first")
     print(f"curl -H 'Content-Type: image/jpeg' --data-binary @photo.jpg http://127.0.0.1:{options.port}/invocations")
-    with processes.started(
-        processes.serve_in_image(options.image, options.model, options.port, options.gpus)
-    ) as process:
+    command = executables.serve_in_image(options.image, options.model, options.port, options.gpus)
+    with processes.started(command) as process:
         return process.wait()
 
 

@@ -35,7 +35,7 @@ def lay_out(account: Account, record: Record) -> Layout:
     """
     channels = {row["ChannelName"]: row for row in record.get("InputDataConfig", [])}
     base = account.folder / record["TrainingJobName"]
-    layout = opt_ml.lay_out(base, dict.fromkeys(channels, base), record.get("HyperParameters", {}), programs.HOST)
+    layout = opt_ml.lay_out(base, dict.fromkeys(channels, base), record.get("HyperParameters", {}), [programs.HOST])
     rows = {name: _row(row, record) for name, row in channels.items()}
     (layout.config / "inputdataconfig.json").write_text(json.dumps(rows))
     for member, file in _FILES.items():

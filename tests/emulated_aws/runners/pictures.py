@@ -67,7 +67,7 @@ def model(programs: Path) -> bytes:
 
 def _model(programs: Path, scratch: Path) -> bytes:
     base, root = scratch / "ml", photos(scratch / "photos", {"red": 8, "green": 8})
-    layout = lay_out(base, {"train": root}, TINY, "localhost")
+    layout = lay_out(base, {"train": root}, TINY, ["localhost"])
     link_channels(layout, {"train": root})
     sources = [str(REPOSITORY / folder) for folder in ("container", "train")]
     env = {"SAGEMAKER_BASE_DIR": str(base), "SAGEMAKER_TRAINING_MODULE": "kennel_train.job:main", "USE_SMDEBUG": "0"}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kennel.layout import Layout
+from kennel_launch.local_mode.executables import TRAINING_GRACE
 from kennel_launch.machine import processes
 
 from ..apis import objects
@@ -77,7 +78,7 @@ def _train(account: Account, record: Record, layout: Layout) -> tuple[int, str]:
     mirror = opt_ml.checkpoints(account, record, layout)
     limit = time.monotonic() + record.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", _DAY)
     stop, why, synced = account.stops[record["TrainingJobName"]], "", 0.0
-    run = programs.run(account, "train", layout.base, processes.TRAINING_GRACE, opt_ml.environment(record))
+    run = programs.run(account, "train", layout.base, TRAINING_GRACE, opt_ml.environment(record))
     with processes.started(run, log) as process:
         while process.poll() is None:
             _metrics(account, record, stream.pump())

@@ -19,7 +19,7 @@ from rich.console import Console
 from kennel.layout import Layout
 from kennel_launch.commands import tune
 from kennel_launch.console import trials_table
-from kennel_launch.machine import processes
+from kennel_launch.local_mode import executables
 
 from ..conftest import REPOSITORY, Command
 
@@ -225,7 +225,9 @@ def test_a_search_of_another_kind_and_flags_without_a_command_are_bad_usage(comm
     assert "COMMAND" in done.stderr
 
 
-@pytest.mark.skipif(processes.executable("train").is_file(), reason="this is the image's environment, with its `train`")
+@pytest.mark.skipif(
+    executables.executable("train").is_file(), reason="this is the image's environment, with its `train`"
+)
 def test_without_an_image_the_images_environment_is_needed(command: Command, tmp_path: Path) -> None:
     done = command("cli", "tune", "--local", "--data", str(tmp_path))
     assert done.returncode == 2
@@ -255,7 +257,7 @@ def test_the_job_gets_the_search_as_hyperparameters_and_its_failure_is_exit_code
     words += ["--hyperparameters", "epochs=5 backbone=resnet18", "--image", "kennel:none"]
     done = command("cli", "tune", "--local", "--data", str(data), "--out", str(out), *words, DOCKER=docker)
     assert done.returncode == 1
-    assert done.stderr.startswith("kennel tune: training ended with exit code 125")
+    assert done.stderr.startswith("kennel tune: docker could not start the container (no such image)")
     assert "no such image" in done.stderr
     assert done.stdout == ""
     assert json.loads((out / "input/config/hyperparameters.json").read_text()) == {

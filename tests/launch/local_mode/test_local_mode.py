@@ -1,4 +1,4 @@
-"""--local without a Docker engine: what is refused and why, and what docker is asked for; the rest is tests/image's."""
+"""--local without a Docker engine: what is refused and why, what docker is asked for; the rest is tests/image's."""
 
 import fcntl
 import json
@@ -8,20 +8,25 @@ from pathlib import Path
 
 import pytest
 
+from kennel_launch.local_mode import local_job
+
 from ..conftest import Command
 
-# Has the image `here`; `up` ends as a compose that could not start a container.
+# Has the image `here`; of a container it runs what JOB says, where its /opt/ml lies in $base.
 DOCKER = """#!/bin/sh
 echo "$@" >> {asked}
 case "$*" in
-    "compose version") echo "Docker Compose version v2.30.0";;
-    "image inspect"*" here") echo "{{}}";;
+    "image inspect here") echo "{{}}";;
     "image inspect"*) echo "Error: No such image" >&2; exit 1;;
-    *" up "*) env | grep ^AWS_ | sort; exit ${{UP:-3}};;
+    run*)
+        for word; do case "$word" in *:/opt/ml|*:/opt/ml/model:ro) base="${{word%%:/opt/ml*}}";; esac; done
+        eval "$JOB";;
 esac
 """
+TRAINS = 'echo "{}" > $base/model/manifest.json; mkdir -p $base/output/data; echo page > $base/output/data/report.html'
 Env = dict[str, str]
-OUT = "build/sdk-local"
+OUT = "build/local"
+TRAIN = ("cli", "train", "--local", "--data", "photos", "--image", "here", "--epochs", "5")
 
 
 @pytest.fixture
@@ -32,59 +37,94 @@ def asked(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def env(tmp_path: Path, asked: Path) -> Env:
-    """Of a caller with AWS credentials, which are not used here."""
     docker = tmp_path / "bin" / "docker"
     docker.parent.mkdir()
     docker.write_text(DOCKER.format(asked=asked))
     docker.chmod(0o755)
-    mine = {"AWS_ACCESS_KEY_ID": "mine", "AWS_SECRET_ACCESS_KEY": "mine", "AWS_PROFILE": "mine"}
-    return {"PATH": f"{docker.parent}:/usr/bin:/bin", "DOCKER": "docker", **mine}
+    return {"PATH": f"{docker.parent}:/usr/bin:/bin", "DOCKER": "docker"}
 
 
 @pytest.fixture
 def cwd(cwd: Path) -> Path:
-    """The folder that commands run in, with photos and a model."""
-    for name in ("photos/ant/0.jpg", "photos/bee/0.jpg", f"{OUT}/model.tar.gz"):
+    """The folder that commands run in, with photos and an earlier job's model."""
+    for name in ("photos/ant/0.jpg", "photos/bee/0.jpg", f"{OUT}/model/manifest.json"):
         path = cwd / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
+    (cwd / OUT / "input/config").mkdir(parents=True)
+    (cwd / OUT / "input/config/resourceconfig.json").write_text("{}")
+    (cwd / OUT / "job.json").write_text('{"image": "earlier"}')
     return cwd
 
 
-def test_a_compose_that_cannot_start_is_no_failed_job(process: Command, env: Env, cwd: Path, asked: Path) -> None:
-    done = process("cli", "train", "--local", "--data", "photos", "--image", "here", "--epochs", "5", **env)
-    assert done.returncode == 2
-    assert done.stderr == ("kennel train: docker compose could not start the job: its last lines above say why\n"), (
-        done.stderr
-    )
-    assert "AWS_ACCESS_KEY_ID=none" in done.stdout
-    assert "mine" not in done.stdout
-    assert " up " in asked.read_text()
-    assert "login" not in asked.read_text()
-    assert "network rm sagemaker-local" in asked.read_text()
-    assert [path.name for path in (cwd / OUT).iterdir()] == ["model.tar.gz"], "an earlier job's"
+def test_a_job_leaves_its_model_its_report_and_its_image(command: Command, env: Env, cwd: Path, asked: Path) -> None:
+    job = f'{TRAINS}; echo "$SECRET $TRAINING_JOB_NAME" > $base/model/said'
+    done = command(*TRAIN, "--name", "pets", "--env", "SECRET=hush", **env, JOB=job)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{OUT}/model\n"
+    assert done.stderr == f"report: {OUT}/output/data/report.html\n"
+    assert (cwd / OUT / "model" / "said").read_text() == "hush pets\n"
+    assert json.loads((cwd / OUT / "job.json").read_text()) == {"name": "pets", "image": "here"}
+    assert json.loads((cwd / OUT / "input/config/hyperparameters.json").read_text()) == {"epochs": "5"}
+    assert "hush" not in asked.read_text(), "every user of the machine sees a command's words"
+    assert "network" not in asked.read_text().replace("--network-alias", "")
 
 
-def test_a_compose_that_calls_a_failed_job_a_success_is_not_believed(process: Command, env: Env, cwd: Path) -> None:
-    (cwd / OUT / "job.json").write_text('{"image": "earlier"}')
-    done = process("cli", "train", "--local", "--data", "photos", "--image", "here", "--epochs", "5", **env, UP="0")
-    assert done.returncode == 1, done.stdout + done.stderr
-    earlier = f"{OUT}/model.tar.gz"
-    assert done.stderr == f"kennel train: the job failed: it made no model ({earlier} is an earlier job's)\n"
-    assert (cwd / earlier).read_text() == earlier
+@pytest.mark.parametrize(
+    ("job", "code", "said"),
+    [
+        ("exit 125", 2, "docker could not start the container, and says why above"),
+        ("exit 3", 1, f"training ended with exit code 3 and left no failure file ({OUT}/model is an earlier job's)"),
+        (
+            'echo "no photos" > $base/output/failure; exit 1',
+            1,
+            f"training failed: no photos ({OUT}/model is an earlier job's)",
+        ),
+    ],
+)
+def test_a_failed_job_leaves_an_earlier_ones_model(
+    command: Command, env: Env, cwd: Path, job: str, code: int, said: str
+) -> None:
+    done = command(*TRAIN, **env, JOB=job)
+    assert done.returncode == code
+    assert done.stderr.splitlines()[-1] == f"kennel train: {said}"
+    assert (cwd / OUT / "model" / "manifest.json").read_text() == f"{OUT}/model/manifest.json"
     assert json.loads((cwd / OUT / "job.json").read_text()) == {"image": "earlier"}
-    assert (cwd / OUT / "output.tar.gz").is_file()
+
+
+def test_each_host_is_a_container_in_a_network_of_the_job(
+    command: Command, env: Env, cwd: Path, asked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_job, "_PATIENCE", 0.5)
+    job = 'case $base in *algo-2) echo "host 2" > $base/output/failure; exit 1;; esac; sleep 60'
+    done = command(*TRAIN, "--instance-count", "2", **env, JOB=job)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("kennel train: training failed: host 2")
+    lines = asked.read_text().splitlines()
+    [made] = [line.split()[-1] for line in lines if line.startswith("network create")]
+    assert lines[-1] == f"network rm {made}"
+    runs = [line for line in lines if line.startswith("run")]
+    for host, folder, line in zip(("algo-1", "algo-2"), ("", "/hosts/algo-2"), sorted(runs), strict=True):
+        assert f"--hostname {host} " in line
+        assert f"--network {made} --network-alias {host} " in line
+        assert f"{OUT}{folder}:/opt/ml " in line
+        resources = json.loads((cwd / f"{OUT}{folder}/input/config/resourceconfig.json").read_text())
+        assert resources["current_host"] == host
+        assert resources["hosts"] == ["algo-1", "algo-2"]
+        assert resources["network_interface_name"] == "eth0"
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("train --data s3://b/c --image here", "--data s3://b/c: local mode reads a folder of this machine"),
+        ("train --data s3://b/c --image here", "--data s3://b/c: --local reads a folder of this machine"),
         ("train --image here", "say where the photos are: --data FOLDER"),
-        ("train --data photos", "the image is missing"),
+        ("train --data photos", "no `train` lies beside "),
+        ("train --data photos --gpus all", "--gpus is docker's"),
+        ("train --data photos --instance-count 2", "each host of --instance-count is a container: name an image"),
         ("train --data photos --image gone", "image gone cannot be used here (docker image failed: Error: No such im"),
         ("train --data photos --image here --dry-run", "--dry-run prints what AWS would be sent, and --local sends"),
-        ("train --data photos --image here --out photos/ant/0.jpg", "cannot be made (Not a directory): name another"),
+        ("train --data photos --image here --out photos", "photos holds other files"),
         ("train --data photos --image here --epochs 0", "epochs='0'"),
         ("train --data photos --image here --spot", "--spot and --local: only SageMaker has that, leave one of them"),
         (
@@ -100,9 +140,10 @@ def test_a_compose_that_calls_a_failed_job_a_success_is_not_believed(process: Co
         ("tune --data photos --gpus all", "--gpus is docker's"),
         ("invoke photos --region eu-west-1", "--region and --local: only SageMaker has that"),
         ("deploy --image gone", "image gone cannot be used here"),
-        ("deploy", "the image is missing"),
-        ("deploy --image here --out none", "none/model.tar.gz is no file: kennel train --local makes one"),
-        ("deploy --image here --model mine.tar.gz", "mine.tar.gz is no file"),
+        ("deploy --model photos", "no `serve` lies beside "),
+        ("deploy", "image earlier cannot be used here"),
+        ("deploy --image here --out none", "none/model is no model: kennel train --local makes one"),
+        ("deploy --image here --model mine.tar.gz", "mine.tar.gz is no model"),
         ("deploy --image here --port 70000", "--port 70000: write 1 to 65535"),
         ("deploy --image here --port 0", "--port 0: write 1 to 65535"),
         ("deploy --image here --instance-type ml.c5.large", "--instance-type and --local: only SageMaker has that"),
@@ -138,7 +179,8 @@ def test_a_busy_port_is_refused(command: Command, env: Env, cwd: Path) -> None:
 @pytest.fixture
 def log(cwd: Path) -> Iterator[Path]:
     """An endpoint's, held by us as its process would."""
-    path = cwd / OUT / "endpoint.log"
+    path = cwd / OUT / "endpoint" / "serve.log"
+    path.parent.mkdir()
     with path.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield path
@@ -149,18 +191,29 @@ def test_a_folder_has_one_endpoint(command: Command, env: Env, log: Path) -> Non
     done = command("cli", *deploy, **env)
     assert done.returncode == 2
     assert f"an endpoint is just being deployed from {OUT}: wait until it is" in done.stderr
-    log.with_name("endpoint.json").write_text(json.dumps({"pid": 0, "port": 81, "name": "a", "image": "here"}))
+    log.with_name("endpoint.json").write_text(json.dumps({"pid": 0, "port": 81, "container": "a"}))
     done = command("cli", *deploy, **env)
     assert done.returncode == 2
     assert f"an endpoint runs from {OUT} already, on port 81: kennel delete --local ends it" in done.stderr
 
 
-def test_an_endpoint_whose_compose_cannot_start_says_so(process: Command, env: Env, cwd: Path, dead_port: int) -> None:
-    done = process("cli", "deploy", "--local", "--image", "here", "--port", str(dead_port), **env)
+def test_an_endpoint_that_cannot_start_says_so(command: Command, env: Env, cwd: Path, dead_port: int) -> None:
+    words = ("deploy", "--local", "--image", "here", "--port", str(dead_port))
+    done = command("cli", *words, **env, JOB="cat $base/manifest.json; echo; echo no such runtime; exit 125")
     assert done.returncode == 1
-    assert f"see {OUT}/endpoint.log" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert sorted(path.name for path in (cwd / OUT).iterdir()) == ["endpoint.log", "model.tar.gz"]
+    assert done.stderr == (
+        "kennel deploy: the server ended with exit code 125 before it was healthy: "
+        f"see {OUT}/endpoint/serve.log ({OUT}/model/manifest.json / no such runtime)\n"
+    )
+    assert [path.name for path in (cwd / OUT / "endpoint").iterdir()] == ["serve.log"]
+
+
+def test_a_model_that_is_no_archive_is_refused(command: Command, env: Env, cwd: Path, dead_port: int) -> None:
+    words = ("deploy", "--local", "--image", "here", "--port", str(dead_port), "--model", "photos/ant/0.jpg")
+    done = command("cli", *words, **env)
+    assert done.returncode == 2
+    assert done.stderr.startswith("kennel deploy: photos/ant/0.jpg cannot be unpacked to ")
+    assert [path.name for path in (cwd / OUT / "endpoint").iterdir()] == ["serve.log"]
 
 
 @pytest.mark.parametrize(

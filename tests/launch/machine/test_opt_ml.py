@@ -117,7 +117,7 @@ def test_other_shapes_are_one_sentence(
 
 def test_the_scratch_folder_is_what_sagemaker_lays_out(make_photos: MakePhotos, tmp_path: Path) -> None:
     channels = {"train": make_photos({"ant": 2, "bee": 2})}
-    layout = opt_ml.lay_out(tmp_path / "ml", channels, {"epochs": "5"}, "algo-1")
+    layout = opt_ml.lay_out(tmp_path / "ml", channels, {"epochs": "5"}, ["algo-1"])
     opt_ml.link_channels(layout, channels)
     assert json.loads(layout.hyperparameters.read_text()) == {"epochs": "5"}
     assert json.loads((layout.config / "inputdataconfig.json").read_text())["train"]["TrainingInputMode"] == "File"
@@ -128,10 +128,10 @@ def test_the_scratch_folder_is_what_sagemaker_lays_out(make_photos: MakePhotos, 
 
 def test_a_scratch_folder_is_made_anew_and_the_photos_stay(make_photos: MakePhotos, tmp_path: Path) -> None:
     channels = {"train": make_photos({"ant": 2, "bee": 2})}
-    layout = opt_ml.lay_out(tmp_path / "ml", channels, {}, "algo-1")
+    layout = opt_ml.lay_out(tmp_path / "ml", channels, {}, ["algo-1"])
     opt_ml.link_channels(layout, channels)
     (layout.model / "model.onnx").write_text("old")
-    assert list(opt_ml.lay_out(tmp_path / "ml", channels, {}, "algo-1").model.iterdir()) == []
+    assert list(opt_ml.lay_out(tmp_path / "ml", channels, {}, ["algo-1"]).model.iterdir()) == []
     assert len(photos(channels["train"] / "ant")) == 2
 
 
@@ -146,11 +146,11 @@ def test_a_scratch_folder_is_made_anew_and_the_photos_stay(make_photos: MakePhot
     ],
 )
 def test_a_model_stays_until_a_new_one_is_whole(tmp_path: Path, made: list[str], ends: str, left: str) -> None:
-    layout = opt_ml.lay_out(tmp_path / "ml", {}, {}, "algo-1")
+    layout = opt_ml.lay_out(tmp_path / "ml", {}, {}, ["algo-1"])
     (layout.model / "model.onnx").write_text("earlier")
     for _ in range(2):
         with suppress(UserError), opt_ml.model_kept(layout.base):
-            assert list(opt_ml.lay_out(layout.base, {}, {}, "algo-1").model.iterdir()) == []
+            assert list(opt_ml.lay_out(layout.base, {}, {}, ["algo-1"]).model.iterdir()) == []
             for name in made:
                 (layout.model / name).write_text("new")
             if ends == "badly":
@@ -161,7 +161,7 @@ def test_a_model_stays_until_a_new_one_is_whole(tmp_path: Path, made: list[str],
 
 def test_checkpoints_are_kept_where_a_job_goes_on(make_photos: MakePhotos, tmp_path: Path) -> None:
     channels = {"train": make_photos({"ant": 2, "bee": 2})}
-    layout = opt_ml.lay_out(tmp_path / "ml", channels, {"epochs": "5"}, "algo-1")
+    layout = opt_ml.lay_out(tmp_path / "ml", channels, {"epochs": "5"}, ["algo-1"])
     opt_ml.link_channels(layout, channels)
     (layout.checkpoints / "trial-0001").mkdir(parents=True)
     (layout.checkpoints / "trial-0001" / "checkpoint").write_text("kept")
@@ -173,7 +173,7 @@ def test_checkpoints_are_kept_where_a_job_goes_on(make_photos: MakePhotos, tmp_p
     assert list(layout.base.rglob("old")) == []
     assert json.loads(layout.hyperparameters.read_text()) == {"epochs": "6"}
     assert len(photos(channels["train"] / "ant")) == 2
-    opt_ml.lay_out(tmp_path / "ml", channels, {}, "algo-1")
+    opt_ml.lay_out(tmp_path / "ml", channels, {}, ["algo-1"])
     assert not layout.checkpoints.exists()
 
 
@@ -190,5 +190,5 @@ def test_the_channels_are_the_splits_or_the_whole_folder_and_the_weights(
 def test_a_folder_of_somebody_elses_is_never_emptied(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match="other files"):
-        opt_ml.lay_out(tmp_path, {}, {}, "algo-1")
+        opt_ml.lay_out(tmp_path, {}, {}, ["algo-1"])
     assert (tmp_path / "thesis.txt").read_text() == "years of work"

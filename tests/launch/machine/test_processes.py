@@ -10,7 +10,6 @@ import pytest
 
 from kennel import metrics
 from kennel.errors import UserError
-from kennel.layout import Layout
 from kennel_launch import settings
 from kennel_launch.machine import processes
 from kennel_launch.make import demo
@@ -66,31 +65,6 @@ def test_the_platforms_variables_are_not_handed_on(monkeypatch: pytest.MonkeyPat
     env = settings.child(SAGEMAKER_BASE_DIR="/ours")
     assert env["KEPT"] == "1"
     assert {key for key in env if key.startswith(("SM_", "SAGEMAKER_"))} == {"SAGEMAKER_BASE_DIR"}
-
-
-def test_the_container_gets_the_mounts_that_sagemaker_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER", "/usr/bin/docker")
-    layout = Layout(tmp_path / "ml")
-    run = processes.train_in_image("kennel:dev", layout, {"train": tmp_path / "my photos"}, gpus="all")
-    mounts = [run.argv[i + 1] for i, word in enumerate(run.argv) if word == "-v"]
-    assert mounts == [f"{tmp_path}/ml:/opt/ml", f"{tmp_path}/my photos:/opt/ml/input/data/train:ro"]
-    assert run.argv[:4] == ["/usr/bin/docker", "run", "--rm", "--name"]
-    assert run.argv[run.argv.index("--gpus") + 1] == "all"
-    assert run.argv[-2:] == ["kennel:dev", "train"]
-    served = processes.serve_in_image("kennel:dev", layout.model, 8181)
-    assert f"{tmp_path}/ml/model:/opt/ml/model:ro" in served.argv
-    assert "127.0.0.1:8181:8080" in served.argv
-    assert "--gpus" not in served.argv
-
-
-def test_a_failed_job_is_told_by_the_first_line_of_its_failure_file(tmp_path: Path) -> None:
-    layout, log = Layout(tmp_path), tmp_path / "log"
-    log.write_text("first\n\nlast words\n")
-    assert "exit code 3" in processes.failure(layout, 3, log)
-    assert "last words" in processes.failure(layout, 3, log)
-    layout.failure.parent.mkdir()
-    layout.failure.write_text("channel 'train' is empty\nTraceback ...\n")
-    assert processes.failure(layout, 1, log) == f"training failed: channel 'train' is empty; see {log}"
 
 
 def test_the_end_of_a_long_log(tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ from kennel.errors import UserError
 from kennel.preprocessing import Preprocessing
 from kennel_train.data import audit as audits
 from kennel_train.data.audit import Audit
-from kennel_train.data.decoding import Bad, Readable
+from kennel_train.data.decoding import Bad, PhotoRecord
 
 ROW = Preprocessing(image_size=64, resize=73, interpolation="bicubic")
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "hymenoptera"
 
 
-def read(path: Path, label: int) -> Readable | Bad:
+def read(path: Path, label: int) -> PhotoRecord | Bad:
     """One photo as a job reads it."""
     try:
         square = preprocessing.square(preprocessing.decode(path, ROW), ROW, ROW.resize)
@@ -28,13 +28,13 @@ def read(path: Path, label: int) -> Readable | Bad:
     with Image.open(path) as image:
         width, height = image.size
     pixels = hashlib.blake2b(np.ascontiguousarray(square), digest_size=16).hexdigest()
-    return Readable(path, label, photos.file_hash(path), pixels, width, height)
+    return PhotoRecord(path, label, photos.file_hash(path), pixels, width, height)
 
 
 def look(root: Path, *, image_size: int = 64, allow: bool = False, fraction: int | None = None) -> Audit:
     """The audit of the channels under `root`; `fraction`: one photo of so many is cut from train for validation."""
     classes = photos.class_folders(root / "train")
-    splits: dict[str, list[Readable]] = {}
+    splits: dict[str, list[PhotoRecord]] = {}
     bad: list[Bad] = []
     left_out: list[Path] = []
     for split, names in photos.SPLITS.items():
@@ -44,7 +44,7 @@ def look(root: Path, *, image_size: int = 64, allow: bool = False, fraction: int
             left_out += sorted(set(folder.iterdir()) - set(known)) if folder else []
             for result in [read(path, label) for path in known]:
                 bad += [result] if isinstance(result, Bad) else []
-                splits.setdefault(split, []).extend([result] if isinstance(result, Readable) else [])
+                splits.setdefault(split, []).extend([result] if isinstance(result, PhotoRecord) else [])
     if fraction:
         splits["validation"] = splits["train"][::fraction]
         splits["train"] = [photo for at, photo in enumerate(splits["train"]) if at % fraction]
@@ -219,12 +219,14 @@ def test_the_table_stays_short_and_shows_the_extremes_of_133_classes(tmp_path):
     """Every kind of finding at once."""
     names = tuple(f"class {number:03}" for number in range(133))
     train = [
-        Readable(tmp_path / f"train/{label}/{i}.jpg", label, "", f"{label}.{i % 40}", 20, 20)
+        PhotoRecord(tmp_path / f"train/{label}/{i}.jpg", label, "", f"{label}.{i % 40}", 20, 20)
         for label in range(1, 133)
         for i in range(label)
     ]
-    torn = Readable(tmp_path / "train/9/torn.jpg", 9, "", "1.0", 20, 20)
-    moved = [Readable(Path("/elsewhere") / photo.path.name, photo.label, "", photo.pixels, 20, 20) for photo in train]
+    torn = PhotoRecord(tmp_path / "train/9/torn.jpg", 9, "", "1.0", 20, 20)
+    moved = [
+        PhotoRecord(Path("/elsewhere") / photo.path.name, photo.label, "", photo.pixels, 20, 20) for photo in train
+    ]
     bad = [Bad(tmp_path / "x.jpg", "torn " * 100)]
     splits = {"train": [*train, torn], "validation": moved[5:900], "test": moved[9:500]}
     report = audits.audit(splits, bad, [tmp_path / "notes.txt"], names, tmp_path, 64, False)

@@ -45,7 +45,7 @@ def test_each_photo_is_a_row_as_serving_would_see_it(folder):
     decoded, bad, said = decode(folder)
     assert (bad, said) == ([], [])
     assert (decoded.images.shape, decoded.images.dtype) == ((6, 36, 36, 3), np.uint8)
-    for row, known, photo in zip(decoded.rows, decoded.photos, photos(folder), strict=True):
+    for row, known, photo in zip(decoded.local, decoded.photos, photos(folder), strict=True):
         data = photo.path.read_bytes()
         whole = preprocessing.square(preprocessing.decode(data, ROW), ROW, 36)
         assert (decoded.images[row].transpose(2, 0, 1) == whole).all()
@@ -88,8 +88,8 @@ def test_unreadable_photos_are_named_and_the_rows_of_the_others_stay_right(folde
     assert all("not a readable photo" in photo.reason for photo in bad[:2])
     assert [photo.path.name for photo in decoded.photos] == ["0.jpg", "2.jpg", "3.jpg", "4.jpg", "turned.jpg"]
     last = preprocessing.square(preprocessing.decode(folder / "turned.jpg", ROW), ROW, 36)
-    assert (decoded.images[decoded.rows[-1]].transpose(2, 0, 1) == last).all()
-    assert (decoded.take([4, 0]).images[decoded.take([4, 0]).rows[0]].transpose(2, 0, 1) == last).all()
+    assert (decoded.images[decoded.local[-1]].transpose(2, 0, 1) == last).all()
+    assert (decoded.take([4, 0]).images[decoded.take([4, 0]).local[0]].transpose(2, 0, 1) == last).all()
     assert decoded.take([4, 0]).labels.tolist() == [decoded.labels[4], decoded.labels[0]]
 
 

@@ -166,7 +166,7 @@ def test_a_rule_that_raises_is_dropped_and_a_watch_that_cannot_close_is_a_warnin
 def test_steps_without_a_photo_are_no_finding():
     """Of a job that was stopped before it had seen most of its photos."""
     train = painted(6)
-    train.ids, train.total = train.ids * 100, 600
+    train.index, train.total = train.index * 100, 600
     debugger = Debugger(table.chosen("exploding_tensor"), "warn", None, False, lambda _: NO_CALLBACK, print)
     trained(debugger, train)
     assert debugger.findings == {}

@@ -72,8 +72,8 @@ def test_bf16_is_used_where_it_agrees(classifier, offset, agrees, caplog):
 
 def test_a_hurried_extraction_keeps_what_it_came_to(classifier):
     found = features.extract(classifier, photos(40), device.choose(""), lambda: True)
-    assert 0 < len(found.ids) < 40
-    assert len(found.features) == len(found.labels) == len(found.ids)
+    assert 0 < len(found.index) < 40
+    assert len(found.features) == len(found.labels) == len(found.index)
 
 
 def test_a_process_without_a_photo_of_a_split_has_no_features(classifier):

@@ -153,7 +153,7 @@ class Slow(FeatureDataset):
 @pytest.mark.parametrize("whole", [0, 2])
 def test_a_stop_in_the_middle_of_validation_is_heard_there(chosen, whole):
     given = blobs(64)
-    slow = Slow(given.labels, given.ids, 64, given.device, given.features)
+    slow = Slow(given.labels, given.index, 64, given.device, given.features)
     slow.whole = whole
     states, save = kept_states()
     hp = Hyperparameters(epochs=10_000, batch_size=32)
@@ -259,7 +259,7 @@ def test_an_epoch_deals_every_photo_once_and_evenly(chosen):
             return super().training(parts, seed, epoch)
 
     plain = blobs(41)
-    train = Watched(plain.labels, plain.ids, plain.total, plain.device, plain.features)
+    train = Watched(plain.labels, plain.index, plain.total, plain.device, plain.features)
     fit(torch.nn.Linear(4, 2), train, blobs(8), Hyperparameters(epochs=2, batch_size=10), chosen)
     assert seen == [[9, 8, 8, 8, 8]] * 2
 
@@ -282,7 +282,7 @@ def test_with_batches_of_two_an_odd_photo_joins_another_batch(chosen, count):
 def test_steps_without_a_photo_change_nothing(chosen):
     """Of a job that was stopped while it extracted features, most photos are missing."""
     few = blobs(6)
-    part = FeatureDataset(few.labels, few.ids * 100, 600, few.device, few.features)
+    part = FeatureDataset(few.labels, few.index * 100, 600, few.device, few.features)
     run, _ = fit(torch.nn.Linear(4, 2), part, blobs(10), Hyperparameters(epochs=2, batch_size=4), chosen)
     assert [row["epoch"] for row in run.rows] == [1, 2]
     assert all(torch.isfinite(value).all() for value in run.best.state.values())

@@ -12,8 +12,8 @@ from typing import Any
 
 from kennel.errors import UserError
 from kennel_train.data import audit_checks
-from kennel_train.data.audit_checks import DataFinding, Photos, Severity, Where
-from kennel_train.data.decoding import Bad, Readable
+from kennel_train.data.audit_checks import DataFinding, RecordsBySplit, Severity, Where
+from kennel_train.data.decoding import Bad, PhotoRecord
 
 SPLITS = ("train", "validation", "test")
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -60,7 +60,7 @@ class Audit:
 
 
 def audit(
-    splits: Photos,
+    splits: RecordsBySplit,
     bad: Sequence[Bad],
     left_out: Sequence[Path],
     class_names: tuple[str, ...],
@@ -99,6 +99,6 @@ def audit(
     return Audit(class_names, counts, tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))))
 
 
-def _counts(photos: Sequence[Readable], classes: int) -> tuple[int, ...]:
+def _counts(photos: Sequence[PhotoRecord], classes: int) -> tuple[int, ...]:
     found = Counter(photo.label for photo in photos)
     return tuple(found[label] for label in range(classes))

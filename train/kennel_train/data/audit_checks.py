@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from kennel.photos import printable
-from kennel_train.data.decoding import Bad, Readable
+from kennel_train.data.decoding import Bad, PhotoRecord
 
 IMBALANCE = 10  # largest class over smallest: beyond it, of two classes, always answering the larger scores over 0.9
 FEW = 5  # photos of a class: the least of which a fifth, the default validation, is one whole photo
@@ -19,7 +19,7 @@ TINY = 2  # times a photo is enlarged: beyond it three of four pixels that the m
 EXAMPLES = 5  # of each finding: enough to see a pattern, few enough for a log line
 
 Severity = Literal["error", "warning", "note"]
-Photos = Mapping[str, Sequence[Readable]]  # split -> its readable photos
+RecordsBySplit = Mapping[str, Sequence[PhotoRecord]]  # split -> its readable photos
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def missing(
         yield DataFinding(severity[split], what, fix, len(names), tuple(names[:EXAMPLES]))
 
 
-def shared(splits: Photos, where: Where, held_out: bool) -> Iterable[DataFinding]:
+def shared(splits: RecordsBySplit, where: Where, held_out: bool) -> Iterable[DataFinding]:
     """The same photo in two splits, by its pixels: equal files decode to equal pixels, other headers or formats too."""
     for one, other in combinations(splits, 2):
         first: dict[str, Path] = {photo.pixels: photo.path for photo in reversed(splits[one])}
@@ -103,11 +103,11 @@ def shared(splits: Photos, where: Where, held_out: bool) -> Iterable[DataFinding
         yield DataFinding(severity, what, fix, len(pairs), shown)
 
 
-def copies(splits: Photos, where: Where) -> Iterable[DataFinding]:
+def copies(splits: RecordsBySplit, where: Where) -> Iterable[DataFinding]:
     """The same photo more than once in one class of one split."""
     found: list[str] = []
     for photos in splits.values():
-        first: dict[tuple[str, int], Readable] = {}
+        first: dict[tuple[str, int], PhotoRecord] = {}
         for photo in photos:
             kept = first.setdefault((photo.pixels, photo.label), photo)
             if kept is not photo:
@@ -119,7 +119,9 @@ def copies(splits: Photos, where: Where) -> Iterable[DataFinding]:
         )
 
 
-def torn(channels: Iterable[Sequence[Readable]], class_names: tuple[str, ...], where: Where) -> Iterable[DataFinding]:
+def torn(
+    channels: Iterable[Sequence[PhotoRecord]], class_names: tuple[str, ...], where: Where
+) -> Iterable[DataFinding]:
     """The same photo under two classes of one channel: whatever the model answers, one of them calls it wrong."""
     found: list[str] = []
     for photos in channels:
@@ -158,7 +160,7 @@ def sizes(train: tuple[int, ...], class_names: tuple[str, ...]) -> Iterable[Data
         yield DataFinding("warning", what, "add photos of each", len(few), tuple(few[:EXAMPLES]))
 
 
-def tiny(splits: Photos, image_size: int, where: Where) -> Iterable[DataFinding]:
+def tiny(splits: RecordsBySplit, image_size: int, where: Where) -> Iterable[DataFinding]:
     tiny = [
         photo for photos in splits.values() for photo in photos if min(photo.width, photo.height) * TINY < image_size
     ]
@@ -168,7 +170,7 @@ def tiny(splits: Photos, image_size: int, where: Where) -> Iterable[DataFinding]
         yield DataFinding("warning", what, "give larger photos, or lower image_size", len(tiny), shown)
 
 
-def drawings(splits: Photos, where: Where) -> Iterable[DataFinding]:
+def drawings(splits: RecordsBySplit, where: Where) -> Iterable[DataFinding]:
     """A few GIFs among photos: often what a site showed in place of a picture that it no longer had."""
     every = [photo.path for photos in splits.values() for photo in photos]
     odd = [path for path in every if path.suffix.lower() == ".gif"]

@@ -31,8 +31,8 @@ _QUEUED = 4096  # photos handed to the threads at a time: a future for each of m
 
 
 @dataclass(frozen=True)
-class Readable:
-    """What is known of one photo that could be decoded."""
+class PhotoRecord:
+    """What is known of one photo that could be decoded: the same object from here to the report."""
 
     path: Path
     label: int  # index into class_names
@@ -44,18 +44,18 @@ class Readable:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Readable photos: row `rows[i]` of `images`, uint8 (M, resize, resize, 3) on disk, is photo i; M may exceed N."""
+    """Readable photos: photo i is `images[local[i]]`, uint8 (M, resize, resize, 3) on disk; M may exceed N."""
 
     images: NDArray[np.uint8]
-    rows: NDArray[np.int64]
-    photos: list[Readable]
+    local: NDArray[np.int64]
+    photos: list[PhotoRecord]
 
     @property
     def labels(self) -> NDArray[np.int64]:
         return np.array([photo.label for photo in self.photos], dtype=np.int64)
 
     def take(self, index: list[int]) -> "Decoded":
-        return Decoded(self.images, self.rows[index], [self.photos[i] for i in index])
+        return Decoded(self.images, self.local[index], [self.photos[i] for i in index])
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ def decode(
     images = np.frombuffer(space, dtype=np.uint8).reshape(len(photos), row.resize, row.resize, 3)
     started = last = time.monotonic()
 
-    def some(part: range) -> list[Readable | Bad]:
+    def some(part: range) -> list[PhotoRecord | Bad]:
         return [_one(photos[at], row, images[at]) for at in part]
 
-    results: list[Readable | Bad] = []
+    results: list[PhotoRecord | Bad] = []
     with ThreadPoolExecutor(threads or cgroup.cpus()) as pool:
         for result in _in_order(pool, some, len(photos)):
             results.append(result)
@@ -106,8 +106,8 @@ def decode(
                 last = time.monotonic()
                 say(f"decoded {len(results)} of {len(photos)} photos in {last - started:.0f} s")
     _advise(space, mmap.MADV_NOHUGEPAGE)  # what is read back, if memory is too small for all, is single photos
-    good = [at for at, result in enumerate(results) if isinstance(result, Readable)]
-    readable = [result for result in results if isinstance(result, Readable)]
+    good = [at for at, result in enumerate(results) if isinstance(result, PhotoRecord)]
+    readable = [result for result in results if isinstance(result, PhotoRecord)]
     decoded = Decoded(images, np.array(good, dtype=np.int64), readable)
     return decoded, [result for result in results if isinstance(result, Bad)]
 
@@ -125,7 +125,7 @@ def refuse_many(bad: list[Bad], total: int) -> None:
         )
 
 
-def _one(photo: Photo, row: Preprocessing, to: NDArray[np.uint8]) -> Readable | Bad:
+def _one(photo: Photo, row: Preprocessing, to: NDArray[np.uint8]) -> PhotoRecord | Bad:
     try:
         data = preprocessing.contents(photo.path)
         upright = preprocessing.read(data, row)
@@ -134,12 +134,12 @@ def _one(photo: Photo, row: Preprocessing, to: NDArray[np.uint8]) -> Readable | 
     to[:] = preprocessing.pixels(upright.image, row, row.resize)
     seen = xxhash.xxh3_128_hexdigest(to.data)  # of all bytes in 0.01 ms, where blake2b takes 0.3
     digest = hashlib.sha256(data).hexdigest()
-    return Readable(photo.path, photo.label, digest, seen, upright.width, upright.height)
+    return PhotoRecord(photo.path, photo.label, digest, seen, upright.width, upright.height)
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[range], list[Readable | Bad]], count: int
-) -> Iterator[Readable | Bad]:
+    pool: ThreadPoolExecutor, work: Callable[[range], list[PhotoRecord | Bad]], count: int
+) -> Iterator[PhotoRecord | Bad]:
     every = range(count)
     for first in range(0, count, _QUEUED):
         parts = [every[at : at + _AT_ONCE] for at in range(first, min(first + _QUEUED, count), _AT_ONCE)]

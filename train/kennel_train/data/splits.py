@@ -21,11 +21,11 @@ from kennel.preprocessing import Preprocessing
 from kennel_train.context import Context
 from kennel_train.contract.stop import grace
 from kennel_train.data import decoding, randomness
-from kennel_train.data.decoding import Bad, Decoded, Readable
+from kennel_train.data.decoding import Bad, Decoded, PhotoRecord
 from kennel_train.data.image_folder import Channels, Photo
 from kennel_train.distributed.cluster import Cluster
 
-T = TypeVar("T", Readable, Bad)
+T = TypeVar("T", PhotoRecord, Bad)
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Split:
     """One split: this rank's photos decoded, and what is known of everyone's."""
 
     mine: Decoded
-    ids: NDArray[np.int64]  # mine among `photos`
-    photos: list[Readable]  # of all ranks, by path
+    index: NDArray[np.int64]  # of mine in `photos`
+    photos: list[PhotoRecord]  # of all ranks, by path
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _named(theirs: list[tuple[Path, list[T]]], root: Path) -> list[list[T]]:
     return named
 
 
-def _part(mine: Decoded, everyones: list[Readable]) -> Split:
+def _part(mine: Decoded, everyones: list[PhotoRecord]) -> Split:
     photos = sorted(everyones, key=lambda photo: str(photo.path))
     number = {photo.path: at for at, photo in enumerate(photos)}
     return Split(mine, np.array([number[photo.path] for photo in mine.photos], dtype=np.int64), photos)

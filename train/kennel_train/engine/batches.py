@@ -14,7 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kennel.hyperparameters import Hyperparameters
 from kennel_train.data import randomness
+from kennel_train.data.splits import Split
+from kennel_train.distributed.device import Device
 from kennel_train.engine import augment, crops
 
 Index = NDArray[np.int64]
@@ -24,10 +27,14 @@ EVALUATION_BATCH = {"cpu": 4, "cuda": 256}  # small batches stay in a CPU's cach
 
 @dataclass
 class Dataset:
-    """This rank's share of one split: item i is photo `ids[i]` of all `total`, with label `labels[i]` (int64, (N,))."""
+    """This rank's share of one split: item i is photo `index[i]` of all `total`, with label `labels[i]` (int64, (N,)).
+
+    Two indices and no others: `index` is a photo's position in the split, which all ranks share and all randomness is a
+    function of; `local` its position in this rank's array. Batches are positions in these two, called items.
+    """
 
     labels: Tensor
-    ids: Index
+    index: Index
     total: int
     device: torch.device
     waited: float = field(default=0.0, init=False)  # seconds that the device waited for batches, so far
@@ -36,7 +43,7 @@ class Dataset:
         """This rank's items in the epoch's order, which is one permutation of all photos, seen by each rank."""
         place = np.empty(self.total, dtype=np.int64)
         place[randomness.order(seed, epoch, self.total)] = np.arange(self.total)
-        return np.argsort(place[self.ids])
+        return np.argsort(place[self.index])
 
     def training(self, parts: Sequence[Index], seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """(inputs, labels) on the device for each part of the items, as this epoch sees them."""
@@ -49,7 +56,7 @@ class Dataset:
     def parts(self) -> list[Index]:
         """All items in order, in batches for evaluation."""
         size = EVALUATION_BATCH[self.device.type]
-        return [np.arange(at, min(at + size, len(self.ids))) for at in range(0, len(self.ids), size)]
+        return [np.arange(at, min(at + size, len(self.index))) for at in range(0, len(self.index), size)]
 
 
 @dataclass
@@ -60,8 +67,8 @@ class FeatureDataset(Dataset):
 
     def training(self, parts: Sequence[Index], seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         for part in parts:
-            index = torch.from_numpy(part)
-            yield self.features[index.to(self.device)], self.labels[index].to(self.device)
+            items = torch.from_numpy(part)
+            yield self.features[items.to(self.device)], self.labels[items].to(self.device)
 
     def evaluation(self) -> Iterator[tuple[Tensor, Tensor]]:
         yield self.features, self.labels.to(self.device)
@@ -69,30 +76,46 @@ class FeatureDataset(Dataset):
 
 @dataclass
 class CropDataset(Dataset):
-    """Decoded photos: item i is row `rows[i]` of `images`, uint8 (M, R, R, 3) in a memory-mapped file.
+    """Decoded photos: item i is `images[local[i]]` of `images`, uint8 (M, R, R, 3) in a memory-mapped file.
 
     Batches are uint8 (n, 3, side, side) in channels_last, made by threads while the device works; normalization is
     the model's first layer, TrivialAugment runs on the device.
     """
 
     images: NDArray[np.uint8]
-    rows: Index
+    local: Index
     side: int
     trivial_augment: bool = False
     threads: int = 1  # that cut crops; the result is the same
+
+    @classmethod
+    def of(cls, split: Split, hp: Hyperparameters, device: Device) -> "CropDataset":
+        """This rank's share of a split."""
+        mine = split.mine
+        return cls(
+            torch.from_numpy(mine.labels),
+            split.index,
+            len(split.photos),
+            device.torch,
+            mine.images,
+            mine.local,
+            side=hp.image_size,
+            trivial_augment=hp.trivial_augment,
+            threads=device.threads,
+        )
 
     def training(self, parts: Sequence[Index], seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         draws = randomness.draws(seed, epoch, self.total)
 
         def make(part: Index) -> NDArray[np.uint8]:
-            own = draws[self.ids[part]]
-            return crops.random_resized(self.images, self.rows[part], own, self.side, self.threads)
+            own = draws[self.index[part]]
+            return crops.random_resized(self.images, self.local[part], own, self.side, self.threads)
 
         for part, (photos, labels) in zip(parts, self._ahead(parts, make), strict=True):
-            yield augment.trivial(photos, draws[self.ids[part]]) if self.trivial_augment else photos, labels
+            yield augment.trivial(photos, draws[self.index[part]]) if self.trivial_augment else photos, labels
 
     def evaluation(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return self._ahead(self.parts(), lambda part: crops.middle(self.images, self.rows[part], self.side))
+        return self._ahead(self.parts(), lambda part: crops.middle(self.images, self.local[part], self.side))
 
     def _ahead(
         self, parts: Sequence[Index], make: Callable[[Index], NDArray[np.uint8]]

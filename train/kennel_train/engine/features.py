@@ -39,10 +39,10 @@ def extract(classifier: Classifier, photos: CropDataset, device: Device, hurry: 
                 break
             if time.monotonic() - last > 10:
                 last = time.monotonic()
-                log.info("features of %d of %d photos in %.0f s", done, len(photos.ids), last - started)
+                log.info("features of %d of %d photos in %.0f s", done, len(photos.index), last - started)
     empty = torch.empty(0, classifier.head.in_features, device=device.torch)  # of several processes one may have none
     features = torch.cat([empty, *found]).clone()  # a normal tensor again, which autograd may use
-    return FeatureDataset(photos.labels[:done], photos.ids[:done], photos.total, photos.device, features)
+    return FeatureDataset(photos.labels[:done], photos.index[:done], photos.total, photos.device, features)
 
 
 def _agrees(classifier: Classifier, squares: Tensor, device: Device) -> bool:
@@ -62,9 +62,9 @@ def kept(folder: Path, key: str, rank: int, photos: CropDataset) -> FeatureDatas
         key: what `key` gives, a hyphen and the split's name in hexadecimal digits.
     """
     found = checkpoint.load(folder, f"features-{key}-{rank:04x}")
-    if found is None or not np.array_equal(found["ids"].numpy(), photos.ids):
+    if found is None or not np.array_equal(found["ids"].numpy(), photos.index):
         return None
-    return FeatureDataset(photos.labels, photos.ids, photos.total, photos.device, found["features"].to(photos.device))
+    return FeatureDataset(photos.labels, photos.index, photos.total, photos.device, found["features"].to(photos.device))
 
 
 def keep(folder: Path, key: str, rank: int, features: FeatureDataset) -> None:
@@ -74,7 +74,7 @@ def keep(folder: Path, key: str, rank: int, features: FeatureDataset) -> None:
         OSError: the disk is full.
     """
     stem = f"features-{key}-{rank:04x}"
-    content = {"features": features.features.cpu(), "ids": torch.from_numpy(features.ids)}
+    content = {"features": features.features.cpu(), "ids": torch.from_numpy(features.index)}
     written = checkpoint.save(folder, stem, content)
     ours = f"features-{key.partition('-')[0]}-"
     for path in [*folder.glob("features-*.pt"), *folder.glob(".features-*.partial")]:

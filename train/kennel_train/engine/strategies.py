@@ -9,13 +9,11 @@ from typing import Any
 import torch
 
 from kennel.backbones import Classifier
-from kennel.hyperparameters import Hyperparameters
 from kennel.metrics import Metric
 from kennel_train.context import Context
 from kennel_train.contract.stop import grace
 from kennel_train.data.splits import Split, Splits
 from kennel_train.debug.debugger import Debugger
-from kennel_train.distributed.device import Device
 from kennel_train.engine import features, loop, micro_batch_size, progress, recipe
 from kennel_train.engine.batches import CropDataset, Dataset, FeatureDataset
 from kennel_train.engine.checkpoint import Checkpoints
@@ -55,23 +53,6 @@ class Trained:
     inputs: dict[str, Dataset] = field(default_factory=dict)
 
 
-def photos(part: Split, hp: Hyperparameters, device: Device) -> CropDataset:
-    """A split as crops out of the decoded photos."""
-    labels = torch.from_numpy(part.mine.labels)
-    total, mine = len(part.photos), part.mine
-    return CropDataset(
-        labels,
-        part.ids,
-        total,
-        device.torch,
-        mine.images,
-        mine.rows,
-        side=hp.image_size,
-        trivial_augment=hp.trivial_augment,
-        threads=device.threads,
-    )
-
-
 def train(job: Training) -> Trained:
     """Run the stages of `job.context.hp.strategy`; the classifier ends as the best epoch of them all."""
     resumed = job.context.cluster.broadcast(job.checkpoints.load() if job.context.cluster.is_rank_zero else None)
@@ -98,7 +79,7 @@ def train(job: Training) -> Trained:
 def _probe(job: Training, done: Trained, state: dict[str, Any] | None) -> Run:
     done.inputs = dict(extract(job))
     epochs = job.context.hp.epochs if job.context.hp.strategy == "probe" else job.context.hp.probe_epochs
-    size = max(1, len(done.inputs["train"].ids))  # features are small: a batch is never cut
+    size = max(1, len(done.inputs["train"].index))  # features are small: a batch is never cut
     return _fit(job, job.classifier.head, done, "probe", epochs, size, state)
 
 
@@ -114,7 +95,9 @@ def extract(job: Training) -> dict[str, FeatureDataset]:
 
 def _finetune(job: Training, done: Trained, state: dict[str, Any] | None) -> Run:
     done.inputs = {
-        n: photos(part, job.context.hp, job.context.device) for n, part in job.splits.parts.items() if n != "test"
+        n: CropDataset.of(part, job.context.hp, job.context.device)
+        for n, part in job.splits.parts.items()
+        if n != "test"
     }
     share = -(-min(job.context.hp.batch_size, done.inputs["train"].total) // job.context.cluster.world)
     if state:  # what was found is kept, so that a restart is exact, but where a smaller GPU took the place of the first
@@ -127,13 +110,13 @@ def _finetune(job: Training, done: Trained, state: dict[str, Any] | None) -> Run
 
 
 def _features(job: Training, name: str, part: Split) -> FeatureDataset:
-    given = photos(part, job.context.hp, job.context.device)
+    given = CropDataset.of(part, job.context.hp, job.context.device)
     folder, rank = job.checkpoints.folder, job.context.cluster.rank
     key = f"{job.features_key}-{name.encode().hex()}"
     found = features.kept(folder, key, rank, given)
     if found is None:
         found = features.extract(job.classifier, given, job.context.device, grace(job.context.stop))
-        if len(found.ids) == len(given.ids) and not job.splits.unread:
+        if len(found.index) == len(given.index) and not job.splits.unread:
             features.keep(folder, key, rank, found)
     return found
 

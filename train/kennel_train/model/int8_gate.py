@@ -25,7 +25,7 @@ Index = NDArray[np.int64]
 class GateSplit:
     """One split: its photos as the network sees them, and what float32 says of them."""
 
-    photos: Callable[[Index], NDArray[np.uint8]]  # item numbers (n,) -> uint8 (n, 3, S, S)
+    photos: Callable[[Index], NDArray[np.uint8]]  # items (n,) -> uint8 (n, 3, S, S)
     logits: NDArray[np.float32]  # (N, classes)
     labels: NDArray[np.int64]  # (N,)
 

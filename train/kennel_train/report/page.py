@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kennel import files
+from kennel.trials import TrialsTable
 from kennel_train.report import plots  # before all that draw: it quiets matplotlib's import
 
 # isort: split
@@ -75,7 +76,7 @@ class Report:
     mistakes: list[Mistake]  # worst first
     versions: dict[str, str]
     mistakes_of: str = "validation"  # the split that they come from
-    search: dict[str, Any] = field(default_factory=dict)  # trials.json; empty where the job was a single trial
+    search: TrialsTable | None = None  # where the job was a single trial
     debug: dict[str, Any] = field(default_factory=dict)  # rules, findings, profile; empty where nothing watched
 
 
@@ -93,6 +94,7 @@ def as_json(report: Report) -> str:
     """Everything but the thumbnails, one line for each field; what is no finite number is null."""
     rows = {field.name: getattr(report, field.name) for field in fields(report)}
     rows["evaluation"] = {split: _sparse(row) for split, row in report.evaluation.items()}
+    rows["search"] = report.search or {}
     rows["mistakes"] = [
         {field.name: getattr(mistake, field.name) for field in fields(mistake) if field.name != "thumbnail"}
         for mistake in report.mistakes

@@ -16,6 +16,7 @@ from kennel import metrics
 from kennel.errors import UserError
 from kennel.hyperparameters import OF_A_SEARCH, Hyperparameters, Tuning
 from kennel.metrics import Metric
+from kennel.trials import TrialsTable
 from kennel_train.contract import failure
 from kennel_train.contract.stop import GracePeriod, TrialPruner
 from kennel_train.engine import loop, micro_batch_size, strategies
@@ -63,7 +64,7 @@ class Search:
             known = {key: value for key, value in identity.items() if key not in asked}
             self._study = Study(job.checkpoints.folder, scratch, job.context.hp, space, known)
 
-    def run(self) -> tuple[Training, Trained, dict[str, Any]]:
+    def run(self) -> tuple[Training, Trained, TrialsTable | None]:
         """All trials, then the best.
 
         Returns:
@@ -222,7 +223,7 @@ class Search:
         context, inputs = dataclasses.replace(self._job.context, hp=hp), self._job.extracted["train"]
         job = dataclasses.replace(self._job, context=context)
         weights = strategies.class_weights(job)
-        plan = StagePlan("probe", hp.epochs, 0, max(1, len(inputs.ids)), weights, job.pretrained)
+        plan = StagePlan("probe", hp.epochs, 0, max(1, len(inputs.index)), weights, job.pretrained)
         module = copy.deepcopy(job.classifier.head)
         return Head(number, Run(module, inputs, context, plan))
 
@@ -276,9 +277,9 @@ class Search:
         first = next((result.reason for _, result in finished.values() if result.reason), "none was begun")
         return f"none of {len(finished)} trials came to an end, the first because {first}: narrow search_space"
 
-    def _write(self, *, ended: bool = False) -> dict[str, Any]:
+    def _write(self, *, ended: bool = False) -> TrialsTable | None:
         if not self._study:
-            return {}
+            return None
         table = self._study.table(self._best[1] if self._best else None, ended=ended)
         trials.write(self._output, table)
         return table

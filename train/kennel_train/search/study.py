@@ -18,8 +18,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import Trial, TrialState
 
-from kennel import search_space
+from kennel import metrics, search_space
 from kennel.hyperparameters import TYPES, Hyperparameters, Tuning
+from kennel.trials import TrialsTable
 from kennel_train.engine import checkpoint
 from kennel_train.search import trials
 from kennel_train.search.trials import Result
@@ -117,12 +118,20 @@ class Study:
         rows = self._rows(*_STATES)
         return {row.number: (row.params, Result(**row.user_attrs["result"])) for row in rows}
 
-    def table(self, best: int | None, *, ended: bool) -> dict[str, Any]:
+    def table(self, best: int | None, *, ended: bool) -> TrialsTable:
         """What trials.json and the report say; of trials that are under way only until the search has ended."""
         running = {} if ended else {number: (dict(t.params), Result("running")) for number, t in self._open.items()}
-        made = trials.table(self._hp.search, self._space, {**self.finished(), **running})
-        rest = {"importances": self._importances() if ended else {}, "seconds": self.seconds}
-        return {**made, "best": best, "own": self._own_trial(), **rest}
+        return TrialsTable(
+            objective=metrics.OBJECTIVE.name,
+            goal=metrics.OBJECTIVE.goal,
+            search=self._hp.search,
+            space=trials.space_rows(self._space),
+            trials=trials.rows({**self.finished(), **running}),
+            importances=self._importances() if ended else {},
+            seconds=self.seconds,
+            best=best,
+            own=self._own_trial(),
+        )
 
     def _rows(self, *states: TrialState) -> list[optuna.trial.FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states)

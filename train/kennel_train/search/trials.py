@@ -11,10 +11,11 @@ from typing import Any
 from kennel import files, metrics
 from kennel.hyperparameters import OF_A_SEARCH, Hyperparameters, Tuning, text
 from kennel.metrics import Metric
+from kennel.trials import BEST, FILE, TrialRow, TrialsTable
 from kennel_train.engine.progress import Best
 from kennel_train.measure.history import EpochRow
 
-JSON, CSV, BEST = "trials.json", "trials.csv", "best-hyperparameters.json"
+CSV = "trials.csv"
 _MEASURED = tuple(metric.name for metric in (metrics.TRAIN_LOSS, metrics.VALIDATION_LOSS, metrics.VALIDATION_ACCURACY))
 
 
@@ -50,31 +51,38 @@ def score(values: Mapping[Metric, float], photos: int) -> float:
     return values[metrics.VALIDATION_ACCURACY] - 0.5 / photos * loss / (1 + loss)
 
 
-def table(
-    search: str, space: Mapping[str, Tuning], results: Mapping[int, tuple[Mapping[str, Any], Result]]
-) -> dict[str, Any]:
-    """The rows of trials.json, by number; what is known of the search as a whole is added by who knows it."""
-    rows = []
+def rows(results: Mapping[int, tuple[Mapping[str, Any], Result]]) -> list[TrialRow]:
+    """The rows of trials.json, by number."""
+    made: list[TrialRow] = []
     for number, (settings, result) in sorted(results.items()):
-        about = {key: value for key, value in asdict(result).items() if key != "score"}
-        value = result.metrics.get(metrics.OBJECTIVE.name)
-        rows.append({"number": number, "hyperparameters": dict(settings), "value": value, **about})
-    return {
-        "objective": metrics.OBJECTIVE.name,
-        "goal": metrics.OBJECTIVE.goal,
-        "search": search,
-        "space": {name: _range(row) for name, row in space.items()},
-        "trials": rows,
-    }
+        row = TrialRow(
+            number=number,
+            hyperparameters=dict(settings),
+            value=result.metrics.get(metrics.OBJECTIVE.name),
+            state=result.state,
+            epoch=result.epoch,
+            metrics=result.metrics,
+            seconds=result.seconds,
+            curve=result.curve,
+            reason=result.reason,
+            same_as=result.same_as,
+        )
+        made.append(row)
+    return made
 
 
-def write(folder: Path, made: Mapping[str, Any]) -> None:
+def space_rows(space: Mapping[str, Tuning]) -> dict[str, dict[str, Any]]:
+    """The space of trials.json."""
+    return {name: _range(row) for name, row in space.items()}
+
+
+def write(folder: Path, made: TrialsTable) -> None:
     """trials.json and trials.csv.
 
     Raises:
         OSError: the disk is full.
     """
-    files.put(folder / JSON, json.dumps(made, indent=1))
+    files.put(folder / FILE, json.dumps(made, indent=1))
     lines = io.StringIO()
     names = list(made["space"])
     sheet = csv.writer(lines)

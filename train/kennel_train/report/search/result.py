@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kennel.trials import TrialRow, TrialsTable
 from kennel_train.measure.formatting import figure, number, percent
 
 REASON = 240  # characters of a trial's reason in the page; report.json has it all
@@ -18,7 +19,7 @@ class TrialResult:
     value: float | None  # of the objective; of a trial that came out the same as another, the other's
     settings: dict[str, Any]  # in the order of the search's space
     reason: str
-    row: Mapping[str, Any]  # as trials.json has it
+    row: TrialRow
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class SearchResult:
     best: TrialResult | None
     importances: list[tuple[str, float]]  # largest first
     photos: int | None  # of validation, where a result is an accuracy on them
-    row: Mapping[str, Any]  # as trials.json has it
+    row: TrialsTable
 
     @property
     def space(self) -> dict[str, Any]:
@@ -85,7 +86,7 @@ class SearchResult:
         return _said(name, (trial.row.get("metrics") or {}).get(name))
 
 
-def read(row: Mapping[str, Any], photos: int | None = None) -> SearchResult | None:
+def read(row: TrialsTable | None, photos: int | None = None) -> SearchResult | None:
     """The search of a trials.json, or None where there was none."""
     if not row:
         return None
@@ -109,7 +110,7 @@ def read(row: Mapping[str, Any], photos: int | None = None) -> SearchResult | No
     )
 
 
-def _trial(row: Mapping[str, Any], values: Mapping[Any, float | None], names: list[str]) -> TrialResult:
+def _trial(row: TrialRow, values: Mapping[Any, float | None], names: list[str]) -> TrialResult:
     state, twin = str(row.get("state", "")), row.get("same_as")
     value, settings = values[row["number"]], row.get("hyperparameters") or {}
     if state == "same" and value is None:
