@@ -63,9 +63,12 @@ class _Stream:
             thread.join(max(0.0, end - time.monotonic()))
 
     def _read(self) -> None:
-        rest = b""
-        while chunk := os.read(self._source, _PIPE_BYTES):
-            lines, end, rest = (rest + chunk).rpartition(b"\n")
+        rest, buffer = (
+            b"",
+            bytearray(_PIPE_BYTES),
+        )  # one for all reads: a new megabyte for each tears holes into the heap
+        while count := os.readv(self._source, [buffer]):
+            lines, end, rest = (rest + buffer[:count]).rpartition(b"\n")
             if len(rest) > _PIPE_BYTES:
                 lines, end, rest = rest, b"", b""
             self._keep(lines + end)

@@ -177,5 +177,7 @@ def test_mixed_load_while_workers_are_killed(running, write_model, photo, tmp_pa
         print(f"ping: {len(pings)}, p99.9 {pings[int(0.999 * len(pings))]:.0f} ms, most {pings[-1]:.0f} ms")
         print(f"memory: {before:.0f} MB, then {after:.0f} MB")
         for kind in sorted({kind for held in used for kind in held}):
-            print(f"  {kind}: {', then '.join(f'{statistics.median(h[kind] for h in part):.1f}' for part in parts)}")
+            by_part = [statistics.median(held[kind] for held in part) for part in parts]
+            print(f"  {kind}: {', then '.join(f'{size:.1f}' for size in by_part)}")
+            assert kind != "serve" or by_part[1] <= GROWTH * by_part[0]
         assert after <= GROWTH * before
