@@ -3,7 +3,6 @@
 torchvision and timm hold the architectures; this module only chooses, loads and says plainly what is missing.
 """
 
-import difflib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from kennel.errors import UserError
+from kennel.errors import UserError, did_you_mean
 from kennel.layout import WEIGHTS_SUFFIXES
 from kennel.preprocessing import Preprocessing
 
@@ -138,8 +137,7 @@ def _library(name: str, image_size: int) -> tuple[str, _Build, str, Preprocessin
         size = config.input_size
         return "timm", lambda pretrained: _timm(name, pretrained, size), f"timm {config.tag or name}", row
     known = {*torchvision.models.list_models(module=torchvision.models), *timm.list_models()}
-    near = difflib.get_close_matches(name, known, 3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "for example resnet50 or tf_efficientnet_lite0"
+    hint = did_you_mean(name, known, "for example resnet50 or tf_efficientnet_lite0", most=3, cutoff=0.6)
     raise UserError(f"hyperparameter backbone={name!r} is no torchvision or timm model: {hint}")
 
 

@@ -1,4 +1,7 @@
-"""The one exception for what the caller can fix: a setting, a folder, a photo, a request."""
+"""The one exception for what the caller can fix: a setting, a folder, a photo, a request; and the hint at a typo."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -7,3 +10,14 @@ class UserError(Exception):
     Each contract's boundary turns it into its own form: a failure file and exit code 1 in training,
     a 4xx status in serving, one line on stderr in a command.
     """
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "", *, most: int = 1, cutoff: float = 0.5) -> str:
+    """`did you mean 'epochs'?`, of what is known the nearest; `otherwise` where nothing is near.
+
+    Args:
+        most: so many are named.
+        cutoff: from 0, anything, to 1, the same; difflib.get_close_matches.
+    """
+    near = difflib.get_close_matches(word, list(known), most, cutoff)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else otherwise

@@ -4,7 +4,6 @@ Parsed from the strings that SageMaker sends; nothing downstream checks again.
 """
 
 import dataclasses
-import difflib
 import json
 import math
 import re
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kennel.errors import UserError
+from kennel.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -279,9 +278,10 @@ def _choice(name: str, text: str, choices: tuple[str, ...]) -> str:
     """The choice that a word is, in capitals or not: `AdamW` is adamw."""
     if text.lower() in choices:
         return text.lower()
-    near = difflib.get_close_matches(text.lower(), choices, 1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise UserError(f"hyperparameter {name}={_shown(text)}: write one of {', '.join(choices)}{hint}")
+    hint = did_you_mean(text.lower(), choices, cutoff=0.6)
+    raise UserError(
+        f"hyperparameter {name}={_shown(text)}: write one of {', '.join(choices)}{f' ({hint})' if hint else ''}"
+    )
 
 
 def _shown(text: str) -> str:
@@ -308,8 +308,7 @@ def _short(number: float) -> str:
 
 def unknown(key: str) -> str:
     """The sentence about a name that is not in the table."""
-    near = difflib.get_close_matches(_name(key).lower(), TABLE, 1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(TABLE)}"
+    hint = did_you_mean(_name(key).lower(), TABLE, f"known: {', '.join(TABLE)}")
     return f"unknown hyperparameter {_shown(key)}: {hint}"
 
 

@@ -1,14 +1,13 @@
 """The `kennel` command: finds the module of a subcommand, and turns what it raises into a sentence and an exit code."""
 
 import argparse
-import difflib
 import importlib
 import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from kennel.errors import UserError
+from kennel.errors import UserError, did_you_mean
 
 COMMANDS = {
     "push": "a local image to ECR, or to any registry",
@@ -73,8 +72,8 @@ class _Wide(argparse.HelpFormatter):
 def _refuse(command: argparse.ArgumentParser, word: str) -> NoReturn:
     """Ends with exit code 2; names the flag that was probably meant."""
     flags = [flag for action in command._actions for flag in action.option_strings]
-    near = difflib.get_close_matches(word.partition("=")[0], flags, 1)
-    hint = f"did you mean {near[0]}?" if near else f"kennel {command.prog.split()[-1]} --help lists the flags"
+    otherwise = f"kennel {command.prog.split()[-1]} --help lists the flags"
+    hint = did_you_mean(word.partition("=")[0], flags, otherwise, cutoff=0.6)
     command.error(f"unknown argument {word}: {hint}")
 
 

@@ -5,7 +5,6 @@ Nothing else in this package reads the environment.
 
 import argparse
 import dataclasses
-import difflib
 import os
 import re
 import tomllib
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kennel.errors import UserError
+from kennel.errors import UserError, did_you_mean
 
 FILE = "kennel.toml"  # in the working folder
 TAG = {"kennel": "1"}  # on all that is created, so that it is found again
@@ -158,8 +157,7 @@ def _file(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read ({error}): write lines like region = 'eu-west-1'") from error
     for key in rows:
         if key not in ROWS:
-            near = difflib.get_close_matches(key, ROWS, 1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(ROWS)}"
+            hint = did_you_mean(key, ROWS, f"known: {', '.join(ROWS)}")
             raise UserError(f"{path}: unknown setting {key!r}: {hint}")
     return rows
 

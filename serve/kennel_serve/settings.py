@@ -2,14 +2,13 @@
 follows from the container's CPUs and memory where they are not set.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sagemaker_inference.environment import Environment
 
-from kennel.errors import UserError
+from kennel.errors import UserError, did_you_mean
 from kennel.layout import Layout
 from kennel_serve.formats import request_body, response_body
 from kennel_serve.inference import engines
@@ -153,9 +152,8 @@ def unknown(environ: Mapping[str, str]) -> list[str]:
     known = {name for name in (*_BOUNDS, *_SWITCHES, *_OF_THE_IMAGE) if name.startswith(_OURS)}
     sentences = []
     for name in sorted(name for name in environ if name.startswith(_OURS) and name not in known):
-        near = difflib.get_close_matches(name.removeprefix(_OURS), [other.removeprefix(_OURS) for other in known], 1)
-        hint = f": did you mean {_OURS}{near[0]}?" if near else ""
-        sentences.append(f"warning: the variable {name} is not known and does nothing{hint}")
+        hint = did_you_mean(name, known, cutoff=0.75)  # all begin alike
+        sentences.append(f"warning: the variable {name} is not known and does nothing{f': {hint}' if hint else ''}")
     return sentences
 
 

@@ -99,7 +99,7 @@ def test_a_pickle_is_not_run(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("resnet5", "did you mean resnet50"), ("qqqqq", "for example"), ("squeezenet1_0", "no linear head")],
+    [("resnet5", "did you mean 'resnet50"), ("qqqqq", "for example"), ("squeezenet1_0", "no linear head")],
 )
 def test_unknown_and_unfit_names_are_refused(name, said):
     with pytest.raises(UserError, match=said):

@@ -88,7 +88,7 @@ def test_what_a_bad_photo_of_a_list_fails():
 
 def test_variables_that_are_misspelt_are_named():
     assert settings.unknown({"KENNEL_BATCHSIZE": "8", "KENNEL_ENGINE": "int8", "PATH": "", "KENNEL_XYZ": ""}) == [
-        "warning: the variable KENNEL_BATCHSIZE is not known and does nothing: did you mean KENNEL_BATCH_SIZE?",
+        "warning: the variable KENNEL_BATCHSIZE is not known and does nothing: did you mean 'KENNEL_BATCH_SIZE'?",
         "warning: the variable KENNEL_XYZ is not known and does nothing",
     ]
 

@@ -3,13 +3,12 @@
 No AWS is asked but botocore's own model of the API, which lies on this machine.
 """
 
-import difflib
 import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kennel.errors import UserError
+from kennel.errors import UserError, did_you_mean
 
 Version = tuple[int, int]
 DRIVERS_PAGE = "https://docs.aws.amazon.com/sagemaker/latest/dg/inference-gpu-drivers.html"
@@ -96,8 +95,7 @@ def check_known(instance_type: str, known: Iterable[str], what: str) -> None:
     names = sorted(known)
     if instance_type in names:
         return
-    near = difflib.get_close_matches(instance_type, names, 3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "take one such as ml.m5.xlarge"
+    hint = did_you_mean(instance_type, names, "take one such as ml.m5.xlarge", most=3, cutoff=0.6)
     raise UserError(
         f"SageMaker has no instance type {instance_type!r} for {what}: {hint} (a newer boto3 may know more)"
     )

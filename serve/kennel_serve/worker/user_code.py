@@ -5,7 +5,6 @@ calls them.
 """
 
 import asyncio
-import difflib
 import importlib.util
 import inspect
 import logging
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kennel.errors import UserError
+from kennel.errors import UserError, did_you_mean
 from kennel.layout import MANIFEST
 
 DEFAULT = "inference.py"
@@ -171,9 +170,8 @@ def why(error: BaseException, program: Path) -> str:
     if not isinstance(error, ModuleNotFoundError) or not root or root in sys.modules:
         return f"{cause(error, program)}: fix it"
     own = {path.stem for path in folder.iterdir() if path.suffix == ".py" or path.is_dir()}
-    if close := difflib.get_close_matches(root, own, 1, 0.75):
-        return f"{where}: there is no module {missing!r}: did you mean {close[0]!r}?"
-    return f"{where}: there is no module {missing!r}: list it in requirements.txt and set {INSTALL}=true, or pack it in"
+    install = f"list it in requirements.txt and set {INSTALL}=true, or pack it in"
+    return f"{where}: there is no module {missing!r}: {did_you_mean(root, own, install, cutoff=0.75)}"
 
 
 def cause(error: BaseException, program: Path) -> str:

@@ -43,7 +43,7 @@ def test_what_can_run_is_told_its_price_and_nothing_else(front: Front) -> None:
     [
         (
             ("train", "--instance-type", "ml.g5.xlrge"),
-            "no instance type 'ml.g5.xlrge' for training: did you mean ml.g5.x",
+            "no instance type 'ml.g5.xlrge' for training: did you mean 'ml.g5.x",
         ),
         (("train", "--instance-type", "ml.c7g.large"), "no instance type 'ml.c7g.large' for training"),
         (("train", "--instance-type", "everything"), "take one such as ml.m5.xlarge"),

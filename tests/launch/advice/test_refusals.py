@@ -29,7 +29,7 @@ WRONG = {
     "no region": (["--region", "no where"], "no where", "--region"),
     "image": (["--image", f"{ECR}/kennel:gone"], "repository 'kennel' has no image 'gone'", "push it with kennel push"),
     "local image": (["--image", "kennel:dev"], "'kennel:dev' does not lie in ECR", "push it with kennel push"),
-    "instance": (["--instance-type", "ml.m5.lrge"], "no instance type 'ml.m5.lrge' for {what}", "did you mean ml.m5."),
+    "instance": (["--instance-type", "ml.m5.lrge"], "no instance type 'ml.m5.lrge' for {what}", "did you mean 'ml.m5."),
 }
 
 

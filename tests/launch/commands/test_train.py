@@ -332,7 +332,7 @@ def test_a_dry_run_uploads_nothing(aws: Aws, env: Env, command: Command, make_ph
 
 
 REFUSED = [
-    (["--epoch", "5"], "unknown argument --epoch: did you mean --epochs?"),
+    (["--epoch", "5"], "unknown argument --epoch: did you mean '--epochs'?"),
     (["--epochs", "0"], "hyperparameter epochs='0': write a whole number between 1 and 10000"),
     (["--optimizer", "sdg"], "write one of sgd, adamw (did you mean 'sgd'?)"),
     (["--keep-alive", "600", "--spot"], "SageMaker keeps no spare machines warm"),

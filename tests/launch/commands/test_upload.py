@@ -169,7 +169,7 @@ def test_a_link_is_followed_and_a_circle_is_not(aws: Aws, command: Command, make
         ([".", "--bucket", "s3://pets/"], "--bucket='s3://pets/': write the bucket's name alone"),
         ([".", "--bucket", "b", "--prefix", "/"], "--prefix='/': write a folder's name"),
         ([".", "--bucket", "b", "--name", "a/b"], "'a/b' is no name for a data set or channel"),
-        ([".", "--bucket", "b", "--chanel", "x"], "unknown argument --chanel: did you mean --channel?"),
+        ([".", "--bucket", "b", "--chanel", "x"], "unknown argument --chanel: did you mean '--channel'?"),
     ],
 )
 def test_bad_usage_is_one_sentence(aws: Aws, command: Command, words: list[str], said: str) -> None:

@@ -107,7 +107,7 @@ def test_one_job_is_a_training_job_that_searches(aws: Aws, env: Env, command: Co
         (["--jobs", "2", "--parallel", "3"], "parallel=3: there are 2 jobs in all"),
         (["--name", "a" * 40], "a tuning job's has 32 letters at most"),
         (["--one-job", "--trials", "1"], "--trials 1 is no search"),
-        (["--strategi", "Grid"], "unknown argument --strategi: did you mean --strategy?"),
+        (["--strategi", "Grid"], "unknown argument --strategi: did you mean '--strategy'?"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_sentence(
