@@ -7,6 +7,7 @@ cache when it ends.
 import asyncio
 import os
 import sys
+from dataclasses import replace
 
 from kennel import cgroup
 from kennel.errors import UserError
@@ -19,7 +20,7 @@ _SECONDS = 60
 
 async def _make() -> None:
     CACHE.unlink(missing_ok=True)
-    chosen = settings.read({"SAGEMAKER_MODEL_SERVER_VMARGS": f"-XX:AOTCacheOutput={CACHE}"}, 1 << 32, 1)
+    chosen = replace(settings.read(1 << 32, 1), vmargs=f"-XX:AOTCacheOutput={CACHE}")
     model_server = ModelServer(settings.limits(chosen, cgroup.cpus(), 0, 1 << 32))
     try:
         await model_server.start({**os.environ, "JAVA_HOME": ""})

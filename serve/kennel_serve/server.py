@@ -61,7 +61,7 @@ def _main() -> int:
     try:
         for sentence in settings.unknown(os.environ):
             _log.warning("%s", sentence)
-        return uvloop.run(_serve(settings.read(os.environ, cgroup.memory_bytes(), cgroup.cpus())))
+        return uvloop.run(_serve(settings.read(cgroup.memory_bytes(), cgroup.cpus())))
     except UserError as error:
         sys.stderr.write(f"serve: {error}\n")
     except OSError as error:

@@ -2,6 +2,7 @@
 follows from the container's CPUs and memory where they are not set.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +72,8 @@ class Settings:
     install_requirements: bool
 
 
-def read(environ: Mapping[str, str], memory: int = 1 << 40, cpus: int = 1) -> Settings:
-    """The settings of this process's environment, which `environ` is.
+def read(memory: int = 1 << 40, cpus: int = 1) -> Settings:
+    """The settings of this process's environment.
 
     Args:
         memory: the container's, and its CPUs: what limits bodies where they could be larger.
@@ -80,6 +81,7 @@ def read(environ: Mapping[str, str], memory: int = 1 << 40, cpus: int = 1) -> Se
     Raises:
         UserError: a value that cannot be used, by its name.
     """
+    environ = os.environ
     for name, (low, high) in _BOUNDS.items():
         text = environ.get(name, str(low)).strip()
         if not (text.isascii() and text.isdigit() and low <= int(text) <= high):

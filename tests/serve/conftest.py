@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from kennel.artifact import Manifest, write_manifest
-from kennel.layout import MANIFEST, ONNX
+from kennel.layout import MANIFEST, ONNX, Layout
 from kennel.photos import file_hash
 from kennel.preprocessing import Preprocessing
 from kennel_serve import server, settings
@@ -238,7 +238,7 @@ def worker(clean: None, base: Path) -> Callable[..., Context]:
             (model / "code" / f"{name}.py").write_text(text)
         if own_model:
             (model / MANIFEST).unlink()
-        chosen = settings.read({"SAGEMAKER_BASE_DIR": str(base)})
+        chosen = replace(settings.read(), layout=Layout(base))
         serving = server.check(chosen, 0, model)
         (private / handler.PULSES).mkdir(parents=True)
         serving.save(private)

@@ -21,7 +21,7 @@ GB = 1 << 30
     ],
 )
 def test_workers(cpus, memory, model, asked, expected):
-    chosen = dataclasses.replace(settings.read({}), workers=asked)
+    chosen = dataclasses.replace(settings.read(), workers=asked)
     limits = settings.limits(chosen, cpus, 0, memory)
     share = settings.share(chosen, limits, "int8", model, memory)
     assert (share.workers, share.batch_size, share.batch_delay_ms) == (expected, 1, 0)
@@ -38,8 +38,10 @@ def test_workers(cpus, memory, model, asked, expected):
         ({"KENNEL_BATCH_SIZE": "4", "KENNEL_BATCH_DELAY_MS": "5"}, "fp32", (8, 4, 5)),
     ],
 )
-def test_workers_and_batches_where_there_are_gpus(environ, engine, expected):
-    chosen = settings.read(environ)
+def test_workers_and_batches_where_there_are_gpus(monkeypatch, environ, engine, expected):
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    chosen = settings.read()
     limits = settings.limits(chosen, 8, 2, 64 * GB)
     share = settings.share(chosen, limits, engine, 100 << 20, 64 * GB)
     assert limits.gpus == 2
@@ -67,23 +69,27 @@ def test_gpus_that_cuda_is_not_to_see_are_not_counted(tmp_path, visible, expecte
 def test_a_timeout_as_aws_sets_it_starts(monkeypatch, minutes, seconds):
     """JumpStart's models and most samples set 3600, and mean seconds."""
     monkeypatch.setenv("SAGEMAKER_MODEL_SERVER_TIMEOUT", minutes)
-    assert settings.read({"SAGEMAKER_MODEL_SERVER_TIMEOUT": minutes}).response_seconds == seconds
+    assert settings.read().response_seconds == seconds
 
 
 @pytest.mark.parametrize(
     "name", ["KENNEL_REQUEST_LOG", "SAGEMAKER_MULTI_MODEL", "KENNEL_INSTALL_REQUIREMENTS", "SAGEMAKER_BATCH"]
 )
-def test_a_switch_that_is_neither_true_nor_false_is_named(name):
+def test_a_switch_that_is_neither_true_nor_false_is_named(monkeypatch, name):
+    monkeypatch.setenv(name, "ja")
     with pytest.raises(UserError, match=f"{name}='ja': write true or false, or leave it out"):
-        settings.read({name: "ja"})
-    settings.read({name: " False"})
+        settings.read()
+    monkeypatch.setenv(name, " False")
+    settings.read()
 
 
-def test_what_a_bad_photo_of_a_list_fails():
-    assert settings.read({}).on_error == "request"
-    assert settings.read({"KENNEL_ON_ERROR": " Line"}).on_error == "line"
+def test_what_a_bad_photo_of_a_list_fails(monkeypatch):
+    assert settings.read().on_error == "request"
+    monkeypatch.setenv("KENNEL_ON_ERROR", " Line")
+    assert settings.read().on_error == "line"
+    monkeypatch.setenv("KENNEL_ON_ERROR", "skip")
     with pytest.raises(UserError, match=r"KENNEL_ON_ERROR='skip': write request or line, or leave it out"):
-        settings.read({"KENNEL_ON_ERROR": "skip"})
+        settings.read()
 
 
 def test_variables_that_are_misspelt_are_named():
@@ -93,16 +99,17 @@ def test_variables_that_are_misspelt_are_named():
     ]
 
 
-def test_a_relative_base_folder_is_made_absolute():
-    assert settings.read({"SAGEMAKER_BASE_DIR": "some/ml"}).layout.base == Path("some/ml").absolute()
+def test_a_relative_base_folder_is_made_absolute(monkeypatch):
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", "some/ml")
+    assert settings.read().layout.base == Path("some/ml").absolute()
 
 
 def test_defaults_and_units(monkeypatch):
     for name in settings._BOUNDS:
         monkeypatch.delenv(name, raising=False)
-    chosen = settings.read({})
+    chosen = settings.read()
     assert (chosen.port, chosen.workers, chosen.response_seconds, chosen.max_bytes) == (8080, None, 30, 25 << 20)
     monkeypatch.setenv("SAGEMAKER_MODEL_SERVER_TIMEOUT", "2")
-    assert settings.read({"SAGEMAKER_MODEL_SERVER_TIMEOUT": "2"}).response_seconds == 120  # minutes
+    assert settings.read().response_seconds == 120  # minutes
     monkeypatch.setenv("SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", "7")
-    assert settings.read({"SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": "7"}).response_seconds == 7
+    assert settings.read().response_seconds == 7

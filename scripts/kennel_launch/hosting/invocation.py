@@ -16,7 +16,7 @@ from kennel_launch.hosting import photo_sources, shrink, specs
 from kennel_launch.hosting.endpoint_info import EndpointInfo
 from kennel_launch.hosting.photo_sources import Photo
 from kennel_launch.hosting.rollout import pauses
-from kennel_launch.machine.http_probe import Guess, RefusedPhotoError
+from kennel_launch.machine.http_probe import Guess, RefusedPhotoError, guesses
 from kennel_launch.settings import Settings
 
 # SageMaker gives up on an asynchronous request after 15 minutes by itself; it may have waited before.
@@ -159,7 +159,7 @@ def _guesses(answer: bytes) -> list[Guess]:
     """
     text = answer.decode(errors="replace")
     try:
-        return [Guess(str(row["label"]), float(row["probability"])) for row in json.loads(text)["predictions"]]
+        return guesses(json.loads(text))
     except (ValueError, KeyError, TypeError) as error:
         raise RefusedPhotoError(f"the answer holds no predictions ({text[:200]})") from error
 

@@ -14,7 +14,7 @@ from kennel import files
 from kennel.errors import UserError
 from kennel_launch.aws import s3
 from kennel_launch.console.steps import Steps
-from kennel_launch.machine.http_probe import Guess
+from kennel_launch.machine.http_probe import Guess, guesses
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -110,9 +110,7 @@ def _prediction(text: str, photo: str, address: str) -> PhotoPrediction:
         answer = json.loads(text)
         if "predictions" not in answer and "error" in answer:
             return PhotoPrediction(photo, error=" ".join(str(answer["error"]).split()) or "no reason is given")
-        return PhotoPrediction(
-            photo, [Guess(str(row["label"]), float(row["probability"])) for row in answer["predictions"]]
-        )
+        return PhotoPrediction(photo, guesses(answer))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{address} holds no predictions ({text[:120]!r}): see how its model answers") from error
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kennel.errors import UserError
 
@@ -21,6 +22,15 @@ _ANY_PHOTO = "application/x-image"
 class Guess:
     label: str
     probability: float
+
+
+def guesses(answer: Any) -> list[Guess]:
+    """Those of one photo's answer, `{"predictions": [{"label": ..., "probability": ...}]}`.
+
+    Raises:
+        ValueError, KeyError, TypeError: it has another form.
+    """
+    return [Guess(str(row["label"]), float(row["probability"])) for row in answer["predictions"]]
 
 
 class RefusedPhotoError(Exception):
@@ -77,7 +87,7 @@ def classify(port: int, photo: Path, log: Path) -> list[Guess]:
     try:
         if status != http.HTTPStatus.OK:
             raise ValueError(text)
-        return [Guess(str(row["label"]), float(row["probability"])) for row in json.loads(text)["predictions"]]
+        return guesses(json.loads(text))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"the endpoint answered {status} for {photo} ({text[:200]}): see {log}") from error
 

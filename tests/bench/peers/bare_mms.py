@@ -6,6 +6,7 @@ Settings come from the environment: MODEL, WORKERS, PORT.
 import asyncio
 import os
 import signal
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +25,8 @@ def _by_tcp(port: int, folder: Path, limits: configuration.Limits) -> None:
 
 
 async def main(folder: Path, workers: int, port: int) -> None:
-    chosen = settings.read({"KENNEL_ENGINE": "int8", **os.environ, "SAGEMAKER_MODEL_SERVER_WORKERS": str(workers)})
+    os.environ.setdefault("KENNEL_ENGINE", "int8")
+    chosen = replace(settings.read(), workers=workers)
     limits = settings.limits(chosen, cgroup.cpus(), 0, cgroup.memory_bytes())
     configuration.write = partial(_by_tcp, port)
     model_server = ModelServer(limits)

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -66,7 +65,7 @@ def test_the_largest_body(monkeypatch, megabytes, memory, cpus, expected):
         monkeypatch.delenv(name, raising=False)
     if megabytes:
         monkeypatch.setenv("SAGEMAKER_MAX_PAYLOAD_IN_MB", megabytes)
-    chosen = settings.read(dict(os.environ), memory, cpus)
+    chosen = settings.read(memory, cpus)
     assert chosen.max_bytes == expected * MB
     assert chosen.response_seconds == (600 if expected > 25 else 30)
     limits = settings.limits(chosen, cpus, 0, memory)

@@ -275,23 +275,22 @@ def test_where_the_file_is_looked_for(tmp_path):
         user_code.find(model, "absent.py", "s3://bucket/code.tar.gz")
 
 
-def test_a_program_by_the_environment(base):
+def test_a_program_by_the_environment(monkeypatch, base):
     sent = base / "sent"
     sent.mkdir()
     (sent / "theirs.py").write_text(OWN_PREDICT)
-    environ = {
-        "SAGEMAKER_BASE_DIR": str(base),
-        "SAGEMAKER_PROGRAM": "theirs.py",
-        "SAGEMAKER_SUBMIT_DIRECTORY": str(sent),
-    }
-    assert server.check(settings.read(environ), 0, base / "model").program == str(sent / "theirs.py")
-    nothing = {**environ, "SAGEMAKER_PROGRAM": "", "SAGEMAKER_SUBMIT_DIRECTORY": ""}  # what the SDK sets without one
-    assert server.check(settings.read(nothing), 0, base / "model").program == ""
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(base))
+    monkeypatch.setenv("SAGEMAKER_PROGRAM", "theirs.py")
+    monkeypatch.setenv("SAGEMAKER_SUBMIT_DIRECTORY", str(sent))
+    assert server.check(settings.read(), 0, base / "model").program == str(sent / "theirs.py")
+    monkeypatch.setenv("SAGEMAKER_PROGRAM", "")  # what the SDK sets without one
+    monkeypatch.setenv("SAGEMAKER_SUBMIT_DIRECTORY", "")
+    assert server.check(settings.read(), 0, base / "model").program == ""
 
 
 @pytest.mark.parametrize(("gpus", "engine", "expected"), [(0, "none", (4, 1, 0)), (2, "torch", (2, 1, 0))])
 def test_a_worker_for_each_gpu_or_cpu(gpus, engine, expected):
-    chosen, memory = settings.read({}), 64 << 30
+    chosen, memory = settings.read(), 64 << 30
     limits = settings.limits(chosen, 4, gpus, memory)
     share = settings.share(chosen, limits, engine, 100 << 20, memory, own_code=True)
     assert (share.workers, share.batch_size, share.batch_delay_ms) == expected

@@ -13,8 +13,10 @@ from kennel.hyperparameters import Hyperparameters
 from kennel_train.context import Context
 from kennel_train.distributed import device
 from kennel_train.engine import loop
-from kennel_train.engine.batches import CropDataset, FeatureDataset
+from kennel_train.engine.batches import FeatureDataset
 from kennel_train.engine.progress import LoopCallbacks, StagePlan
+
+from ..small_network import painted
 
 
 @pytest.fixture
@@ -28,14 +30,6 @@ def blobs(count: int, swapped: bool = False) -> FeatureDataset:
     labels = torch.arange(count) % 2
     features = torch.randn(count, 4, generator=generator) + 2.0 * labels[:, None]
     return FeatureDataset(1 - labels if swapped else labels, np.arange(count), count, torch.device("cpu"), features)
-
-
-def painted(count: int) -> CropDataset:
-    """Dark and bright photos with noise."""
-    noise = np.random.default_rng(0).integers(0, 120, (count, 16, 16, 3))
-    images = (noise + 120 * (np.arange(count) % 2)[:, None, None, None]).astype(np.uint8)
-    labels = torch.arange(count) % 2
-    return CropDataset(labels, np.arange(count), count, torch.device("cpu"), images, np.arange(count), side=12)
 
 
 class Net(torch.nn.Module):

@@ -3,7 +3,6 @@
 import html
 import json
 import re
-from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,8 @@ from kennel_train.measure.history import PARTS
 from kennel_train.report import page as report
 from kennel_train.report.debugging import curve_axes, heat_map, plots, result, summary, usage
 from kennel_train.report.page import Report
+
+from .html_page import Page
 
 NAN, INF = float("nan"), float("inf")
 RULES = ["vanishing_gradient", "exploding_tensor", "overfit", "dataloader", "low_gpu_utilization"]
@@ -191,30 +192,6 @@ def test_everything_of_a_user_is_text():
     assert "script" not in drawn
 
 
-class Page(HTMLParser):
-    """Tags that are open, and all ids and references."""
-
-    def __init__(self, markup: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.references: list[str] = []
-        self.feed(markup)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.handle_startendtag(tag, attrs)
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.ids += [value for name, value in attrs if name == "id"]
-        self.references += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, f"</{tag}> closes nothing"
-
-
 PIECES = {
     "two stages and GPUs": debug(stages=[stage(HEAD), stage()], machine=machine(700, 4, read=[50] * 700)),
     "nothing measured": {"rules": RULES},
@@ -256,9 +233,10 @@ def test_whatever_is_missing_the_page_is_whole_and_speaks_no_nan(case):
     whole = page(PIECES[case])
     parsed = Page(whole)
     assert parsed.open == []
-    assert len(parsed.ids) == len(set(parsed.ids)), "an id stands twice"
-    assert all(reference.startswith("#") for reference in parsed.references)
-    assert {reference[1:] for reference in parsed.references} <= set(parsed.ids)
+    ids, references = parsed.values("id"), parsed.values("src", "href", "xlink:href")
+    assert len(ids) == len(set(ids)), "an id stands twice"
+    assert all(reference.startswith("#") for reference in references)
+    assert {reference[1:] for reference in references} <= set(ids)
     assert not re.search(r"\bnan\b|\bNone\b|\binf\b", text(whole))
     drawn = "".join(re.findall(r"<svg.*?</svg>", whole, re.S))
     assert not re.search(r"\bnan\b|\binf\b|#[0-9a-f]{6}\b", drawn), "no place, or a colour that dark mode cannot change"

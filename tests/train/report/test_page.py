@@ -7,7 +7,6 @@ import re
 import resource
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,8 @@ from kennel_train.report import overview
 from kennel_train.report import page as report
 from kennel_train.report.page import Mistake, Report
 
+from .html_page import Page
+
 NAN = float("nan")
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -29,43 +30,6 @@ HOSTILE = (
     "n" * 90,
 )
 SECTIONS = {"headline", "learning", "confusion", "classes", "mistakes", "calibration", "audit", "time", "settings"}
-VOID = {"meta", "img", "br", "link", "input"}
-
-
-class Page(HTMLParser):
-    """What a browser would make of the page, as far as the tests ask."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str, str]] = []  # (tag, name, value)
-        self.texts: list[str] = []
-        self.open: list[str] = []
-        self.feed(path.read_text(encoding="utf-8"))
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, f"</{tag}> closes nothing"
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-    def values(self, *names: str) -> list[str]:
-        return [value for _, name, value in self.attributes if name in names]
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.texts).split())
 
 
 def judged(names: tuple[str, ...], photos: int, seed: int = 0) -> dict:
@@ -120,7 +84,9 @@ def written(folder: Path, given: Report) -> tuple[Page, dict]:
     def refuse(constant: str) -> None:
         raise AssertionError(f"JSON has no {constant}")
 
-    return Page(folder / "report.html"), json.loads((folder / "report.json").read_text(), parse_constant=refuse)
+    return Page((folder / "report.html").read_text(encoding="utf-8")), json.loads(
+        (folder / "report.json").read_text(), parse_constant=refuse
+    )
 
 
 def many(count: int) -> tuple[str, ...]:
