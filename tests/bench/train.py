@@ -30,8 +30,8 @@ from kennel import backbones, cgroup, photos, preprocessing
 from kennel.backbones import Classifier
 from kennel.hyperparameters import Hyperparameters
 from kennel.preprocessing import Preprocessing
-from kennel_launch.local_mode import executables
-from kennel_launch.local_mode.executables import LocalTraining
+from kennel_launch.local_mode import command_lines
+from kennel_launch.local_mode.command_lines import LocalTraining
 from kennel_launch.machine import processes
 from kennel_launch.make import samples
 from kennel_train.context import Context
@@ -209,7 +209,7 @@ def job(
     """(manifest, report, seconds from the stop to the end) of one job, sent SIGTERM after so many seconds, if any."""
     given = {**channels, "pretrained": samples.weights()}
     training = LocalTraining(given, {"backbone": samples.BACKBONE, **hyperparameters})
-    [(layout, command)] = executables.prepared(out / "ml", training)
+    [(layout, command)] = command_lines.prepared(out / "ml", training)
     log = out / "train.log"
     stopped = math.nan
     with processes.started(command, log) as process:
@@ -218,7 +218,7 @@ def job(
             process.send_signal(signal.SIGTERM)
             stopped = time.monotonic()
         if process.wait():
-            sys.exit(executables.failure([layout], process.returncode, log))
+            sys.exit(command_lines.failure([layout], process.returncode, log))
     manifest = json.loads((layout.model / "manifest.json").read_text())
     report = json.loads((layout.output_data / "report.json").read_text())
     return manifest, report, time.monotonic() - stopped

@@ -16,8 +16,8 @@ from typing import Any
 from rich.progress import track
 
 from kennel import cgroup
-from kennel_launch.local_mode import executables
-from kennel_launch.local_mode.executables import LocalTraining
+from kennel_launch.local_mode import command_lines
+from kennel_launch.local_mode.command_lines import LocalTraining
 from kennel_launch.machine import processes
 from kennel_launch.make import samples
 
@@ -75,13 +75,13 @@ def job(base: Path, hyperparameters: dict[str, str]) -> tuple[float, Path]:
     """(seconds of a whole training job, its output folder)."""
     photos = SHARED / "hymenoptera"
     channels = {"train": photos / "train", "validation": photos / "val", "pretrained": samples.weights()}
-    [(layout, command)] = executables.prepared(base, LocalTraining(channels, {**COMMON, **hyperparameters}))
+    [(layout, command)] = command_lines.prepared(base, LocalTraining(channels, {**COMMON, **hyperparameters}))
     log = base.with_suffix(".log")
     began = time.perf_counter()
     with processes.started(command, log) as process:
         code = process.wait()
     if code:
-        sys.exit(executables.failure([layout], code, log))
+        sys.exit(command_lines.failure([layout], code, log))
     return time.perf_counter() - began, layout.output_data
 
 

@@ -8,7 +8,7 @@ import math
 from kennel.errors import UserError
 from kennel_launch.advice import images
 from kennel_launch.advice.images import Image
-from kennel_launch.aws import instance_types
+from kennel_launch.aws import inference_ami, instance_types
 from kennel_launch.settings import Settings
 
 SERVERLESS_PAGE = "https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints.html"
@@ -92,7 +92,7 @@ def check_serving(image: Image, name: str, kind: str, transform: bool) -> tuple[
     if image.cuda is None:
         lines.append("the image does not say its CUDA version, so that no host's driver was chosen for it")
         return lines, ""
-    choice = instance_types.choose_ami(image.cuda, kind, transform)
+    choice = inference_ami.choose_ami(image.cuda, kind, transform)
     return [*lines, *filter(None, [choice.reason])], choice.ami
 
 

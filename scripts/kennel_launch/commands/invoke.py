@@ -15,7 +15,7 @@ from kennel_launch.console.steps import Steps
 from kennel_launch.hosting import endpoint_info, invocation, photo_sources, specs
 from kennel_launch.hosting.invocation import Question
 from kennel_launch.hosting.photo_sources import Photo
-from kennel_launch.local_mode import local_job, local_runtime
+from kennel_launch.local_mode import local_job, runtime_client
 from kennel_launch.machine.http_probe import Guess, RefusedPhotoError
 from kennel_launch.settings import Settings
 
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
 
     flags.refuse_without_local(options)
     if options.local:
-        question = local_runtime.question(options, note)
+        question = runtime_client.question(options, note)
         photos = find(options.photos, settings)
     else:
         endpoint = endpoint_info.needed(options.name, settings)

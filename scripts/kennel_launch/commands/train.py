@@ -12,7 +12,7 @@ from kennel_launch.aws import inventory, session
 from kennel_launch.console import flags
 from kennel_launch.jobs import input_channels, training_job
 from kennel_launch.local_mode import local_job
-from kennel_launch.local_mode.executables import LocalTraining
+from kennel_launch.local_mode.command_lines import LocalTraining
 from kennel_launch.machine import archive
 from kennel_launch.settings import Settings
 

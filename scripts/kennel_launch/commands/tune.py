@@ -21,8 +21,8 @@ from kennel_launch import settings
 from kennel_launch.console import flags, terminal, trials_table
 from kennel_launch.console.trials_table import Trials
 from kennel_launch.jobs import input_channels, tuning_job
-from kennel_launch.local_mode import executables, local_job
-from kennel_launch.local_mode.executables import LocalTraining
+from kennel_launch.local_mode import command_lines, local_job
+from kennel_launch.local_mode.command_lines import LocalTraining
 from kennel_launch.machine import opt_ml, processes
 from kennel_launch.make import local
 
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.data:
         raise UserError("say where the photos are: --data FOLDER")
     if not options.image:
-        executables.check_here("train", options.gpus)
+        command_lines.check_here("train", options.gpus)
     given = settings_of(options)
     if options.val or options.test:
         raise UserError("--local takes the splits inside the data, train/ beside val/ and test/: put them there")
@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _search(options: argparse.Namespace, channels: Mapping[str, Path], given: Mapping[str, str]) -> int:
     training = LocalTraining(channels, given, options.image, options.gpus)
-    [(layout, job)] = executables.prepared(options.out, training, keep_checkpoints=not options.fresh)
+    [(layout, job)] = command_lines.prepared(options.out, training, keep_checkpoints=not options.fresh)
     console = terminal.out()
     log, stopped = options.out / LOG, False
     try:
@@ -102,7 +102,7 @@ def _search(options: argparse.Namespace, channels: Mapping[str, Path], given: Ma
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if not stopped and not process.returncode:
         return 0
-    why = "stopped" if stopped else executables.failure([layout], process.returncode, log)
+    why = "stopped" if stopped else command_lines.failure([layout], process.returncode, log)
     again = "; the same command goes on with what is known, --fresh starts over" if layout.checkpoints.exists() else ""
     print(f"kennel tune: {why}{again}", file=sys.stderr)
     return 130 if stopped else 1

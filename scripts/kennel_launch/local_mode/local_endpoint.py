@@ -27,7 +27,7 @@ from kennel.errors import UserError
 from kennel.layout import Layout
 from kennel_launch.console import flags
 from kennel_launch.hosting import specs
-from kennel_launch.local_mode import executables, local_job
+from kennel_launch.local_mode import command_lines, local_job
 from kennel_launch.machine import docker, http_probe, opt_ml, processes, signals
 from kennel_launch.settings import Settings
 
@@ -67,7 +67,7 @@ def deploy(options: argparse.Namespace, settings: Settings) -> int:
     if image:
         docker.check_image(image)
     else:
-        executables.check_here("serve", options.gpus)
+        command_lines.check_here("serve", options.gpus)
     _check_port(options.port)
     layout, run = Layout(out / opt_ml.ENDPOINT), None
     log = _claimed(out)
@@ -168,9 +168,9 @@ def _started(
 ) -> tuple[subprocess.Popen[bytes], Running]:
     environment = specs.environment(options.engine)
     if image:
-        command = executables.serve_in_image(image, layout.model, options.port, options.gpus, environment)
+        command = command_lines.serve_in_image(image, layout.model, options.port, options.gpus, environment)
     else:
-        command = executables.serve_here(layout, options.port, environment)
+        command = command_lines.serve_here(layout, options.port, environment)
     process = subprocess.Popen(
         command.argv, env=command.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
     )

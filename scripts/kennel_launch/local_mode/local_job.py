@@ -13,8 +13,8 @@ from pathlib import Path
 from kennel import files
 from kennel.errors import UserError
 from kennel.layout import Layout
-from kennel_launch.local_mode import executables
-from kennel_launch.local_mode.executables import LocalTraining
+from kennel_launch.local_mode import command_lines
+from kennel_launch.local_mode.command_lines import LocalTraining
 from kennel_launch.machine import docker, opt_ml, processes
 
 OUT = Path("build/local")
@@ -47,7 +47,7 @@ def check(training: LocalTraining) -> None:
         return
     if training.hosts > 1:
         raise UserError("each host of --instance-count is a container: name an image with --image")
-    executables.check_here("train", training.gpus)
+    command_lines.check_here("train", training.gpus)
 
 
 def run(training: LocalTraining, out: Path) -> Layout:
@@ -59,13 +59,13 @@ def run(training: LocalTraining, out: Path) -> Layout:
     """
     check(training)
     with opt_ml.model_kept(out):
-        prepared = executables.prepared(out, training)
+        prepared = command_lines.prepared(out, training)
         with docker.network(training.network):
             code = _wait([command for _, command in prepared])
         layouts = [layout for layout, _ in prepared]
         if code:
-            kind = UserError if code == executables.NOT_STARTED else JobFailedError
-            raise kind(executables.failure(layouts, code))
+            kind = UserError if code == command_lines.NOT_STARTED else JobFailedError
+            raise kind(command_lines.failure(layouts, code))
     files.put(out / opt_ml.RECORD, json.dumps({"name": training.name, "image": training.image}))
     return layouts[0]
 

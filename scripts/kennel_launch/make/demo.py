@@ -16,8 +16,8 @@ from kennel.hyperparameters import Hyperparameters
 from kennel.layout import Layout
 from kennel_launch.console import terminal
 from kennel_launch.console.steps import Show, Steps
-from kennel_launch.local_mode import executables
-from kennel_launch.local_mode.executables import LocalTraining
+from kennel_launch.local_mode import command_lines
+from kennel_launch.local_mode.command_lines import LocalTraining
 from kennel_launch.machine import http_probe, opt_ml, processes
 from kennel_launch.make import results, samples
 
@@ -59,16 +59,16 @@ def demo(options: argparse.Namespace) -> None:
     channels = {**plan.channels, "pretrained": samples.weights()}
     hyperparameters = {"backbone": samples.BACKBONE}
     job = LocalTraining(channels, hyperparameters, options.image, options.gpus)
-    [(layout, training)] = executables.prepared(out / "ml", job)
+    [(layout, training)] = command_lines.prepared(out / "ml", job)
     kept_back = f"{len(plan.test)} photos are kept back"
     log, epochs = out / "train.log", Hyperparameters().epochs
     with steps.phase("train", f"{len(plan.class_names)} classes, {kept_back}; log in {log}", epochs) as show:
         train(training, layout, log, show)
     port = http_probe.free_port()
     if options.image:
-        serving = executables.serve_in_image(options.image, layout.model, port, options.gpus)
+        serving = command_lines.serve_in_image(options.image, layout.model, port, options.gpus)
     else:
-        serving = executables.serve_here(layout, port)
+        serving = command_lines.serve_here(layout, port)
     found = ask(serving, port, plan.test, out / "serve.log", steps)
     results.write(found, steps.seconds, file)
     results.show(found, console, file)
@@ -95,7 +95,7 @@ def train(run: processes.Command, layout: Layout, log: Path, show: Show) -> None
             except subprocess.TimeoutExpired:
                 continue
         if process.returncode:
-            raise UserError(executables.failure([layout], process.returncode, log))
+            raise UserError(command_lines.failure([layout], process.returncode, log))
 
 
 def epoch_of(line: str) -> int:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from kennel.errors import UserError
 from kennel.layout import MANIFEST, Layout
-from kennel_launch.local_mode import executables, local_job
-from kennel_launch.local_mode.executables import LocalTraining
+from kennel_launch.local_mode import command_lines, local_job
+from kennel_launch.local_mode.command_lines import LocalTraining
 from kennel_launch.machine import opt_ml, processes
 
 
@@ -58,7 +58,7 @@ def serve(options: argparse.Namespace) -> int:
     if not (options.model / MANIFEST).is_file():
         raise UserError(f"MODEL={options.model} is no model folder ({MANIFEST} is missing): run make train-local first")
     print(f"curl -H 'Content-Type: image/jpeg' --data-binary @photo.jpg http://127.0.0.1:{options.port}/invocations")
-    command = executables.serve_in_image(options.image, options.model, options.port, options.gpus)
+    command = command_lines.serve_in_image(options.image, options.model, options.port, options.gpus)
     with processes.started(command) as process:
         return process.wait()
 

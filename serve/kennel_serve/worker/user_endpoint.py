@@ -23,7 +23,7 @@ from sagemaker_inference.errors import BaseInferenceToolkitError
 from sagemaker_inference.utils import remove_crlf
 
 from kennel.errors import UserError
-from kennel_serve.formats import request_body
+from kennel_serve.formats import request_body, response_body
 from kennel_serve.formats.request_body import RequestError
 from kennel_serve.inference import engines
 from kennel_serve.inference.model_spec import ModelSpec
@@ -103,19 +103,36 @@ class UserEndpoint:
         if not self._is_ours:
             return self._defaults("input_fn").tensor(request.given, request.content_type)
         request_body.check_encoding(request.headers.get("content-encoding"))
-        found = request_body.read(request.body, request.content_type, self._serving.preprocessing)
-        request.photos, request.is_list = len(found.photos), found.is_list
+        found = request_body.read(
+            request.body, request.content_type, self._serving.preprocessing, self._on_error(request)
+        )
+        request.photos, request.is_list, request.errors = len(found.photos), found.is_list, found.errors
         return found.photos
+
+    def _on_error(self, request: UserRequest) -> str:
+        """What a bad photo of a list fails: only an answer that we write has a place for its error."""
+        if self._defines("output_fn"):
+            return response_body.REQUEST
+        try:
+            return self._options(request).on_error
+        except RequestError:
+            return response_body.REQUEST  # another answer than ours may be asked for
+
+    def _options(self, request: UserRequest) -> response_body.Options:
+        asked = request.headers.get("accept"), request.headers.get(CUSTOM_ATTRIBUTES), request.content_type
+        return request_body.options(*asked, self._serving.default_accept, self._serving.on_error)
 
     def _write(self, request: UserRequest, prediction: Any) -> Any:
         """Arrays as our own endpoint would, where they are a share for each class, else as the toolkit's encoders."""
         found = user_formats.array(prediction)
-        if not user_formats.are_probabilities(found, len(self._serving.class_names)):
+        ours = user_formats.are_probabilities(found, len(self._serving.class_names))
+        bad = next(filter(None, request.errors), "")
+        if bad and not (ours and len(found) == len(request.errors)):
+            raise RequestError(HTTPStatus.BAD_REQUEST, bad)
+        if not ours:
             return user_formats.encoded(found, request.accept)
-        asked = request.headers.get("accept"), request.headers.get(CUSTOM_ATTRIBUTES), request.content_type
-        options = request_body.options(*asked, self._serving.default_accept)
         is_list = len(found) != 1 if request.is_list is None else request.is_list
-        return request_body.write(found, self._serving.class_names, options, is_list)
+        return request_body.write(found, self._serving.class_names, self._options(request), is_list, request.errors)
 
     def _load(self) -> Any:
         """What model_fn gives, else our own model, whose `predict` takes uint8 photos and gives probabilities."""

@@ -27,6 +27,7 @@ class UserRequest:
         context: what the user's functions may take.
         photos: that we have read.
         is_list: whether they came as a list; None: only the user knows.
+        errors: what is wrong with each of them, or "", where on_error=line asked for that.
     """
 
     body: bytes
@@ -35,6 +36,7 @@ class UserRequest:
     context: Any
     photos: int = 0
     is_list: bool | None = None
+    errors: tuple[str, ...] = ()
     decode_ms: float = 0.0
     inference_ms: float = 0.0
 

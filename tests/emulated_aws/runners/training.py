@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kennel.layout import Layout
-from kennel_launch.local_mode.executables import TRAINING_GRACE
+from kennel_launch.local_mode.command_lines import TRAINING_GRACE
 from kennel_launch.machine import processes
 
 from ..apis import objects

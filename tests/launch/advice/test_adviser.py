@@ -7,7 +7,7 @@ import boto3
 import pytest
 
 from kennel.errors import UserError
-from kennel_launch.aws import instance_types
+from kennel_launch.aws import inference_ami, instance_types
 
 from ...emulated_aws.client import Aws
 from ..conftest import Command
@@ -72,7 +72,7 @@ def test_the_instance_type_is_that_of_the_launch(front: Front) -> None:
 @pytest.mark.parametrize(
     ("words", "env", "added"),
     [
-        (("deploy", "--endpoint-instance-type", "ml.g5.xlarge"), FULL, "al2023-ami-sagemaker-inference-gpu-4-1"),
+        (("deploy", "--endpoint-instance-type", "ml.g5.xlarge"), FULL, "al2-ami-sagemaker-inference-gpu-3-1"),
         (("deploy", "--endpoint-instance-type", "ml.g5.xlarge"), CUDA_13, "al2023-ami-sagemaker-inference-gpu-4-1"),
         (("transform", "--endpoint-instance-type", "ml.g5.xlarge"), FULL, "al2-ami-sagemaker-batch-gpu-535"),
         (("deploy", "--endpoint-instance-type", "ml.p3.2xlarge"), FULL, ""),
@@ -86,7 +86,7 @@ def test_the_host_is_one_whose_driver_runs_the_image(
     field = "TransformAmiVersion" if words[0] == "transform" else "InferenceAmiVersion"
     assert [line for line in lines if "AmiVersion" in line] == ([f"{field}: {added}"] if added else [])
     compat = "the image's CUDA compatibility libraries do the rest" in "".join(lines)
-    assert compat == (added.endswith("535") or "ml.p3.2xlarge" in words)
+    assert compat == (added.endswith(("535", "3-1")) or "ml.p3.2xlarge" in words)
 
 
 @pytest.mark.parametrize(
@@ -101,18 +101,24 @@ def test_the_host_is_one_whose_driver_runs_the_image(
         ((13, 1), "ml.g6e.xlarge", False, "al2023-ami-sagemaker-inference-gpu-4-1"),
         ((12, 1), "ml.g4dn.xlarge", True, "al2-ami-sagemaker-batch-gpu-535"),
         ((13, 0), "ml.g5.xlarge", True, "al2-ami-sagemaker-batch-gpu-535"),
+        ((12, 8), "ml.g5.xlarge", False, "al2-ami-sagemaker-inference-gpu-3-1"),
+        ((12, 9), "ml.g6.xlarge", False, "al2-ami-sagemaker-inference-gpu-3-1"),
+        ((12, 8), "ml.p5e.48xlarge", False, ""),
+        ((12, 8), "ml.g5.xlarge", True, "al2-ami-sagemaker-batch-gpu-535"),
         ((12, 8), "ml.g7e.2xlarge", False, ""),
     ],
 )
-def test_the_oldest_system_that_will_do(cuda: instance_types.Version, kind: str, transform: bool, ami: str) -> None:
-    assert instance_types.choose_ami(cuda, kind, transform).ami == ami
+def test_the_system_of_the_images_own_cuda_comes_first(
+    cuda: inference_ami.Version, kind: str, transform: bool, ami: str
+) -> None:
+    assert inference_ami.choose_ami(cuda, kind, transform).ami == ami
 
 
 def test_an_image_too_new_for_every_driver_of_a_host(front: Front) -> None:
     said = front.refused("deploy", "--endpoint-instance-type", "ml.p3.2xlarge", image=front.put_image("new", CUDA_13))
     assert "the image's CUDA 13.0 does not run on ml.p3.2xlarge, which has host driver 470 (CUDA 11.4) at most" in said
     with pytest.raises(UserError, match="CUDA 14"):
-        instance_types.choose_ami((14, 0), "ml.g5.xlarge")
+        inference_ami.choose_ami((14, 0), "ml.g5.xlarge")
 
 
 def test_graviton_grace_and_gpu_are_told_by_the_name() -> None:

@@ -81,7 +81,7 @@ def test_an_arm_image_on_graviton(front: Front) -> None:
         ),
         ((FULL[0], "CUDA_VERSION=12.4.1"), {}, "al2-ami-sagemaker-inference-gpu-3-1"),
         ((FULL[0],), {"kennel.cuda": "12.2"}, "al2-ami-sagemaker-inference-gpu-2-1"),
-        ((FULL[0], "CUDA_VERSION=12.4.1"), {"kennel.cuda": "12.8"}, "al2023-ami-sagemaker-inference-gpu-4-1"),
+        ((FULL[0], "CUDA_VERSION=12.4.1"), {"kennel.cuda": "12.8"}, "al2-ami-sagemaker-inference-gpu-3-1"),
     ],
 )
 def test_the_cuda_version_is_what_the_label_or_the_base_says(

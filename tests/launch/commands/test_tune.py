@@ -19,7 +19,7 @@ from rich.console import Console
 from kennel.layout import Layout
 from kennel_launch.commands import tune
 from kennel_launch.console import trials_table
-from kennel_launch.local_mode import executables
+from kennel_launch.local_mode import command_lines
 
 from ..conftest import REPOSITORY, Command
 
@@ -226,7 +226,7 @@ def test_a_search_of_another_kind_and_flags_without_a_command_are_bad_usage(comm
 
 
 @pytest.mark.skipif(
-    executables.executable("train").is_file(), reason="this is the image's environment, with its `train`"
+    command_lines.executable("train").is_file(), reason="this is the image's environment, with its `train`"
 )
 def test_without_an_image_the_images_environment_is_needed(command: Command, tmp_path: Path) -> None:
     done = command("cli", "tune", "--local", "--data", str(tmp_path))

@@ -1,6 +1,7 @@
 """A user's inference.py: found, imported, asked; what it leaves out, and every way in which it can be wrong."""
 
 import asyncio
+import base64
 import gzip
 import io
 import json
@@ -413,3 +414,24 @@ def test_a_start_that_fails(base, running, code, words):
         assert server.wait_exit() == 1
         assert server.log.splitlines()[-1].startswith(words), server.log
         assert server.left_behind() == []
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("def predict_fn(data, model):\n    return model.predict(data)\n", 200),
+        ("def predict_fn(data, model):\n    return data.mean(axis=(1, 2, 3))\n", 400),  # an answer without such a place
+        ("def output_fn(prediction, accept):\n    return 'ours'\n", 400),
+    ],
+)
+def test_a_bad_photo_of_a_list_has_an_error_in_its_place_where_the_answer_has_one(worker, ask, photo, code, status):
+    entries = [base64.b64encode(body).decode() for body in (photo("red"), b"no photo", photo("blue"))]
+    headers = {"Content-Type": "application/json", "X-Amzn-SageMaker-Custom-Attributes": "on_error=line;top_k=1"}
+    [(answered, body, _)] = ask(worker(code), (json.dumps(entries).encode(), headers))
+    assert answered == status, body
+    if status == 200:
+        red, bad, blue = json.loads(body)["predictions"]
+        assert (red[0]["label"], blue[0]["label"]) == ("red", "blue")
+        assert bad["error"].startswith("instances[1]: not a readable photo")
+    else:
+        assert json.loads(body)["error"].startswith("instances[1]: not a readable photo")

@@ -1,7 +1,8 @@
-"""The files of input/config as our own training reads them: parsed once in a process, and by nothing else.
+"""A job's settings out of input/config: hyperparameters.json and inputdataconfig.json, parsed once in a process.
 
-What belongs to smdebug and the profiler is read by `debug.hook_config`, the hosts by `distributed.launcher`; all of
-them through `kennel.config`, so that an absent, an empty and a null file mean the same.
+What else lies there has one reader each: how channels stream `data.pipe_mode`, the hosts `distributed.launcher`, the
+debugger's and profiler's files `debug.hook_config` for us and `debug.smdebug.job_hook` for smdebug; `contract.
+user_script` asks whether those are there. All read by `kennel.config`: absent, empty and null mean the same.
 """
 
 from collections.abc import Mapping
