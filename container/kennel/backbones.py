@@ -3,6 +3,8 @@
 torchvision and timm hold the architectures; this module only chooses, loads and says plainly what is missing.
 """
 
+import pickle
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -231,13 +233,20 @@ def _read(file: Path) -> dict[str, Tensor]:
             return safetensors.torch.load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a torn file or a pickle that weights_only refuses
-        # torch's message goes on with advice to load any pickle, which runs code
-        cause = _cause(error).partition(" In PyTorch 2.6")[0].partition(" Re-running")[0]
         raise UserError(
-            f"weights file {file.name} cannot be read as a state dict ({cause}): save model.state_dict() with "
-            "torch.save or safetensors"
+            f"weights file {file.name} cannot be read as a state dict ({_unreadable(error)}): save "
+            "model.state_dict() with torch.save or safetensors"
         ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"weights file {file.name} holds no state dict: save model.state_dict() in it")
     return state
+
+
+def _unreadable(error: Exception) -> str:
+    """What is wrong with a file of weights; torch's own message is advice to load any pickle, which runs code."""
+    if found := re.search(r"\bGLOBAL (\S+)", str(error)):
+        return f"it holds an object of {found[1]}, and tensors alone are loaded"
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is no file of torch.save"
+    return "it is empty" if isinstance(error, EOFError) else _cause(error)
