@@ -11,8 +11,9 @@ LONGEST = 15  # test files that are listed
 
 settings.register_profile("kennel", deadline=None)  # no test asserts a time: these machines are shared
 settings.load_profile("kennel")
-# A shell's `make test &` has Ctrl-C ignored, which every process that the tests start and interrupt would inherit.
+# A shell's `make test &` has Ctrl-C ignored, and nohup SIGHUP, which every process that the tests start would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
