@@ -159,3 +159,12 @@ def test_pipes_links_to_nowhere_and_circles_are_left_out(tmp_path):
     _, counts, found = look(tmp_path)
     assert counts["train"] == {"a": 1, "b": 1}
     assert {path.name for path in found.left_out} == {"pipe.jpg", "gone.jpg", "up"}
+
+
+def test_classes_two_folders_down_are_named(tmp_path):
+    lay(tmp_path, "train/set/v1/ants/a.jpg", "train/set/v1/bees/b.jpg", "train/set/README.txt")
+    with pytest.raises(UserError, match=r"one class only \(set\).*deeper down are the classes \(ants, bees, in 'v1'\)"):
+        look(tmp_path)
+    lay(tmp_path / "other", "train/set/a.jpg", "train/set/b.jpg")
+    with pytest.raises(UserError, match=r"a classifier needs two folders or more$"):
+        look(tmp_path / "other")

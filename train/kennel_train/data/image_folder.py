@@ -1,6 +1,7 @@
 """From channels to labelled photos: which folder is which split, which folder is which class. Opens no photo."""
 
-from collections.abc import Callable, Collection, Mapping
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +41,16 @@ class Channels:
     class_names: tuple[str, ...]
     splits: dict[str, list[Photo]]
     left_out: list[Path]
+
+
+def _deeper(photos: Sequence[Path]) -> str:
+    """Where the photos of a single class lie in folders that may be the classes; empty: they don't."""
+    folders = sorted({path.parent for path in photos})
+    if len(folders) < 2:
+        return ""
+    top = Path(os.path.commonpath(folders))
+    beside = ", ".join(printable(folder.relative_to(top).as_posix()) for folder in folders[:3] if folder != top)
+    return f"; if folders deeper down are the classes ({beside}, in '{printable(top.name)}'), move them up to train/"
 
 
 def holders(data: Path, sharded: Collection[str]) -> set[Folder]:
@@ -126,11 +137,9 @@ def label(found: ImageFolders, classes: Mapping[str, Collection[str]], allow_mis
         )
     if len(names) < 2:
         lists = f"; {printable(found.lists[0].name)} is not read, labels are folders" if found.lists else ""
+        manifest = ", or an augmented manifest" if lists else _deeper(found.folders.get("train", {}).get(names[0], []))
         raise UserError(
-            f"channel 'train' has one class only ({names[0]}): a classifier needs two folders or more{lists}, or an "
-            "augmented manifest"
-            if lists
-            else f"channel 'train' has one class only ({names[0]}): a classifier needs two folders or more"
+            f"channel 'train' has one class only ({names[0]}): a classifier needs two folders or more{lists}{manifest}"
         )
     for split, shown in found.shown.items():
         unknown = sorted(set(classes[split]) - set(names))
