@@ -81,7 +81,7 @@ def run_locally(options: argparse.Namespace, settings: Settings, given: Mapping[
     try:
         layout = local_job.run(training, options.out)
     except local_job.JobFailedError as error:
-        kept = f" ({options.out / 'model'} is an earlier job's)" if (options.out / "model").exists() else ""
+        kept = f" ({options.out / 'model'} is an earlier job's)" if local_job.image_of(options.out) is not None else ""
         print(f"kennel train: {error}{kept}", file=sys.stderr)
         return 1
     report = layout.output_data / archive.REPORT

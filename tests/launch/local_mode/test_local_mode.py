@@ -92,6 +92,12 @@ def test_a_failed_job_leaves_an_earlier_ones_model(
     assert json.loads((cwd / OUT / "job.json").read_text()) == {"image": "earlier"}
 
 
+def test_a_failed_first_job_speaks_of_no_earlier_one(command: Command, env: Env, cwd: Path) -> None:
+    done = command(*TRAIN, "--out", "new", **env, JOB="exit 3")
+    assert done.returncode == 1
+    assert done.stderr == "kennel train: training ended with exit code 3 and left no failure file\n"
+
+
 def test_each_host_is_a_container_in_a_network_of_the_job(
     command: Command, env: Env, cwd: Path, asked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
