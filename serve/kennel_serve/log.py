@@ -63,10 +63,8 @@ class _Stream:
             thread.join(max(0.0, end - time.monotonic()))
 
     def _read(self) -> None:
-        rest, buffer = (
-            b"",
-            bytearray(_PIPE_BYTES),
-        )  # one for all reads: a new megabyte for each tears holes into the heap
+        rest = b""
+        buffer = bytearray(_PIPE_BYTES)  # one for all reads: a new megabyte for each tears holes into the heap
         while count := os.readv(self._source, [buffer]):
             lines, end, rest = (rest + buffer[:count]).rpartition(b"\n")
             if len(rest) > _PIPE_BYTES:

@@ -131,7 +131,7 @@ def kill(load, chance):
 
 
 def memory(load, used):
-    """Megabytes by kind of process, while no worker is missing: of the whole family, whoever else shares its libraries.
+    """Megabytes by kind of process, while no worker is missing: of the whole family, libraries left out.
 
     Of a page that a forked worker shares with its parent each counts its part (Linux' proc(5), smaps_rollup).
     """

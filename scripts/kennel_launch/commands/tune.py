@@ -195,7 +195,7 @@ def summary(
         "model": layout.model,
     }
     for name, path in files.items():
-        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        if path.is_file() or opt_ml.holds_files(path):
             yield f"{name}: {path}"
     if best:
         yield f"train with it: {command(best, settings, options)}"

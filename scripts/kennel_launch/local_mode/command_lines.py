@@ -60,7 +60,7 @@ def prepared(base: Path, training: LocalTraining, *, keep_checkpoints: bool = Fa
     return made
 
 
-def train_here(layout: Layout, name: str = "kennel-local", environment: Mapping[str, str] | None = None) -> Command:
+def train_here(layout: Layout, name: str, environment: Mapping[str, str]) -> Command:
     """sagemaker-training's `train`, the executable that runs in the image too."""
     env = settings.child(
         SAGEMAKER_BASE_DIR=str(layout.base.resolve()),
@@ -68,7 +68,7 @@ def train_here(layout: Layout, name: str = "kennel-local", environment: Mapping[
         USE_SMDEBUG="0",  # its import alone takes two seconds
         TRAINING_JOB_NAME=name,
     )
-    return Command([str(executable("train"))], {**env, **(environment or {})}, grace=TRAINING_GRACE)
+    return Command([str(executable("train"))], {**env, **environment}, grace=TRAINING_GRACE)
 
 
 def serve_here(layout: Layout, port: int, environment: Mapping[str, str] | None = None) -> Command:

@@ -57,7 +57,7 @@ def deploy(options: argparse.Namespace, settings: Settings) -> int:
     out: Path = options.out
     flags.refuse_elsewhere(options, _KNOWN)
     model = Path(options.model) if options.model else Layout(out).model
-    if not (model.is_file() or (model.is_dir() and any(model.iterdir()))):
+    if not (model.is_file() or opt_ml.holds_files(model)):
         hint = "kennel train --local makes one, or name another by --model FILE.tar.gz|FOLDER"
         raise UserError(f"{model} is no model: {hint}")
     if here := running(out):

@@ -150,7 +150,7 @@ def lay_out(
 def model_kept(base: Path) -> Iterator[None]:
     """While a job runs in `base`: the model of an earlier one comes back unless the new one is whole."""
     model, earlier = Layout(base).model, base / EARLIER
-    if _holds_files(model):
+    if holds_files(model):
         shutil.rmtree(earlier, ignore_errors=True)
         model.rename(earlier)
     ended = False
@@ -158,7 +158,7 @@ def model_kept(base: Path) -> Iterator[None]:
         yield
         ended = True
     finally:
-        if (model / MANIFEST).is_file() or (ended and _holds_files(model)):
+        if (model / MANIFEST).is_file() or (ended and holds_files(model)):
             shutil.rmtree(earlier, ignore_errors=True)
         elif earlier.is_dir():
             shutil.rmtree(model, ignore_errors=True)
@@ -184,7 +184,7 @@ def _clear(folder: Path, spared: Set[Path]) -> None:
             path.unlink()
 
 
-def _holds_files(path: Path) -> bool:
+def holds_files(path: Path) -> bool:
     return path.is_dir() and any(path.iterdir())
 
 

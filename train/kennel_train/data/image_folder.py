@@ -43,16 +43,6 @@ class Channels:
     left_out: list[Path]
 
 
-def _deeper(photos: Sequence[Path]) -> str:
-    """Where the photos of a single class lie in folders that may be the classes; empty: they don't."""
-    folders = sorted({path.parent for path in photos})
-    if len(folders) < 2:
-        return ""
-    top = Path(os.path.commonpath(folders))
-    beside = ", ".join(printable(folder.relative_to(top).as_posix()) for folder in folders[:3] if folder != top)
-    return f"; if folders deeper down are the classes ({beside}, in '{printable(top.name)}'), move them up to train/"
-
-
 def holders(data: Path, sharded: Collection[str]) -> set[Folder]:
     """The folders of sharded channels in which photos lie, on this host, below `data`."""
     return {
@@ -136,10 +126,12 @@ def label(found: ImageFolders, classes: Mapping[str, Collection[str]], allow_mis
             "remove the folder, or set allow_missing_classes=true"
         )
     if len(names) < 2:
-        lists = f"; {printable(found.lists[0].name)} is not read, labels are folders" if found.lists else ""
-        manifest = ", or an augmented manifest" if lists else _deeper(found.folders.get("train", {}).get(names[0], []))
+        if found.lists:
+            hint = f"; {printable(found.lists[0].name)} is not read, labels are folders, or an augmented manifest"
+        else:
+            hint = _deeper(found.folders.get("train", {}).get(names[0], []))
         raise UserError(
-            f"channel 'train' has one class only ({names[0]}): a classifier needs two folders or more{lists}{manifest}"
+            f"channel 'train' has one class only ({names[0]}): a classifier needs two folders or more{hint}"
         )
     for split, shown in found.shown.items():
         unknown = sorted(set(classes[split]) - set(names))
@@ -154,6 +146,16 @@ def label(found: ImageFolders, classes: Mapping[str, Collection[str]], allow_mis
         for split in classes
     }
     return Channels(names, labelled, found.left_out)
+
+
+def _deeper(photos: Sequence[Path]) -> str:
+    """Where the photos of a single class lie in folders that may be the classes; empty: they don't."""
+    folders = sorted({path.parent for path in photos})
+    if len(folders) < 2:
+        return ""
+    top = Path(os.path.commonpath(folders))
+    beside = ", ".join(printable(folder.relative_to(top).as_posix()) for folder in folders[:3] if folder != top)
+    return f"; if folders deeper down are the classes ({beside}, in '{printable(top.name)}'), move them up to train/"
 
 
 def _split_folders(data: Path, sharded: Collection[str]) -> dict[str, Path]:

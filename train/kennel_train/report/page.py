@@ -76,7 +76,7 @@ class Report:
     mistakes: list[Mistake]  # worst first
     versions: dict[str, str]
     mistakes_of: str = "validation"  # the split that they come from
-    search: TrialsTable | None = None  # where the job was a single trial
+    search: TrialsTable | None = None  # trials.json; None where the job was a single trial
     debug: dict[str, Any] = field(default_factory=dict)  # rules, findings, profile; empty where nothing watched
 
 
