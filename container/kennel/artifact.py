@@ -11,9 +11,9 @@ from typing import Any
 
 from kennel import files
 from kennel.errors import UserError
+from kennel.files import file_hash
 from kennel.layout import MANIFEST, ONNX
-from kennel.photos import file_hash
-from kennel.preprocessing import Preprocessing
+from kennel.photos.preprocessing import Preprocessing
 
 FORMAT = 1
 

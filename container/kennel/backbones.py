@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from kennel.errors import UserError, did_you_mean
 from kennel.layout import WEIGHTS_SUFFIXES
-from kennel.preprocessing import Preprocessing
+from kennel.photos.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)

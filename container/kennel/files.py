@@ -1,5 +1,6 @@
-"""Text files that are there whole or not at all, however the process ends."""
+"""Files: text that is there whole or not at all however the process ends, hashes, and paths for a log."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -22,3 +23,15 @@ def put(path: Path, text: str) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def printable(path: object) -> str:
+    """A path for one line of a log: line ends and bytes that are no UTF-8 are written as escapes."""
+    text = os.fspath(path) if isinstance(path, Path) else str(path)
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

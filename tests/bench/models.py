@@ -14,11 +14,12 @@ import numpy as np
 import torch
 import train
 
-from kennel import artifact, backbones, preprocessing
+from kennel import artifact, backbones
 from kennel.artifact import Manifest
 from kennel.backbones import Classifier
+from kennel.files import file_hash
 from kennel.layout import INT8, MANIFEST, ONNX
-from kennel.photos import file_hash
+from kennel.photos import decoder, preprocessing
 from kennel_launch.make import samples
 from kennel_train.model import export, int8, int8_gate
 
@@ -45,7 +46,7 @@ def _make(name: str, out: Path) -> None:
     row = backbone.preprocessing
     paths = sorted((train.SHARED / "photos").glob("*.JPEG"))
     chosen = [paths[at] for at in int8_gate.spread(len(paths), int8_gate.CALIBRATION)]
-    squares = np.stack([preprocessing.square(preprocessing.decode(path, row), row) for path in chosen])
+    squares = np.stack([preprocessing.square(decoder.decode(path, row), row) for path in chosen])
     manifest = Manifest(
         class_names=tuple(f"{at:03}.class" for at in range(CLASSES)),
         preprocessing=row,

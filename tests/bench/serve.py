@@ -29,8 +29,9 @@ import servers
 from load import Load, LoadError
 from servers import Server
 
-from kennel import artifact, cgroup, preprocessing
+from kennel import artifact, cgroup
 from kennel.layout import INT8
+from kennel.photos import decoder, preprocessing
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"
@@ -203,7 +204,7 @@ def _inprocess(bench: Bench) -> None:
     seconds = []
     for photo in bench.photos("small") * 2:
         began = time.perf_counter()
-        session.run(["logits"], {"photos": preprocessing.square(preprocessing.decode(photo, row), row)[None]})
+        session.run(["logits"], {"photos": preprocessing.square(decoder.decode(photo, row), row)[None]})
         seconds.append(time.perf_counter() - began)
     bench.found["milliseconds"]["inprocess_p50"].append(1000 * statistics.median(seconds[10:]))
 

@@ -26,10 +26,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from kennel import backbones, cgroup, photos, preprocessing
+from kennel import backbones, cgroup
 from kennel.backbones import Classifier
 from kennel.hyperparameters import Hyperparameters
-from kennel.preprocessing import Preprocessing
+from kennel.photos import decoder
+from kennel.photos.photo_folders import class_folders, hashes, photos
+from kennel.photos.preprocessing import Preprocessing
 from kennel_launch.local_mode import command_lines
 from kennel_launch.local_mode.command_lines import LocalTraining
 from kennel_launch.machine import processes
@@ -118,7 +120,7 @@ def _input_ways(paths: list[Path]) -> dict[str, Callable[[], object]]:
 
     def only_decode() -> None:
         for data in contents:
-            preprocessing.read(data, row)
+            decoder.read(data, row)
 
     mean, std = (255 * torch.tensor(value).view(1, 3, 1, 1) for value in (row.mean, row.std))
 
@@ -282,7 +284,7 @@ def _spread(name: str, scores: list[float]) -> dict[str, float]:
 def _folds(out: Path) -> Iterable[dict[str, Path]]:
     """Five times four fifths to train on and one to test with, of the unique photos, by file hash."""
     source = samples.photos(out / "samples", ROOT / "requirements" / "npm.txt")
-    classes = {name: photos.hashes(photos.photos(*folders)) for name, folders in photos.class_folders(source).items()}
+    classes = {name: hashes(photos(*folders)) for name, folders in class_folders(source).items()}
     for fold in SEEDS:
         target = out / "fold"
         shutil.rmtree(target, ignore_errors=True)

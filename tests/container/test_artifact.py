@@ -8,9 +8,9 @@ import pytest
 from kennel import artifact
 from kennel.artifact import Manifest
 from kennel.errors import UserError
+from kennel.files import file_hash
 from kennel.layout import MANIFEST, ONNX
-from kennel.photos import file_hash
-from kennel.preprocessing import Preprocessing
+from kennel.photos.preprocessing import Preprocessing
 
 
 @pytest.fixture

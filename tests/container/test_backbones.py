@@ -10,9 +10,10 @@ import timm
 import torch
 from timm.data import ImageNetInfo
 
-from kennel import backbones, preprocessing
+from kennel import backbones
 from kennel.backbones import Classifier
 from kennel.errors import UserError
+from kennel.photos import decoder, preprocessing
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -123,7 +124,7 @@ def test_the_registrys_lite0_weights_are_put_in_the_right_places():
     row, hits = made.preprocessing, 0
     for start in range(0, len(photos), 20):
         some = photos[start : start + 20]
-        squares = np.stack([preprocessing.square(preprocessing.decode(path, row), row) for path in some])
+        squares = np.stack([preprocessing.square(decoder.decode(path, row), row) for path in some])
         with torch.inference_mode():
             best = classifier(torch.from_numpy(squares)).argmax(1).tolist()
         hits += sum(labels[at] == path.name.split("_")[0] for at, path in zip(best, some, strict=True))

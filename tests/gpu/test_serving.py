@@ -17,11 +17,12 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from kennel import artifact, backbones, preprocessing
+from kennel import artifact, backbones
 from kennel.artifact import Manifest
 from kennel.backbones import Classifier
+from kennel.files import file_hash
 from kennel.layout import ONNX, WEIGHTS
-from kennel.photos import file_hash
+from kennel.photos import decoder, preprocessing
 from kennel_serve.inference import cuda_graphs, engines
 
 SIDE = 224
@@ -78,7 +79,7 @@ def test_the_endpoint_starts_answers_in_batches_and_survives_a_worker_s_death(tm
         Image.fromarray(square.permute(1, 2, 0).numpy()).save(file, "PNG")
         bodies.append(file.getvalue())
     row = artifact.read_manifest(tmp_path / "model").preprocessing
-    taken = np.stack([preprocessing.square(preprocessing.decode(body, row), row) for body in bodies])
+    taken = np.stack([preprocessing.square(decoder.decode(body, row), row) for body in bodies])
     with torch.no_grad():
         wanted = classifier(torch.from_numpy(taken).to(DEVICE)).softmax(1).cpu().numpy()
     with socket.socket() as free:

@@ -27,9 +27,9 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from kennel.artifact import Manifest, write_manifest
+from kennel.files import file_hash
 from kennel.layout import MANIFEST, ONNX, Layout
-from kennel.photos import file_hash
-from kennel.preprocessing import Preprocessing
+from kennel.photos.preprocessing import Preprocessing
 from kennel_serve import server, settings
 from kennel_serve.worker import handler
 

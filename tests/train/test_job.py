@@ -9,7 +9,8 @@ import onnxruntime
 import pytest
 import safetensors.numpy
 
-from kennel import artifact, metrics, preprocessing
+from kennel import artifact, metrics
+from kennel.photos import decoder, preprocessing
 
 
 def test_photos_become_a_model_that_tells_them_apart(job):
@@ -47,7 +48,7 @@ def test_photos_become_a_model_that_tells_them_apart(job):
 
     session = onnxruntime.InferenceSession(model / "model.onnx")
     for folder in ("001.green", "002.red"):
-        image = preprocessing.decode(job.data / "test" / folder / "0.jpg", manifest.preprocessing)
+        image = decoder.decode(job.data / "test" / folder / "0.jpg", manifest.preprocessing)
         (logits,) = session.run(["logits"], {"photos": preprocessing.square(image, manifest.preprocessing)[None]})
         assert manifest.class_names[logits.argmax()] == folder
 
@@ -68,7 +69,7 @@ def test_the_model_that_is_written_is_the_best_epochs(job):
     losses = []
     for label, name in enumerate(manifest.class_names):
         for path in sorted((job.data / "val" / name).glob("*.jpg")):
-            square = preprocessing.square(preprocessing.decode(path, manifest.preprocessing), manifest.preprocessing)
+            square = preprocessing.square(decoder.decode(path, manifest.preprocessing), manifest.preprocessing)
             ((logits,),) = session.run(["logits"], {"photos": square[None]})
             losses.append(np.log(np.exp(logits - logits.max()).sum()) - (logits[label] - logits.max()))
     assert np.mean(losses) == pytest.approx(manifest.metrics["validation:loss"], rel=1e-3)
@@ -308,7 +309,7 @@ def test_a_loss_that_is_no_number_fails_the_job(job):
 
 def test_a_photo_is_seen_alike_in_training_and_serving(job):
     """The middle of the cached square is the square that serving cuts."""
-    from kennel.preprocessing import Preprocessing
+    from kennel.photos.preprocessing import Preprocessing
     from kennel_train.data import decoding
     from kennel_train.data.image_folder import Photo
     from kennel_train.engine import crops
@@ -318,4 +319,4 @@ def test_a_photo_is_seen_alike_in_training_and_serving(job):
     path = job.data / "train" / "red" / "0.jpg"
     decoded, _ = decoding.decode([Photo(path, 0)], row, "fail", print)
     (cached,) = crops.middle(decoded.images, decoded.local, 64)
-    assert (cached.transpose(2, 0, 1) == preprocessing.square(preprocessing.decode(path, row), row)).all()
+    assert (cached.transpose(2, 0, 1) == preprocessing.square(decoder.decode(path, row), row)).all()

@@ -14,9 +14,10 @@ import torch
 from kennel import backbones, hyperparameters, metrics
 from kennel.backbones import Backbone, Classifier
 from kennel.errors import UserError
+from kennel.files import printable
 from kennel.hyperparameters import Hyperparameters, Tuning
 from kennel.metrics import Metric
-from kennel.photos import SPLITS, printable
+from kennel.photos.photo_folders import SPLITS
 from kennel.trials import TrialsTable
 from kennel_train import finish, reporting
 from kennel_train.context import Context, JobEnvironment

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kennel import photos
 from kennel.errors import UserError
-from kennel.photos import PHOTO_SUFFIXES
+from kennel.photos import photo_folders
+from kennel.photos.file_formats import PHOTO_SUFFIXES
 from kennel_launch.aws import s3, session
 from kennel_launch.settings import Settings
 
@@ -71,7 +71,7 @@ def _here(path: Path) -> list[Photo]:
         return [Photo(str(path), path)]
     if not path.is_dir():
         raise UserError(f"{path} is no file and no folder: name a photo, a folder of photos or s3://BUCKET/KEY")
-    return [Photo(file.relative_to(path).as_posix(), file) for file in photos.photos(path)]
+    return [Photo(file.relative_to(path).as_posix(), file) for file in photo_folders.photos(path)]
 
 
 def _in_s3(address: str, settings: Settings) -> list[Photo]:

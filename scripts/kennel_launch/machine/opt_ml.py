@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kennel.errors import UserError
+from kennel.files import printable
 from kennel.layout import MANIFEST, Layout
-from kennel.photos import (
+from kennel.photos.photo_folders import (
     class_folders,
     files,
     hashes,
     is_photo,
     loose_photos,
     photos,
-    printable,
     split,
     split_folders,
 )

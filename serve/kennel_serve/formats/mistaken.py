@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from kennel.photos import HEAD, suffix
+from kennel.photos.file_formats import HEAD, suffix
 from kennel_serve.formats import npy
 from kennel_serve.formats.response_body import JSON
 

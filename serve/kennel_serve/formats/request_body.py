@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kennel.errors import UserError
-from kennel.preprocessing import MAX_PIXELS, Preprocessing, TooManyPixelsError, decode, of_pixels, opened, square
+from kennel.photos.decoder import MAX_PIXELS, TooManyPixelsError, decode, of_pixels, opened
+from kennel.photos.preprocessing import Preprocessing, square
 from kennel_serve.formats import mistaken, npy, response_body
 from kennel_serve.formats.response_body import JSON as JSON
 from kennel_serve.formats.response_body import JSON_LINES as JSON_LINES

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kennel.artifact import Manifest
-from kennel.preprocessing import Preprocessing
+from kennel.photos.preprocessing import Preprocessing
 from kennel_serve.formats import response_body
 from kennel_serve.inference import engines
 

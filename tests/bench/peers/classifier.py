@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from kennel import preprocessing
-from kennel.preprocessing import Preprocessing
+from kennel.photos import decoder, preprocessing
+from kennel.photos.preprocessing import Preprocessing
 
 
 class Classifier:
@@ -25,7 +25,7 @@ class Classifier:
 
     def predict(self, photo: bytes) -> list[dict[str, object]]:
         """The five likeliest classes."""
-        square = preprocessing.square(preprocessing.decode(photo, self.row), self.row)
+        square = preprocessing.square(decoder.decode(photo, self.row), self.row)
         logits = self.session.run(["logits"], {"photos": square[None]})[0][0]
         shares = np.exp(logits - logits.max())
         shares /= shares.sum()

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from kennel.errors import UserError
-from kennel.photos import file_hash, photos
+from kennel.files import file_hash
+from kennel.photos.photo_folders import photos
 from kennel_launch.machine import opt_ml
 
 MakePhotos = Callable[[dict[str, int]], Path]

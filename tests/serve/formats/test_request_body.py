@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kennel.errors import UserError
-from kennel.preprocessing import Preprocessing
+from kennel.photos.preprocessing import Preprocessing
 from kennel_serve.formats import request_body
 from kennel_serve.formats.request_body import RequestError
 

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from kennel.artifact import read_manifest, write_manifest
+from kennel.files import file_hash
 from kennel.layout import INT8, ONNX
-from kennel.photos import file_hash
 
 SECONDS = 10  # a request may take; a model waits as long for its last ones
 

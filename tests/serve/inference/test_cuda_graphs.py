@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from kennel.backbones import Backbone, Classifier
 from kennel.errors import UserError
-from kennel.preprocessing import Preprocessing
+from kennel.photos.preprocessing import Preprocessing
 from kennel_serve.inference import cuda_graphs
 from kennel_serve.inference.cuda_graphs import SIZES
 

@@ -12,9 +12,9 @@ from kennel import artifact, backbones
 from kennel.artifact import Manifest
 from kennel.backbones import Classifier
 from kennel.errors import UserError
+from kennel.files import file_hash
 from kennel.layout import INT8, ONNX, WEIGHTS
-from kennel.photos import file_hash
-from kennel.preprocessing import Preprocessing
+from kennel.photos.preprocessing import Preprocessing
 from kennel_serve.inference import engines
 from kennel_serve.inference.predictor import Predictor
 

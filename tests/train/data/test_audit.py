@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kennel import photos, preprocessing
 from kennel.errors import UserError
-from kennel.preprocessing import Preprocessing
+from kennel.files import file_hash
+from kennel.photos import decoder, photo_folders, preprocessing
+from kennel.photos.preprocessing import Preprocessing
 from kennel_train.data import audit as audits
 from kennel_train.data.audit import Audit
 from kennel_train.data.decoding import Bad, PhotoRecord
@@ -22,25 +23,25 @@ SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "hymen
 def read(path: Path, label: int) -> PhotoRecord | Bad:
     """One photo as a job reads it."""
     try:
-        square = preprocessing.square(preprocessing.decode(path, ROW), ROW, ROW.resize)
+        square = preprocessing.square(decoder.decode(path, ROW), ROW, ROW.resize)
     except UserError as error:
         return Bad(path, str(error))
     with Image.open(path) as image:
         width, height = image.size
     pixels = hashlib.blake2b(np.ascontiguousarray(square), digest_size=16).hexdigest()
-    return PhotoRecord(path, label, photos.file_hash(path), pixels, width, height)
+    return PhotoRecord(path, label, file_hash(path), pixels, width, height)
 
 
 def look(root: Path, *, image_size: int = 64, allow: bool = False, fraction: int | None = None) -> Audit:
     """The audit of the channels under `root`; `fraction`: one photo of so many is cut from train for validation."""
-    classes = photos.class_folders(root / "train")
+    classes = photo_folders.class_folders(root / "train")
     splits: dict[str, list[PhotoRecord]] = {}
     bad: list[Bad] = []
     left_out: list[Path] = []
-    for split, names in photos.SPLITS.items():
+    for split, names in photo_folders.SPLITS.items():
         for label, name in enumerate(classes):
             folder = next((root / n / name for n in names if (root / n / name).is_dir()), None)
-            known = photos.photos(folder) if folder else []
+            known = photo_folders.photos(folder) if folder else []
             left_out += sorted(set(folder.iterdir()) - set(known)) if folder else []
             for result in [read(path, label) for path in known]:
                 bad += [result] if isinstance(result, Bad) else []

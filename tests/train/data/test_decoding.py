@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kennel import preprocessing
 from kennel.errors import UserError
-from kennel.preprocessing import Preprocessing
+from kennel.photos import decoder, preprocessing
+from kennel.photos.preprocessing import Preprocessing
 from kennel_train.data import decoding
 from kennel_train.data.image_folder import Photo
 
@@ -47,7 +47,7 @@ def test_each_photo_is_a_row_as_serving_would_see_it(folder):
     assert (decoded.images.shape, decoded.images.dtype) == ((6, 36, 36, 3), np.uint8)
     for row, known, photo in zip(decoded.local, decoded.photos, photos(folder), strict=True):
         data = photo.path.read_bytes()
-        whole = preprocessing.square(preprocessing.decode(data, ROW), ROW, 36)
+        whole = preprocessing.square(decoder.decode(data, ROW), ROW, 36)
         assert (decoded.images[row].transpose(2, 0, 1) == whole).all()
         assert (known.path, known.label, known.digest) == (photo.path, photo.label, hashlib.sha256(data).hexdigest())
 
@@ -87,7 +87,7 @@ def test_unreadable_photos_are_named_and_the_rows_of_the_others_stay_right(folde
     assert said == [f"bad photo: {photo.path}: {photo.reason}" for photo in bad]
     assert all("not a readable photo" in photo.reason for photo in bad[:2])
     assert [photo.path.name for photo in decoded.photos] == ["0.jpg", "2.jpg", "3.jpg", "4.jpg", "turned.jpg"]
-    last = preprocessing.square(preprocessing.decode(folder / "turned.jpg", ROW), ROW, 36)
+    last = preprocessing.square(decoder.decode(folder / "turned.jpg", ROW), ROW, 36)
     assert (decoded.images[decoded.local[-1]].transpose(2, 0, 1) == last).all()
     assert (decoded.take([4, 0]).images[decoded.take([4, 0]).local[0]].transpose(2, 0, 1) == last).all()
     assert decoded.take([4, 0]).labels.tolist() == [decoded.labels[4], decoded.labels[0]]

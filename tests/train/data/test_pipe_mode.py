@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kennel.errors import UserError
-from kennel.photos import class_folders, photos
+from kennel.photos.photo_folders import class_folders, photos
 from kennel_train.data import pipe_mode
 
 JPEG, PNG = b"\xff\xd8\xff\xe0 a photo", b"\x89PNG\r\n\x1a\n another"

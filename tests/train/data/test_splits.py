@@ -7,7 +7,7 @@ import pytest
 
 from kennel.errors import UserError
 from kennel.hyperparameters import Hyperparameters
-from kennel.preprocessing import Preprocessing
+from kennel.photos.preprocessing import Preprocessing
 from kennel_train.context import Context
 from kennel_train.contract import stop as stops
 from kennel_train.contract.stop import Never

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kennel import preprocessing
-from kennel.preprocessing import Preprocessing
+from kennel.photos import preprocessing
+from kennel.photos.preprocessing import Preprocessing
 from kennel_train.data import randomness
 from kennel_train.engine import crops
 

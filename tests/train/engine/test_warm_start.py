@@ -14,9 +14,9 @@ from kennel import artifact, backbones
 from kennel.artifact import Manifest
 from kennel.backbones import Classifier
 from kennel.errors import UserError
+from kennel.files import file_hash
 from kennel.hyperparameters import Hyperparameters
 from kennel.layout import MANIFEST, ONNX, WEIGHTS
-from kennel.photos import file_hash
 from kennel_train.engine import warm_start
 
 CLASSES = ("ant", "bee", "cat")

@@ -14,10 +14,11 @@ import onnxruntime
 import pytest
 import torch
 
-from kennel import backbones, preprocessing
+from kennel import backbones
 from kennel.artifact import Manifest
 from kennel.backbones import Classifier
 from kennel.layout import INT8, ONNX
+from kennel.photos import decoder, preprocessing
 from kennel_train.model import export, int8, int8_gate
 from kennel_train.model.int8_gate import Gate, GateSplit
 
@@ -224,7 +225,7 @@ def test_lite0_on_real_photos(tmp_path):
     classifier = Classifier(backbone, 1000).eval()
     classifier.head.load_state_dict({"weight": state["_fc.weight"], "bias": state["_fc.bias"]})
     row, paths = backbone.preprocessing, sorted((SHARED / "photos").glob("*.JPEG"))
-    photos = np.stack([preprocessing.square(preprocessing.decode(path, row), row) for path in paths])
+    photos = np.stack([preprocessing.square(decoder.decode(path, row), row) for path in paths])
     part = part_of(classifier, photos, np.zeros(len(photos), np.int64))
     export.export(classifier, torch.from_numpy(photos[:2]), Manifest(("a",), row, {}), tmp_path)
     int8.write(tmp_path / ONNX, tmp_path / INT8, np.array_split(photos[:32], 4))

@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from kennel import artifact, metrics
 from kennel.backbones import Backbone, Classifier
 from kennel.hyperparameters import Hyperparameters, Tuning
-from kennel.preprocessing import Preprocessing
+from kennel.photos.preprocessing import Preprocessing
 from kennel_train.context import Context
 from kennel_train.data import image_folder
 from kennel_train.data.splits import Splits

@@ -10,7 +10,7 @@ from itertools import combinations, islice
 from pathlib import Path
 from typing import Literal
 
-from kennel.photos import printable
+from kennel.files import printable
 from kennel_train.data.decoding import Bad, PhotoRecord
 
 IMBALANCE = 10  # largest class over smallest: beyond it, of two classes, always answering the larger scores over 0.9

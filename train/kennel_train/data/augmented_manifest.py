@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kennel.errors import UserError
-from kennel.photos import PHOTO_SUFFIXES, printable
+from kennel.files import printable
+from kennel.photos.file_formats import PHOTO_SUFFIXES
 
 _SUFFIXES = (".manifest", ".jsonl")
 _LONGEST = 1 << 20  # bytes of a first line

@@ -19,10 +19,11 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from kennel import cgroup, preprocessing
+from kennel import cgroup
 from kennel.errors import UserError
-from kennel.photos import printable
-from kennel.preprocessing import Preprocessing
+from kennel.files import printable
+from kennel.photos import decoder, preprocessing
+from kennel.photos.preprocessing import Preprocessing
 from kennel_train.data.image_folder import Photo
 
 MAX_BAD = 0.01  # of all photos; more is no accident but a broken data set
@@ -127,8 +128,8 @@ def refuse_many(bad: list[Bad], total: int) -> None:
 
 def _one(photo: Photo, row: Preprocessing, to: NDArray[np.uint8]) -> PhotoRecord | Bad:
     try:
-        data = preprocessing.contents(photo.path)
-        upright = preprocessing.read(data, row)
+        data = decoder.contents(photo.path)
+        upright = decoder.read(data, row)
     except (UserError, OSError) as error:
         return Bad(photo.path, str(error))
     to[:] = preprocessing.pixels(upright.image, row, row.resize)

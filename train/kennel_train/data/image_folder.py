@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kennel.errors import UserError
-from kennel.photos import class_folders, files, is_photo, loose_photos, photos, printable, split_folders
+from kennel.files import printable
+from kennel.photos.photo_folders import class_folders, files, is_photo, loose_photos, photos, split_folders
 
 _EXPECTED = "expected {0}/<class>/*.jpg (or .png, .webp, ...)"
 _OTHER_CHANNELS = frozenset({"pretrained", "model", "code", "sm_drivers"})  # which hold no photos

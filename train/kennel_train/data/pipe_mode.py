@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from kennel import config as config_files
 from kennel.errors import UserError
-from kennel.photos import HEAD, suffix
+from kennel.photos.file_formats import HEAD, suffix
 from kennel_train.data import augmented_manifest
 
 _MAGIC = 0xCED7230A

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kennel.errors import UserError
-from kennel.photos import printable, split
-from kennel.preprocessing import Preprocessing
+from kennel.files import printable
+from kennel.photos.photo_folders import split
+from kennel.photos.preprocessing import Preprocessing
 from kennel_train.context import Context
 from kennel_train.contract.stop import grace
 from kennel_train.data import decoding, randomness

@@ -74,7 +74,7 @@ def random_resized(
 
 
 def middle(images: NDArray[np.uint8], rows: NDArray[np.int64], side: int) -> NDArray[np.uint8]:
-    """The square that `kennel.preprocessing.square` cuts, of each photo: uint8 (n, side, side, 3)."""
+    """The square that `kennel.photos.preprocessing.square` cuts, of each photo: uint8 (n, side, side, 3)."""
     edge = (images.shape[1] - side) // 2
     inner = np.asarray(images)[:, edge : edge + side, edge : edge + side]
     cut = np.empty((len(rows), side, side, 3), dtype=np.uint8)

@@ -56,7 +56,7 @@ def fit(
     # Stopped before the first step of all: what can be learned in the time that is left becomes the model.
     late = not run.best.state and run.step == 0 and context.cluster.any(callbacks.stop())
     saved = time.monotonic()
-    while run.epoch <= plan.epochs and not (hp.patience and run.stale >= hp.patience):
+    while not run.ended:
         started, waited, begun = time.monotonic(), train.waited, run.step
         rate = float(run.schedule.get_last_lr()[-1])
         for stopped in steps(run, callbacks.callback, callbacks.hurry if late else callbacks.stop):

@@ -98,6 +98,12 @@ class Run:
     def judged(self) -> nn.Module:
         return self.average.module if self.average else self.module
 
+    @property
+    def ended(self) -> bool:
+        """All epochs are done, or the last `patience` of them brought nothing better (early stopping)."""
+        patience = self.context.hp.patience
+        return self.epoch > self.plan.epochs or bool(patience and self.stale >= patience)
+
     def as_dict(self) -> dict[str, Any]:
         return {
             "module": self.module.state_dict(),

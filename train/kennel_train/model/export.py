@@ -21,8 +21,8 @@ from torch import Tensor
 from kennel import artifact
 from kennel.artifact import Manifest
 from kennel.backbones import Classifier
+from kennel.files import file_hash
 from kennel.layout import INT8, ONNX, WEIGHTS
-from kennel.photos import file_hash
 from kennel_train.model import int8_gate
 from kennel_train.model.int8_gate import Gate
 

@@ -35,8 +35,7 @@ class Head:
 
     @property
     def going(self) -> bool:
-        patient = not self.hp.patience or self.run.stale < self.hp.patience
-        return not self.failed and self.run.epoch <= self.run.plan.epochs and patient
+        return not self.failed and not self.run.ended
 
 
 def fit(

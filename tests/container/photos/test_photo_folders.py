@@ -1,6 +1,5 @@
 """Class names, photo files and the split by file hash, on real folders."""
 
-import io
 import os
 from pathlib import Path
 
@@ -8,18 +7,8 @@ import pytest
 from PIL import Image
 
 from kennel.errors import UserError
-from kennel.photos import (
-    HEAD,
-    class_folders,
-    file_hash,
-    files,
-    hashes,
-    loose_photos,
-    photos,
-    split,
-    split_folders,
-    suffix,
-)
+from kennel.files import file_hash
+from kennel.photos.photo_folders import class_folders, files, hashes, loose_photos, photos, split, split_folders
 
 
 def folder(root: Path, *names: str) -> Path:
@@ -80,15 +69,6 @@ def test_photos_are_known_by_their_suffix_or_their_first_bytes(tmp_path: Path) -
     names = ["a.jpeg", "b c.JPG", "d.Webp", "e.JFIF", "g.gif", "no suffix", "old.dat", "other.data", "z.bin"]
     assert [path.name for path in loose_photos(tmp_path)] == names
     assert [path.name for path in photos(tmp_path)] == [*names[:4], "x.heic", *names[4:]]
-
-
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000"])
-def test_each_format_is_seen_in_eight_bytes_and_in_sixteen(format: str) -> None:
-    file = io.BytesIO()
-    Image.new("RGB", (64, 48), "red").save(file, format)
-    assert suffix(file.getvalue()[:HEAD])
-    assert suffix(file.getvalue()[:8])
-    assert not suffix(b"a text of a line")
 
 
 def test_folders_below_belong_to_the_class_and_circles_end(tmp_path: Path) -> None:

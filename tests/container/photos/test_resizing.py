@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kennel import resizing
+from kennel.photos import resizing
 
-PHOTOS = sorted((Path(__file__).resolve().parents[3] / "shared" / "data" / "photos").glob("*.JPEG"))[:10]
+PHOTOS = sorted((Path(__file__).resolve().parents[4] / "shared" / "data" / "photos").glob("*.JPEG"))[:10]
 NOISE = [
     np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     for seed, (height, width) in enumerate([(375, 500), (500, 333), (40, 41), (1, 1), (1, 300), (256, 256)])
@@ -63,9 +63,9 @@ def test_threads_do_not_meet():
 
 def test_pillow_stands_in_where_there_is_no_simd(monkeypatch):
     monkeypatch.setitem(sys.modules, "cykooz_resizer", None)  # an import of it raises ImportError
-    monkeypatch.delitem(sys.modules, "kennel.resizing")
-    without = importlib.import_module("kennel.resizing")
-    monkeypatch.setattr("kennel.resizing", resizing)
+    monkeypatch.delitem(sys.modules, "kennel.photos.resizing")
+    without = importlib.import_module("kennel.photos.resizing")
+    monkeypatch.setattr("kennel.photos.resizing", resizing)
     assert without.simd is None
     exact = resizing.by_pillow(NOISE[0], 64, "bicubic")
     assert (without.middle(NOISE[0], 64, "bicubic") == exact).all()

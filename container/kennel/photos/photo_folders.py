@@ -3,56 +3,20 @@
 Names and first bytes only: nothing here opens a photo as an image.
 """
 
-import hashlib
-import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from kennel.errors import UserError
+from kennel.files import file_hash, printable
+from kennel.photos.file_formats import HEAD, PHOTO_SUFFIXES, suffix
 
-PHOTO_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
-    *(".avif", ".heic", ".heif"),
-)
 SPLITS = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test",)}
 _MORE_NAMES = {
     "validation": ("dev", "development", "eval", "evaluation"),
     "test": ("testing",),
 }  # where none of those is
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # what systems leave in folders, beside hidden files
-HEAD = 16  # bytes of a file that `suffix` wants
-_SIGNATURES = {
-    b"\xff\xd8\xff": ".jpg",
-    b"\x89PNG\r\n\x1a\n": ".png",
-    b"GIF87a": ".gif",
-    b"GIF89a": ".gif",
-    b"II*\x00": ".tif",
-    b"MM\x00*": ".tif",
-    b"II+\x00": ".tif",  # BigTIFF
-    b"MM\x00+": ".tif",
-    b"\x00\x00\x00\x0cjP  ": ".jp2",
-    b"\xff\x4f\xff\x51": ".jp2",  # a bare codestream
-}
-_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-
-
-def suffix(head: bytes) -> str:
-    """The suffix of the photo format that bytes, 8 or more, begin like; "" for none that is known.
-
-    Args:
-        head: the first `HEAD` bytes; of fewer, formats that say more later are believed.
-    """
-    if head[:2] == b"BM" and len(head) > 7 and not head[6:10].strip(b"\x00"):  # BMW is a label
-        return ".bmp"
-    if head[:4] == b"RIFF" and head[8:12] in (b"WEBP", b""):
-        return ".webp"
-    if head[4:8] == b"ftyp":
-        brand = head[8:12]
-        if brand in (b"avif", b"avis"):
-            return ".avif"
-        return ".heic" if brand in (*_HEIF_BRANDS, b"") else ""
-    return next((known for begin, known in _SIGNATURES.items() if head.startswith(begin)), "")
 
 
 def is_photo(path: Path) -> bool:
@@ -155,18 +119,6 @@ def _entries(folder: Path) -> list[Path]:
 
 def _is_litter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _LITTER
-
-
-def printable(path: object) -> str:
-    """A path for one line of a log: line ends and bytes that are no UTF-8 are written as escapes."""
-    text = os.fspath(path) if isinstance(path, Path) else str(path)
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
-
-
-def file_hash(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hashes(paths: Iterable[Path]) -> dict[Path, str]:

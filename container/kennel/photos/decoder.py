@@ -1,29 +1,27 @@
-"""What a photo becomes before the model: bytes -> upright RGB -> a uint8 square. Both sides use this, nothing else.
+"""Bytes -> an upright RGB picture. Both sides use this, nothing else.
 
-Normalization is not here: it is the first layer of the exported model, so that it cannot be applied twice or
-forgotten. simplejpeg decodes JPEG (libjpeg-turbo at its best, and it reduces while it decodes); Pillow does the rest:
-every other format (HEIC by pillow-heif), headers, and the verdict on whatever simplejpeg refuses. Resizing is
-`kennel.resizing`'s.
+simplejpeg decodes JPEG (libjpeg-turbo at its best, and it reduces while it decodes); Pillow does the rest: every other
+format (HEIC by pillow-heif), headers, and the verdict on whatever simplejpeg refuses.
 """
 
 import io
 import math
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from PIL.TiffImagePlugin import TiffImageFile
 
-from kennel import cgroup, resizing
+from kennel import cgroup
 from kennel.errors import UserError
-from kennel.photos import HEAD, suffix
-from kennel.resizing import Picture
+from kennel.photos import resizing, rgb
+from kennel.photos.file_formats import HEAD, suffix
+from kennel.photos.preprocessing import Preprocessing
+from kennel.photos.resizing import Picture
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIC")
 _PILLOWS = FORMATS[:-1]
@@ -40,9 +38,6 @@ _OTHERS = {".jp2": "JPEG 2000"}  # formats that are known and not read
 _PNG, _EIGHT = b"\x89PNG\r\n\x1a\n", 8
 _PICTURE = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf")  # the chunks of a PNG that are read
 _JPEG_END = b"\xff\xd9"
-_WHITE_TAG = 281  # TIFF's MaxSampleValue
-_WHITE_16, _WHITE_FLOAT = 65535.0, 1.0
-_BAND = 64  # rows of the reduced picture at a time
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap width and height
 
 # What undoes each orientation, as in Pillow's exif_transpose.
@@ -59,46 +54,6 @@ _TURNS = {
 
 class TooManyPixelsError(UserError):
     """A photo that is refused before it is decoded, for its size alone."""
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """One row, saved in the manifest: the short side becomes `resize` pixels, the middle `image_size` square is cut.
-
-    `mean` and `std` are per RGB channel in units of 0–1; they are baked into the exported model and recorded here
-    for readers of the manifest.
-    """
-
-    image_size: int = 224
-    resize: int = 256
-    interpolation: str = "bilinear"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    white_level: float = 0.0  # what white is in photos of more than 8 bits; 0: what the file's type says
-
-    @classmethod
-    def from_json(cls, row: dict[str, Any]) -> "Preprocessing":
-        """The row of a manifest.
-
-        Raises:
-            UserError: a field is missing, unknown or impossible.
-        """
-        unknown = sorted(set(row) - {field.name for field in fields(cls)})
-        if unknown:  # pixels could differ
-            raise UserError(
-                f"the manifest's preprocessing: field {unknown[0]!r} is not known to this version: serve the model "
-                "with the version that trained it, or a later one"
-            )
-        try:
-            made = cls(**{**row, "mean": tuple(row["mean"]), "std": tuple(row["std"])})
-            sizes = 0 < made.image_size <= made.resize
-            white = isinstance(made.white_level, int | float) and 0 <= made.white_level < math.inf
-            known = made.interpolation in resizing.FILTERS
-            if not (sizes and white and known and len(made.mean) == len(made.std) == 3):
-                raise ValueError(str(row))
-        except (TypeError, KeyError, ValueError) as error:
-            raise UserError(f"the manifest's preprocessing is not one this version knows: {error}") from error
-        return made
 
 
 @dataclass(frozen=True)
@@ -143,7 +98,7 @@ def read(
             _check_bytes(image, wanted, _most_bytes() if max_bytes is None else max_bytes)
             picture = _jpeg(data, image, wanted)
             if picture is None:
-                picture = _any(image, wanted, preprocessing.white_level)
+                picture = rgb.reduced(image, wanted, preprocessing.white_level)
             orientation = _orientation(image)
             if orientation in _TURNS:
                 picture = resizing.as_pillow(picture).transpose(_TURNS[orientation])
@@ -195,27 +150,7 @@ def _register_heif() -> None:
 
 def of_pixels(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> Picture:
     """What `decode` gives for a PNG of these pixels: uint8, (H, W, 3), RGB and upright."""
-    return _any(Image.fromarray(np.ascontiguousarray(pixels)), _wanted(preprocessing), 0.0)
-
-
-def square(image: Picture, preprocessing: Preprocessing, side: int | None = None) -> NDArray[np.uint8]:
-    """The middle square of an RGB image after its short side became `resize` pixels, as models take it.
-
-    Args:
-        side: pixels of the square, `image_size` where None; training caches `resize` and crops again.
-
-    Returns:
-        uint8, (3, side, side).
-    """
-    return np.ascontiguousarray(pixels(image, preprocessing, side).transpose(2, 0, 1))
-
-
-def pixels(image: Picture, preprocessing: Preprocessing, side: int | None = None) -> NDArray[np.uint8]:
-    """`square`'s pixels as they lie in a photo: uint8, (side, side, 3)."""
-    whole = resizing.middle(image, preprocessing.resize, preprocessing.interpolation)
-    side = side or preprocessing.image_size
-    edge = (preprocessing.resize - side) // 2
-    return whole[edge : edge + side, edge : edge + side]
+    return rgb.reduced(Image.fromarray(np.ascontiguousarray(pixels)), _wanted(preprocessing), 0.0)
 
 
 def _wanted(preprocessing: Preprocessing) -> int:
@@ -301,58 +236,6 @@ def _jpeg(data: bytes, image: Image.Image, wanted: int) -> Picture | None:
             raise
         return None
     return array
-
-
-def _any(image: Image.Image, wanted: int, white_level: float) -> Image.Image:
-    """Any photo by Pillow, reduced by a whole number while its short side stays at least twice `wanted` pixels.
-
-    A large one is converted band by band: as a whole, a hostile 100-megapixel drawing takes gigabytes.
-    """
-    image.draft(None, (wanted, wanted))
-    image.load()
-    by = max(1, min(image.size) // (2 * wanted))
-    white = _white(image, white_level)
-    if by == 1:
-        return _rgb(image, white)
-    width, height = image.size
-    small = Image.new("RGB", (-(-width // by), -(-height // by)))
-    for top in range(0, height, _BAND * by):
-        band = image.crop((0, top, width, min(height, top + _BAND * by)))
-        band.info = image.info  # where a palette's transparent colour is
-        small.paste(_rgb(band, white).reduce(by), (0, top // by))
-    return small
-
-
-def _white(image: Image.Image, level: float) -> float:
-    """What white is in a mode of more than 8 bits, the same for every photo of a type; 0 for modes of 8 bits.
-
-    Pillow's own conversion clips 16-bit grey instead of scaling it. 32-bit integers hold 16-bit data unless the file
-    says otherwise.
-
-    Args:
-        level: the data set's own, 0 for the type's.
-    """
-    if not (image.mode.startswith("I;16") or image.mode in ("I", "F")):
-        return 0.0
-    if level:
-        return level
-    if image.mode == "F":
-        return _WHITE_FLOAT
-    said = image.tag_v2.get(_WHITE_TAG) if isinstance(image, TiffImageFile) else None
-    said = said[0] if isinstance(said, tuple) and said else said
-    return float(said) if isinstance(said, int) and said > 0 else _WHITE_16
-
-
-def _rgb(image: Image.Image, white: float) -> Image.Image:
-    """Any Pillow mode as RGB."""
-    if white:
-        grey = np.asarray(image, dtype=np.float64)
-        image = Image.fromarray((grey.clip(0.0, white) * (255.0 / white)).round().astype(np.uint8))
-    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
-        clear = image.convert("RGBA")
-        paper = Image.new("RGBA", clear.size, "white")
-        return Image.alpha_composite(paper, clear).convert("RGB")
-    return image.convert("RGB")
 
 
 def _short(error: Exception) -> str:
