@@ -48,6 +48,7 @@ class Classifier(nn.Module):
         row = backbone.preprocessing
         self.register_buffer("mean", 255.0 * torch.tensor(row.mean).view(1, 3, 1, 1))
         self.register_buffer("std", 255.0 * torch.tensor(row.std).view(1, 3, 1, 1))
+        self.image_size = row.image_size
         self.backbone = backbone.module
         self.head = nn.Linear(backbone.width, classes)
 
@@ -117,6 +118,16 @@ def wrong_size(name: str, image_size: int, error: Exception) -> str:
     cure = f"set image_size={config.input_size[1]}" if config else "set another image_size"
     return (
         f"backbone {name!r} cannot take image_size={image_size} ({_cause(error)}): {cure}, or choose another backbone"
+    )
+
+
+def not_exportable(name: str, error: Exception) -> str:
+    """The sentence for a backbone that torch cannot write as ONNX, with the exporter's own cause and no colours."""
+    text = re.sub(r"\x1b\[\d+m", "", str(error))
+    cause = re.search(r"<class '[\w.]+'>: ([^\n]+)", text)
+    return (
+        f"backbone {name!r} cannot be exported to ONNX, which endpoints run "
+        f"({cause[1][:160] if cause else _cause(RuntimeError(text))}): choose another backbone"
     )
 
 

@@ -54,7 +54,8 @@ def _make(name: str, out: Path) -> None:
         created=datetime.now(UTC).isoformat(),
     )
     folder = out / "kennel" / "model"
-    manifest = export.export(classifier, torch.from_numpy(squares[:4]), manifest, folder)
+    program = export.trace(classifier, name)
+    manifest = export.export(classifier, program, torch.from_numpy(squares[:4]), manifest, folder)
     (folder / MANIFEST).unlink()  # a folder without one is made anew
     batches = np.array_split(squares, len(squares) // int8_gate.BATCH)
     int8.write(folder / ONNX, folder / INT8, batches)

@@ -4,11 +4,11 @@ import dataclasses
 import functools
 import logging
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.onnx import ONNXProgram
 
 from kennel import metrics
 from kennel.artifact import Manifest
@@ -25,8 +25,11 @@ from kennel_train.reporting import Ending
 log = logging.getLogger("kennel")
 
 
-def finish(job: Training, trained: Trained, ending: Ending) -> None:
+def finish(job: Training, trained: Trained, ending: Ending, program: ONNXProgram | None) -> None:
     """Everything after the last step; all ranks judge their photos, rank 0 writes.
+
+    Args:
+        program: `export.trace`'s, on rank 0.
 
     Raises:
         RuntimeError: the ranks' weights differ, or ONNX Runtime and torch disagree.
@@ -40,7 +43,7 @@ def finish(job: Training, trained: Trained, ending: Ending) -> None:
     with job.context.timing("evaluate"):
         mine = {split: _judge(job, inputs[split]) for split in inputs if int8 or split != "train"}
         everyones = {split: _everyones(job, inputs[split], mine[split]) for split in inputs if split != "train"}
-    if not job.context.cluster.is_rank_zero:
+    if program is None:
         return
     temperature = evaluation.calibrate(everyones["validation"].logits, everyones["validation"].labels)
     for split, row in everyones.items():
@@ -51,7 +54,7 @@ def finish(job: Training, trained: Trained, ending: Ending) -> None:
         for split, row in everyones.items()
     }
     manifest = _manifest(job, trained, ending, found, temperature)
-    manifest = _export(job, job.context.layout.model, manifest, mine if int8 else None)
+    manifest = _export(job, program, manifest, mine if int8 else None)
     log.info("model: %s (epoch %d of %d)", job.context.layout.model, trained.best.epoch, len(trained.rows))
     log.info("int8: %s", manifest.int8.get("reason", "not tried"))
     reporting.write(job, trained, ending, manifest, found, mine)
@@ -110,7 +113,7 @@ def _manifest(
     )
 
 
-def _export(job: Training, folder: Path, manifest: Manifest, mine: dict[str, SplitLogits] | None) -> Manifest:
+def _export(job: Training, program: ONNXProgram, manifest: Manifest, mine: dict[str, SplitLogits] | None) -> Manifest:
     """Write the model folder; int8 is judged on rank 0's photos of train and validation."""
     gate = None
     if mine and all(len(mine[split].labels) for split in ("train", "validation")):
@@ -122,7 +125,8 @@ def _export(job: Training, folder: Path, manifest: Manifest, mine: dict[str, Spl
     split = "validation" if len(job.splits.parts["validation"].mine.local) else "train"
     count = min(4, len(job.splits.parts[split].mine.local))
     sample = torch.from_numpy(np.ascontiguousarray(_squares(job, split)(np.arange(count))))
-    return export.export(job.classifier, sample, manifest, folder, int8=gate, phase=job.context.timing)
+    folder, timing = job.context.layout.model, job.context.timing
+    return export.export(job.classifier, program, sample, manifest, folder, int8=gate, phase=timing)
 
 
 def _squares(job: Training, split: str) -> functools.partial[NDArray[np.uint8]]:

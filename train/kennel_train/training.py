@@ -37,6 +37,7 @@ from kennel_train.engine.strategies import Trained, Training
 from kennel_train.engine.warm_start import SourceModel
 from kennel_train.measure.history import EpochRow
 from kennel_train.measure.timing import Timing
+from kennel_train.model import export
 from kennel_train.reporting import Ending
 
 log = logging.getLogger("kennel")
@@ -77,6 +78,8 @@ def run(environment: JobEnvironment, cluster: Cluster, stop: Stop) -> None:
             splits = Splits.decode(channels, sharded, backbone.preprocessing, context, log.info)
         audited = _audit(splits, channels, context)
         context = _clamped(context, len(splits.parts["train"].photos))
+        with timing("trace network"):
+            program = export.trace(classifier, backbone.name) if cluster.is_rank_zero else None
         if source:
             taken, new = warm_start.head(classifier, channels.class_names, source)
             log.info("head: %d classes of the earlier model, %d new ones", len(taken), len(new))
@@ -101,7 +104,7 @@ def run(environment: JobEnvironment, cluster: Cluster, stop: Stop) -> None:
         except Exception as error:
             reporting.write_failed(job, observers.rows, ending, error)
             raise
-        finish.finish(job, trained, dataclasses.replace(ending, search=tried))
+        finish.finish(job, trained, dataclasses.replace(ending, search=tried), program)
 
 
 def _train(

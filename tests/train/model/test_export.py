@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import safetensors.torch
+import timm
 import torch
 
 from kennel import artifact, backbones
 from kennel.artifact import Manifest
 from kennel.backbones import Classifier
+from kennel.errors import UserError
 from kennel.layout import INT8, MANIFEST, ONNX, WEIGHTS
 from kennel_train.contract import failure
 from kennel_train.model import export
@@ -40,9 +42,16 @@ def made():
     return classifier, row, Gate(part, part)
 
 
+def write(classifier, row, folder, **options):
+    program = export.trace(classifier, "test_resnet")
+    return export.export(classifier, program, torch.from_numpy(PHOTOS[:4]), row, folder, **options)
+
+
 def exported(made, folder, gate):
     classifier, row, _ = made
-    written = export.export(classifier, torch.from_numpy(PHOTOS[:4]), row, folder, int8=gate)
+    written = export.export(
+        classifier, export.trace(classifier, "test_resnet"), torch.from_numpy(PHOTOS[:4]), row, folder, int8=gate
+    )
     assert artifact.read_manifest(folder) == written
     assert {path.name for path in folder.iterdir()} == {MANIFEST, *written.files}
     assert (written.temperature, written.evaluation) == (1.7, {"validation": {"top1": 1.0}})
@@ -76,7 +85,9 @@ def test_without_a_gate_there_is_no_int8_and_a_full_disk_changes_nothing(made, t
 
     gate = replace(made[2], train=replace(made[2].train, photos=full))
     with pytest.raises(OSError, match="No space left"):
-        export.export(made[0], torch.from_numpy(PHOTOS[:4]), made[1], tmp_path, int8=gate)
+        export.export(
+            made[0], export.trace(made[0], "test_resnet"), torch.from_numpy(PHOTOS[:4]), made[1], tmp_path, int8=gate
+        )
     assert artifact.read_manifest(tmp_path) == written, "a full disk must leave the model that was there"
     assert {path.name for path in tmp_path.iterdir()} == {MANIFEST, ONNX, WEIGHTS}
 
@@ -87,8 +98,35 @@ def test_a_disk_that_is_full_while_weights_are_written_is_named(made, tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
         with pytest.raises(Exception, match="too large") as caught:
-            export.export(made[0], torch.from_numpy(PHOTOS[:4]), made[1], tmp_path)
+            export.export(
+                made[0], export.trace(made[0], "test_resnet"), torch.from_numpy(PHOTOS[:4]), made[1], tmp_path
+            )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert failure.describe(caught.value).startswith("the disk is full (")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_graph_takes_the_weights_of_later_and_any_attention(tmp_path):
+    """BEiT's attention has strides that torch 2.10's exporter does not record by default."""
+    torch.manual_seed(0)
+    sizes = {"img_size": 64, "patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2, "num_classes": 0}
+    module = timm.models.beit.Beit(**sizes, use_rel_pos_bias=True)
+    backbone = replace(backbones.load("test_vit", 64, False, None, None), module=module, width=32)
+    classifier = Classifier(backbone, 2)
+    program = export.trace(classifier, "beit")
+    trained = {key: value + 0.05 * torch.randn(value.shape) for key, value in classifier.state_dict().items()}
+    classifier.load_state_dict(trained, assign=True)
+    row = Manifest(("dark", "bright"), backbone.preprocessing, {})
+    written = export.export(classifier, program, torch.from_numpy(PHOTOS[:4]), row, tmp_path)
+    assert set(written.files) == {WEIGHTS, ONNX}
+
+
+def test_a_backbone_that_is_no_onnx_is_a_sentence(made):
+    class Sorted(torch.nn.Module):
+        def forward(self, photos):
+            return torch.linalg.eigvals(photos.flatten(1)[:, :16].reshape(-1, 4, 4)).real
+
+    backbone = replace(backbones.load("test_resnet", 64, False, None, None), module=Sorted(), width=4)
+    with pytest.raises(UserError, match=r"'odd' cannot be exported to ONNX, .* \([^\x1b\n]*\): choose another"):
+        export.trace(Classifier(backbone, 2), "odd")

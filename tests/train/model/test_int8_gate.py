@@ -67,8 +67,9 @@ def made(tmp_path_factory):
         targets = torch.eye(3)[torch.from_numpy(labels)] - 1 / 3
         classifier.head.weight.copy_(torch.linalg.lstsq(centred, targets, driver="gelsd").solution.T)
         classifier.head.bias.copy_(-classifier.head.weight @ features.mean(0))
+    program = export.trace(classifier, "test_resnet")
     export.export(
-        classifier, torch.from_numpy(photos[:4]), Manifest(("r", "g", "b"), backbone.preprocessing, {}), folder
+        classifier, program, torch.from_numpy(photos[:4]), Manifest(("r", "g", "b"), backbone.preprocessing, {}), folder
     )
     gate = Gate(part_of(classifier, photos, labels), part_of(classifier, *painted(30, seed=1)))
     assert (gate.validation.logits.argmax(1) == gate.validation.labels).all()
@@ -227,7 +228,8 @@ def test_lite0_on_real_photos(tmp_path):
     row, paths = backbone.preprocessing, sorted((SHARED / "photos").glob("*.JPEG"))
     photos = np.stack([preprocessing.square(decoder.decode(path, row), row) for path in paths])
     part = part_of(classifier, photos, np.zeros(len(photos), np.int64))
-    export.export(classifier, torch.from_numpy(photos[:2]), Manifest(("a",), row, {}), tmp_path)
+    program = export.trace(classifier, "tf_efficientnet_lite0")
+    export.export(classifier, program, torch.from_numpy(photos[:2]), Manifest(("a",), row, {}), tmp_path)
     int8.write(tmp_path / ONNX, tmp_path / INT8, np.array_split(photos[:32], 4))
     assert int8_gate.judge(tmp_path / INT8, Gate(part, part)).agreement >= 0.85
     graph = onnx.load(tmp_path / INT8).graph

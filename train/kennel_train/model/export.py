@@ -1,4 +1,8 @@
-"""The best model as a folder: weights, ONNX, maybe int8, and the manifest, checked before they are put in place."""
+"""The best model as a folder: weights, ONNX, maybe int8, and the manifest, checked before they are put in place.
+
+The network is traced before it is trained, so that a backbone that cannot be ONNX costs no training; at the end the
+graph takes the trained weights.
+"""
 
 import contextlib
 import dataclasses
@@ -17,10 +21,13 @@ import onnxruntime
 import safetensors.torch
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.onnx import ONNXProgram
 
-from kennel import artifact
+from kennel import artifact, backbones
 from kennel.artifact import Manifest
 from kennel.backbones import Classifier
+from kennel.errors import UserError
 from kennel.files import file_hash
 from kennel.layout import INT8, ONNX, WEIGHTS
 from kennel_train.model import int8_gate
@@ -32,8 +39,44 @@ for chatty in ("onnx_ir", "onnxscript", "torch.onnx"):  # the exporter tells eve
 TOLERANCE = 1e-3  # of a probability; measured on lite0 and ResNet-50: below 1e-5
 
 
+def trace(classifier: Classifier, name: str) -> ONNXProgram:
+    """The network as an ONNX graph that still has the weights of now.
+
+    Args:
+        classifier: on the CPU.
+        name: the backbone's.
+
+    Raises:
+        UserError: ONNX, or torch's exporter, cannot hold this backbone.
+    """
+    side = classifier.image_size
+    batch = torch.export.Dim("batch", min=1)
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        sdpa_kernel(SDPBackend.MATH),  # the fused attention's strides are not those that are recorded for BEiT's
+    ):
+        warnings.simplefilter("ignore")  # the exporter's notes on its own deprecations
+        try:
+            made = torch.onnx.export(
+                classifier.eval(),
+                (torch.zeros(2, 3, side, side, dtype=torch.uint8),),  # a batch of 1 would be frozen as 1
+                dynamo=True,
+                input_names=["photos"],
+                output_names=["logits"],
+                dynamic_shapes=({0: batch},),
+                optimize=False,  # constants are folded once the weights are final
+                verbose=False,
+            )
+        except Exception as error:  # each of its steps has its own
+            raise UserError(backbones.not_exportable(name, error)) from error
+    assert made is not None
+    return made
+
+
 def export(
     classifier: Classifier,
+    program: ONNXProgram,
     sample: Tensor,
     manifest: Manifest,
     folder: Path,
@@ -45,6 +88,7 @@ def export(
 
     Args:
         classifier: moved to the CPU and to evaluation mode, in place.
+        program: `trace`'s, used up.
         sample: uint8 (N, 3, S, S), a few real photos that torch and ONNX Runtime must agree on.
         manifest: `files`, `versions` and, with a gate, `int8` are filled in here.
         int8: what an int8 copy is judged by; None makes none.
@@ -67,7 +111,7 @@ def export(
         safetensors.torch.save_file(state, partial / WEIGHTS)
         (partial / WEIGHTS).chmod(0o644)  # safetensors makes it 0600, and another user may serve it
         with phase("export"):
-            _onnx(classifier, sample, partial / ONNX)
+            _onnx(classifier, program, state, sample, partial / ONNX)
         if int8:
             with phase("int8"):
                 verdict = int8_gate.attempt(partial / ONNX, partial / INT8, int8)
@@ -89,22 +133,12 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
 
-def _onnx(classifier: Classifier, sample: Tensor, path: Path) -> None:
-    batch = torch.export.Dim("batch", min=1)
-    example = sample[:2] if len(sample) > 1 else sample.repeat(2, 1, 1, 1)  # a batch of 1 would be frozen as 1
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # the exporter's notes on its own deprecations
-        torch.onnx.export(
-            classifier,
-            (example,),
-            path,
-            dynamo=True,
-            external_data=False,
-            input_names=["photos"],
-            output_names=["logits"],
-            dynamic_shapes=({0: batch},),
-            verbose=False,
-        )
+def _onnx(classifier: Classifier, program: ONNXProgram, state: dict[str, Tensor], sample: Tensor, path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of weights that stand twice in a network, and once in its graph
+        program.apply_weights(state)
+    program.optimize()
+    program.save(path, external_data=False)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     with torch.inference_mode():
         ours = classifier(sample).softmax(1).numpy()
