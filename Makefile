@@ -11,6 +11,7 @@ WITHOUT_VALUES = env $(foreach name,$(VALUES) TUNE_OUT,-u $(name))
 
 VENV ?= build/venv
 VENV_LAUNCH ?= build/venv-launch
+VENV_SDK_V3 ?= build/venv-sdk-v3
 VENV_DEMO ?= build/venv-demo
 DOCKER ?= docker
 BASE_IMAGE ?= nvidia/cuda:12.8.1-base-ubuntu24.04
@@ -136,7 +137,7 @@ test-gpu: $(VENV)/.test ## ... what only an NVIDIA GPU can show: training and se
 test-launch: $(VENV_LAUNCH)/.test ## ... the commands
 	$(WITHOUT_VALUES) $(OURS) $(VENV_LAUNCH)/$(PYTEST) $(AT_ONCE) $(wildcard tests/launch) $(NO_TESTS)
 
-test-image: $(VENV_LAUNCH)/.test ## ... the image, where a docker engine answers; one by one: each looks at what the others left
+test-image: $(VENV_LAUNCH)/.test $(VENV_SDK_V3)/.ready ## ... the image, where a docker engine answers; one by one: each looks at what the others left
 	$(WITHOUT_VALUES) $(OURS) IMAGE="$$IMAGE" BASE_IMAGE="$$BASE_IMAGE" SERVE_IMAGE="$$SERVE_IMAGE" SERVE_BASE_IMAGE="$$SERVE_BASE_IMAGE" \
 		$(VENV_LAUNCH)/$(PYTEST) $(wildcard tests/image) $(NO_TESTS)
 
@@ -189,6 +190,7 @@ lock: build/uv/.ready ## pin pyproject.toml's groups into requirements/*.txt, wi
 	$(LOCK_GROUP) --extra image -o requirements/image.txt
 	printf '%s\n' $(SERVE_EXCLUDES) | $(LOCK_GROUP) --extra serve -c requirements/image.txt --excludes - -o requirements/serve.txt
 	$(LOCK_GROUP) --extra launch -o requirements/launch.txt
+	$(LOCK_GROUP) --extra sdk-v3 -o requirements/sdk-v3.txt
 	$(LOCK_GROUP) --extra demo -c requirements/image.txt -c requirements/launch.txt -o requirements/demo.txt
 	$(LOCK_GROUP) --extra npm -o requirements/npm.txt
 	$(LOCK_GROUP) --extra test -c requirements/image.txt -c requirements/launch.txt -c requirements/demo.txt -o requirements/test.txt
@@ -243,6 +245,13 @@ $(VENV_LAUNCH)/.ready: requirements/launch.txt
 
 $(VENV_LAUNCH)/.test: $(VENV_LAUNCH)/.ready requirements/test.txt requirements/emulated.txt requirements/walkthrough.txt
 	$(call INSTALL,$(VENV_LAUNCH),requirements/test.txt requirements/emulated.txt requirements/walkthrough.txt)
+	@touch $@
+
+$(VENV_SDK_V3)/.ready: requirements/sdk-v3.txt
+	@$(NEEDS_PYTHON)
+	@$(NEEDS_VENV)
+	@"$(PYTHON)" -m venv $(VENV_SDK_V3)
+	$(call INSTALL,$(VENV_SDK_V3),requirements/sdk-v3.txt)
 	@touch $@
 
 $(VENV_DEMO)/.ready: requirements/demo.txt

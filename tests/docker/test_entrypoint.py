@@ -1,6 +1,7 @@
 """The entry point as a real process: exit codes, signals, orphans, the failure file, whose files they are."""
 
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -45,6 +46,11 @@ def train_is(base: Path, script: str) -> None:
     train.chmod(0o755)
 
 
+def failure(base: Path) -> str:
+    """The first line of the failure file."""
+    return (base / "output" / "failure").read_text().splitlines()[0]
+
+
 @pytest.mark.parametrize(
     ("command", "code"),
     [
@@ -67,6 +73,65 @@ def test_no_command_says_which_there_are(base: Path) -> None:
     assert ended.returncode == 2
     assert "`train`" in ended.stderr
     assert "`serve`" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "command"),
+    [
+        ("input/config/hyperparameters.json", "train"),
+        ("input/config/resourceconfig.json", "train"),
+        ("model/m", "serve"),
+    ],
+)
+def test_without_a_command_the_mounted_folder_says_what_to_do(base: Path, file: str, command: str) -> None:
+    (base / file).parent.mkdir(parents=True, exist_ok=True)
+    (base / file).write_text("{}")
+    train_is(base, 'echo "$0" && mkdir -p output && touch output/success')
+    (base.parent / "bin" / "serve").symlink_to("train")
+    ended = run(base)
+    assert (ended.returncode, ended.stdout) == (0, f"{base.parent}/bin/{command}\n"), ended.stderr
+
+
+DRIVERS = "input/data/sm_drivers"
+
+
+def drivers_are(base: Path, script: str, **source: str) -> list[str]:
+    """SDK v3's channel with this sm_train.sh, which ends as v3's does; the command that starts it."""
+    folder = base / DRIVERS
+    folder.mkdir()
+    (folder / "sourcecode.json").write_text(json.dumps(source))
+    end = 'code=$?; [ $code = 0 ] || echo "subprocess.CalledProcessError: no" > output/failure; exit $code'
+    (folder / "sm_train.sh").write_text(f"cd {base}\n{script}\n{end}\n")
+    return ["bash", "-c", f"chmod +x {folder}/sm_train.sh && {folder}/sm_train.sh"]
+
+
+def test_sdk_v3s_script_fails_with_its_own_reason(base: Path) -> None:
+    """v3's driver takes the indentation away and leaves its own exception in the failure file."""
+    frame = 'File "/x/mine.py", line 3, in main\nraise ValueError("odd")'
+    trace = f"Traceback (most recent call last):\n{frame}\nValueError: odd"
+    ended = run(base, *drivers_are(base, f"echo '{trace}'; (exit 3)", entry_script="mine.py"))
+    assert (ended.returncode, trace in ended.stdout) == (3, True)
+    assert failure(base) == "mine.py failed: ValueError: odd (mine.py:3)"
+
+
+def test_sigterm_goes_past_bash_to_what_it_waits_for(base: Path) -> None:
+    script = f"{sys.executable} -c 'import time; print(1, flush=True); time.sleep(60)'"
+    command = drivers_are(base, script, entry_script="mine.py")
+    with subprocess.Popen([*ENTRYPOINT, *command], env=environment(base), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "1\n"
+        process.terminate()
+    assert process.returncode == 128 + 15
+    assert failure(base).startswith("mine.py was stopped by SIGTERM, which it did not handle: catch the signal")
+
+
+@pytest.mark.parametrize("sent", [{"command": "train"}, {"entry_script": "hook.py"}], ids=["command", "hook"])
+def test_sdk_v3s_start_of_our_own_training_is_train(base: Path, sent: dict[str, str]) -> None:
+    (base / "input/data/code").mkdir()
+    (base / "input/data/code/hook.py").write_text("def on_epoch_end(epoch, metrics): ...")
+    train_is(base, 'echo "$0 $@" && touch output/success')
+    ended = run(base, *drivers_are(base, "echo never", **sent))
+    assert (ended.returncode, ended.stdout) == (0, f"{base.parent}/bin/train \n"), ended.stderr
 
 
 def test_any_other_command_runs_untouched(base: Path) -> None:

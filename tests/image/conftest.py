@@ -25,7 +25,7 @@ IMAGE = os.environ.get("IMAGE", "kennel:dev")
 LABEL = "kennel-test"
 OWNER = 1234  # of every mounted folder: the caller, and not root
 HYPERPARAMETERS = {
-    "backbone": "tf_efficientnet_lite0",
+    "backbone": "test_resnet",
     "pretrained": "false",
     "epochs": "2",
     "batch_size": "8",
@@ -105,6 +105,19 @@ def image(engine: Docker) -> Iterator[str]:
         engine("rm", "-f", *left)
 
 
+@pytest.fixture
+def no_remains(docker: Callable, image: str) -> Iterator[None]:
+    """Removes the containers and networks that the SDK leaves, and fails where some outlive that."""
+    listings = {"rm": ("ps", "-aq"), "network rm": ("network", "ls", "-q")}
+    before = {kind: set(docker(*listing).stdout.split()) for kind, listing in listings.items()}
+    yield
+    for kind, listing in listings.items():
+        new = set(docker(*listing).stdout.split()) - before[kind]
+        if new:
+            docker(*kind.split(), *(["-f"] if kind == "rm" else []), *new)
+        assert set(docker(*listing).stdout.split()) <= before[kind]
+
+
 @pytest.fixture(scope="session")
 def photos(docker: Docker, image: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """<class>/*.jpg, told apart by colour; painted inside the image, which has Pillow."""
@@ -167,7 +180,7 @@ def strangers() -> Callable[[Path], list[str]]:
 @pytest.fixture(scope="session")
 def model(prepare: Callable[..., Path], train: Docker) -> Path:
     """A trained model folder."""
-    base = prepare(epochs="10")
+    base = prepare(epochs="30", learning_rate="0.03")
     ended = train(base)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return base / "model"

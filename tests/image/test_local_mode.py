@@ -24,19 +24,6 @@ CONFIG = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"Telem
 
 
 @pytest.fixture
-def no_remains(docker: Callable, image: str) -> Iterator[None]:
-    """Removes the containers and networks that the SDK leaves, and fails where some outlive that."""
-    listings = {"rm": ("ps", "-aq"), "network rm": ("network", "ls", "-q")}
-    before = {kind: set(docker(*listing).stdout.split()) for kind, listing in listings.items()}
-    yield
-    for kind, listing in listings.items():
-        new = set(docker(*listing).stdout.split()) - before[kind]
-        if new:
-            docker(*kind.split(), *(["-f"] if kind == "rm" else []), *new)
-        assert set(docker(*listing).stdout.split()) <= before[kind]
-
-
-@pytest.fixture
 def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_remains: None) -> Iterator[Any]:
     """A local session that needs neither AWS nor a network; it finds the tests' docker client first on PATH."""
     client = shutil.which(os.environ.get("DOCKER", "docker"))
@@ -75,7 +62,7 @@ def test_fit_deploy_predict(session: Any, image: str, photos: Path, hyperparamet
         ROLE,
         instance_count=1,
         instance_type="local",
-        hyperparameters={**hyperparameters, "epochs": 10},
+        hyperparameters={**hyperparameters, "epochs": 30, "learning_rate": 0.03},
         output_path=f"file://{tmp_path / 'output'}",
         sagemaker_session=session,
     )

@@ -73,7 +73,7 @@ def _run(layout: Layout, stop: Stop) -> None:
     """A user's script where one was sent, else this image's own training, in as many processes as there are GPUs."""
     given = hyperparameters.load(layout.hyperparameters)
     program = user_hook.fetch(given, layout.code)
-    if program and not user_hook.is_hook(layout.code / program):
+    if program and not user_hook.find(given, layout):
         from kennel_train.contract import user_script
 
         user_script.run(program, layout, stop)

@@ -63,7 +63,7 @@ def run(environment: JobEnvironment, cluster: Cluster, stop: Stop) -> None:
         hp = _settled(config, chosen, source)
         log.info("hyperparameters: %s", " ".join(f"{k}={v}" for k, v in dataclasses.asdict(hp).items()))
         context = Context(hp, chosen, cluster, stop, timing, layout, environment.root)
-        hook = user_hook.load(config.raw, layout.code)
+        hook = user_hook.load(config.raw, layout)
         observers = stack.enter_context(observing(context, environment.give_up, environment.visible))
         with timing("find photos"):
             channels, sharded = _channels(config.sharded, context)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kennel_train.contract import failure, user_hook
+from kennel_train.contract import failure
 
 
 def send(job, program: str, body: str, **hyperparameters: str) -> Path:
@@ -281,25 +281,6 @@ def test_requirements_that_cannot_be_installed_are_named(job):
 def test_code_that_is_not_there_is_named(job, sent, said):
     send(job, "mine.py", "print('unreached')", **sent)
     assert re.match(said, job.fail())
-
-
-@pytest.mark.parametrize(
-    ("body", "hook"),
-    [
-        ("def on_epoch_end(epoch, metrics): ...", True),
-        ("from neighbour import on_epoch_end", True),
-        ("from neighbour import mine as on_epoch_end", True),
-        ("on_epoch_end = print", True),
-        ("print('a script')", False),
-        ("class Mine:\n    def on_epoch_end(self): ...", False),
-        ("import sys; sys.exit('imported')", False),
-        ("def on_epoch_end(epoch:", False),
-        ("\0", False),
-    ],
-)
-def test_a_hook_is_told_from_a_script_without_running_it(tmp_path, body, hook):
-    (tmp_path / "mine.py").write_text(body)
-    assert user_hook.is_hook(tmp_path / "mine.py") is hook
 
 
 USERS = """Traceback (most recent call last):

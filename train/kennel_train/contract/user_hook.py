@@ -1,10 +1,5 @@
-"""The code that an Estimator sends: fetched, and recognised as a hook or a script. Runs no script.
+"""The code that an Estimator or a ModelTrainer sends: fetched, and its hook loaded. Runs no script."""
 
-A hook is a file that defines `on_epoch_end(epoch, metrics)`: this image's own training calls it after each epoch.
-Any other entry point is a script, which trains by itself.
-"""
-
-import ast
 import importlib.util
 import logging
 import shutil
@@ -15,12 +10,14 @@ from typing import Any
 
 from sagemaker_training import files
 
+from kennel import source_code
 from kennel.errors import UserError
 from kennel.hyperparameters import unquote
+from kennel.layout import Layout
+from kennel.source_code import HOOK
 
 OnEpochEnd = Callable[[int, dict[str, float]], object]
 
-_NAME = "on_epoch_end"
 _UNPACKED = ".kennel-unpacked"  # in a code folder that we filled: an earlier job's, where /opt/ml outlives a job
 
 
@@ -47,28 +44,30 @@ def fetch(raw: Mapping[str, Any], code: Path) -> str:
     return program
 
 
-def is_hook(path: Path) -> bool:
-    """Whether a file defines, imports or assigns `on_epoch_end` at its top level; it is read, not run."""
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError, OSError):  # a shell script, a module's name, or a fault that running it will show
-        return False
-    return any(_NAME in _names(statement) for statement in tree.body)
+def find(raw: Mapping[str, Any], layout: Layout) -> Path | None:
+    """The hook's file, or None where none was sent; after `fetch`."""
+    program = str(unquote(raw.get("sagemaker_program", "")))
+    if program:
+        path = layout.code / program
+        return path if source_code.is_hook(path) else None
+    sent = source_code.read(layout)
+    return sent.hook if sent else None
 
 
-def load(raw: Mapping[str, Any], code: Path) -> OnEpochEnd | None:
+def load(raw: Mapping[str, Any], layout: Layout) -> OnEpochEnd | None:
     """The user's `on_epoch_end(epoch: int, metrics: dict[str, float])`, or None where none was sent; after `fetch`.
 
     Raises:
         UserError: the file cannot be imported, or what it calls `on_epoch_end` is no function.
     """
-    program = str(unquote(raw.get("sagemaker_program", "")))
-    if not program or not is_hook(code / program):
+    path = find(raw, layout)
+    if path is None:
         return None
+    code = next(folder for folder in (layout.code, layout.data / "code") if path.is_relative_to(folder))
     sys.path.insert(0, str(code))  # so that the hook can import its neighbours
-    hook = getattr(_import(code / program), _NAME, None)
+    hook = getattr(_import(path), HOOK, None)
     if not callable(hook):
-        raise UserError(f"{_NAME} in entry point {program} is no function: define {_NAME}(epoch, metrics)")
+        raise UserError(f"{HOOK} in entry point {path.name} is no function: define {HOOK}(epoch, metrics)")
     return hook  # type: ignore[no-any-return]
 
 
@@ -84,18 +83,6 @@ def _unpack(source: str, code: Path) -> None:
         )
     files.download_and_extract(source, str(code))
     (code / _UNPACKED).touch()
-
-
-def _names(statement: ast.stmt) -> list[str]:
-    """What a statement binds, as far as a hook is bound by it."""
-    match statement:
-        case ast.FunctionDef(name=name):
-            return [name]
-        case ast.ImportFrom(names=names):
-            return [alias.asname or alias.name for alias in names]
-        case ast.Assign(targets=targets):
-            return [target.id for target in targets if isinstance(target, ast.Name)]
-    return []
 
 
 def _import(path: Path) -> object:

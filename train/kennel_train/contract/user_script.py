@@ -23,7 +23,7 @@ from typing import IO, Any
 import psutil
 from sagemaker_training import entry_point, environment, errors, process, runner
 
-from kennel import config
+from kennel import config, process_tree
 from kennel.errors import UserError
 from kennel.layout import Layout
 from kennel_train.contract import failure
@@ -41,7 +41,6 @@ _ABSENT = {
     "sagemaker_pytorch_ddp_enabled": "pytorchddp",
 }
 _RANK = re.compile(r"failed \(exitcode: (-?\d+)\)")  # what torchrun logs of a rank
-_SHELLS = {"sh", "bash", "dash", "ash", "zsh"}
 
 
 def run(program: str, layout: Layout, stop: Callable[[], bool]) -> None:
@@ -168,33 +167,10 @@ def _copy(source: IO[bytes], kept: bytearray) -> None:
 
 
 def _terminate(pid: int) -> None:
-    for receiver in _receivers(psutil.Process(pid)):
+    for receiver in process_tree.receivers(psutil.Process(pid)):
         log.info("SIGTERM goes on to process %d", receiver.pid)
         with contextlib.suppress(psutil.Error):  # it has ended meanwhile
             receiver.terminate()
-
-
-def _receivers(started: psutil.Process) -> list[psutil.Process]:
-    """Whom SIGTERM is for: a launcher's children, else the process itself.
-
-    A shell would die of it and leave its command alone; torchrun would call even a clean end a failure.
-    """
-    try:
-        children = started.children()
-        if children and _launches(started):
-            return [receiver for child in children for receiver in _receivers(child)]
-    except (psutil.Error, OSError):  # it has ended meanwhile
-        return []
-    return [started]
-
-
-def _launches(started: psutil.Process) -> bool:
-    words = started.cmdline()
-    if "torch.distributed.run" in words[:3] or any(Path(word).name == "torchrun" for word in words[:2]):
-        return True
-    status = Path(f"/proc/{started.pid}/status").read_text()
-    caught = int(status.split("SigCgt:")[1].split()[0], 16) >> (signal.SIGTERM - 1) & 1
-    return Path(started.exe()).name in _SHELLS and not caught  # one with a trap is signalled itself
 
 
 def _error(program: str, exit_code: int, stderr: str, code: Path, stopped: bool) -> ScriptError:
