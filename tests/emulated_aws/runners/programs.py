@@ -5,6 +5,7 @@ They are the image's in all but the file system: /opt/ml is a scratch folder.
 
 import os
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 
 import psutil
@@ -25,7 +26,8 @@ def executable(name: str) -> Path:
 
 def run(account: Account, name: str, base: Path, grace: float, env: dict[str, str]) -> processes.Command:
     """`train` or `serve` on one /opt/ml, from this checkout's sources."""
-    temporary = base.with_name(base.name + "-tmp")
+    short = sha256(base.name.encode()).hexdigest()[:12]  # of sockets Linux takes paths of 107 bytes; names have 63
+    temporary = base.with_name(short)
     temporary.mkdir(parents=True, exist_ok=True)
     sources = [str(REPOSITORY / folder) for folder in ("serve", "container", "train", "scripts", "docker")]
     own = {"SAGEMAKER_BASE_DIR": str(base.resolve()), "TMPDIR": str(temporary), "PYTHONPATH": os.pathsep.join(sources)}
