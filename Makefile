@@ -190,13 +190,14 @@ lock: build/uv/.ready ## pin pyproject.toml's groups into requirements/*.txt, wi
 	$(LOCK_GROUP) --extra image -o requirements/image.txt
 	printf '%s\n' $(SERVE_EXCLUDES) | $(LOCK_GROUP) --extra serve -c requirements/image.txt --excludes - -o requirements/serve.txt
 	$(LOCK_GROUP) --extra launch -o requirements/launch.txt
+	$(LOCK_GROUP) --extra sdk-v2 -c requirements/launch.txt -o requirements/sdk-v2.txt
 	$(LOCK_GROUP) --extra sdk-v3 -o requirements/sdk-v3.txt
-	$(LOCK_GROUP) --extra demo -c requirements/image.txt -c requirements/launch.txt -o requirements/demo.txt
+	$(LOCK_GROUP) --extra demo -c requirements/image.txt -c requirements/sdk-v2.txt -o requirements/demo.txt
 	$(LOCK_GROUP) --extra npm -o requirements/npm.txt
-	$(LOCK_GROUP) --extra test -c requirements/image.txt -c requirements/launch.txt -c requirements/demo.txt -o requirements/test.txt
-	$(LOCK_GROUP) --extra emulated -c requirements/launch.txt -c requirements/test.txt -o requirements/emulated.txt
-	$(LOCK_GROUP) --extra walkthrough -c requirements/launch.txt -c requirements/test.txt -c requirements/emulated.txt -c requirements/demo.txt -o requirements/walkthrough.txt
-	$(LOCK_GROUP) --extra bench -c requirements/image.txt -c requirements/launch.txt -c requirements/demo.txt -c requirements/test.txt -o requirements/bench.txt
+	$(LOCK_GROUP) --extra test -c requirements/image.txt -c requirements/sdk-v2.txt -c requirements/demo.txt -o requirements/test.txt
+	$(LOCK_GROUP) --extra emulated -c requirements/sdk-v2.txt -c requirements/test.txt -o requirements/emulated.txt
+	$(LOCK_GROUP) --extra walkthrough -c requirements/sdk-v2.txt -c requirements/test.txt -c requirements/emulated.txt -c requirements/demo.txt -o requirements/walkthrough.txt
+	$(LOCK_GROUP) --extra bench -c requirements/image.txt -c requirements/sdk-v2.txt -c requirements/demo.txt -c requirements/test.txt -o requirements/bench.txt
 	echo smdebug==1.0.34 | $(LOCK) --no-deps - -o requirements/smdebug.txt
 
 clean: ## remove everything that was made here: environments, scratch folders, models
@@ -243,8 +244,8 @@ $(VENV_LAUNCH)/.ready: requirements/launch.txt
 	@chmod +x $(VENV_LAUNCH)/bin/kennel
 	@touch $@
 
-$(VENV_LAUNCH)/.test: $(VENV_LAUNCH)/.ready requirements/test.txt requirements/emulated.txt requirements/walkthrough.txt
-	$(call INSTALL,$(VENV_LAUNCH),requirements/test.txt requirements/emulated.txt requirements/walkthrough.txt)
+$(VENV_LAUNCH)/.test: $(VENV_LAUNCH)/.ready requirements/sdk-v2.txt requirements/test.txt requirements/emulated.txt requirements/walkthrough.txt
+	$(call INSTALL,$(VENV_LAUNCH),requirements/sdk-v2.txt requirements/test.txt requirements/emulated.txt requirements/walkthrough.txt)
 	@touch $@
 
 $(VENV_SDK_V3)/.ready: requirements/sdk-v3.txt

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from kennel.errors import UserError
 from kennel_launch import settings as kennel_settings
 from kennel_launch.advice import adviser
-from kennel_launch.aws import inventory, log_stream, manifests, s3_upload, sdk, sync
-from kennel_launch.aws.sdk import Training
+from kennel_launch.aws import inventory, log_stream, manifests, s3_upload, session, sync
 from kennel_launch.console import confirm, flags
-from kennel_launch.jobs import input_channels
+from kennel_launch.jobs import input_channels, requests
+from kennel_launch.jobs.requests import Training
 from kennel_launch.settings import Settings
 
 _NEEDED = ("role", "bucket", "image")
@@ -44,7 +44,8 @@ def start(options: argparse.Namespace, settings: Settings, given: Mapping[str, s
     ]
     agree([*first, *input_channels.shown(channels, plans), *lines, *advice.lines], options)
     send(plans.values(), settings, dry_run=options.dry_run)
-    sdk.train(settings, made)
+    with session.translate_errors(f"training job {name}"):
+        session.client("sagemaker", settings).create_training_job(**requests.training_job(settings, made))
     if options.dry_run:
         return 0
     print(name)

@@ -11,10 +11,10 @@ from kennel import tuning
 from kennel.errors import UserError
 from kennel_launch import settings as kennel_settings
 from kennel_launch.advice import adviser
-from kennel_launch.aws import inventory, log_stream, manifests, sdk, session
-from kennel_launch.aws.sdk import Training
+from kennel_launch.aws import inventory, log_stream, manifests, session
 from kennel_launch.console import flags
-from kennel_launch.jobs import input_channels, training_job
+from kennel_launch.jobs import input_channels, requests, training_job
+from kennel_launch.jobs.requests import Training
 from kennel_launch.settings import Settings
 
 _STRATEGIES = " or ".join(tuning.STRATEGIES)
@@ -75,7 +75,9 @@ def run(options: argparse.Namespace, given: Mapping[str, str]) -> int:
     lines = _lines(made, request, settings)
     training_job.agree([*lines, *input_channels.shown(channels, plans), *found, *advice.lines], options)
     training_job.send(plans.values(), settings, dry_run=options.dry_run)
-    sdk.tune(settings, made, request)
+    with session.translate_errors(f"tuning job {name}"):
+        client = session.client("sagemaker", settings)
+        client.create_hyper_parameter_tuning_job(**requests.tuning_job(settings, made, request))
     if options.dry_run:
         return 0
     print(name)

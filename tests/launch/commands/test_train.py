@@ -147,14 +147,8 @@ def test_a_dry_run_prints_what_is_sent_without_it(aws: Aws, env: Env, command: C
     assert (output["service"], output["operation"]) == ("sagemaker", "CreateTrainingJob")
     done = command("cli", *asked, "--yes", **env)
     assert done.returncode == 0, done.stderr
-    assert [ordered(sent) for sent in aws.asked("sagemaker", "CreateTrainingJob")] == [ordered(output["request"])]
+    assert aws.asked("sagemaker", "CreateTrainingJob") == [output["request"]]
     assert output["request"] != request(aws)
-
-
-def ordered(sent: dict[str, Any]) -> dict[str, Any]:
-    """The SDK keeps the debugger's collections as a set."""
-    sent.get("DebugHookConfig", {}).get("CollectionConfigurations", []).sort(key=lambda row: row["CollectionName"])
-    return sent
 
 
 def dry(aws: Aws, env: Env, command: Command, *more: str) -> dict[str, Any]:

@@ -1,20 +1,25 @@
-"""Training and tuning jobs as SageMaker's SDK makes them. The only module that imports the SDK; decides nothing itself.
+"""Version 2's Estimator, HyperparameterTuner and Model with the settings of kennel.toml; of no command a part.
 
-The SDK sends no telemetry, makes no bucket and asks for no debugger or profiler by itself from here. Long, because what
-its version 3 replaces must be replaceable in one place.
+    from kennel_launch.sdks import v2
+    estimator = v2.estimator({"backbone": "resnet50", "epochs": "20"}, instance_type="ml.g5.2xlarge")
+    estimator.fit({"train": "s3://bucket/photos/train"})
+
+The SDK sends no telemetry, makes no bucket and asks for no debugger or profiler by itself from here.
 """
 
 import contextlib
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from kennel import hyperparameters as kennel_hyperparameters
 from kennel import metrics
+from kennel.tuning import Options, tuning_request
 from kennel_launch import settings as kennel_settings
 from kennel_launch.aws import instance_types
 from kennel_launch.aws import session as aws
+from kennel_launch.jobs.requests import Training, output_path
 from kennel_launch.settings import Settings
 
 # https://github.com/aws/sagemaker-python-sdk/blob/master/doc/overview.rst, "Telemetry"
@@ -22,27 +27,6 @@ _SDK = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"Telemet
 # https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html
 _DEBUGGER_RULES = ("vanishing_gradient", "overfit", "overtraining", "poor_weight_initialization", "loss_not_decreasing")
 _PROFILER_RULES = ("LowGPUUtilization", "ProfilerReport")
-
-
-@dataclass(frozen=True)
-class Training:
-    """One training job, or what all jobs of a tuning job share; times in seconds."""
-
-    name: str
-    channels: Mapping[str, str]  # channel -> S3 URI
-    hyperparameters: Mapping[str, str]
-    spot: bool = False
-    checkpoints: str = ""  # S3 URI
-    max_run: int = 24 * 3600
-    max_wait: int | None = None
-    keep_alive: int = 0
-    input_mode: str = "File"
-    volume_size: int = 30  # GB
-    network_isolation: bool = False
-    encrypt_traffic: bool = False
-    environment: Mapping[str, str] = field(default_factory=dict)
-    debugger: bool = False
-    streamed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # channel of a manifest -> its attributes
 
 
 @contextlib.contextmanager
@@ -64,34 +48,62 @@ def _quiet() -> Iterator[None]:
             utils.validate_sagemaker_config = check
 
 
-def train(settings: Settings, training: Training) -> None:
-    """Creates the training job, and does not wait for it.
-
-    Raises:
-        UserError: AWS refuses, with its reason.
-    """
-    made = estimator(settings, training)
-    with aws.translate_errors(f"training job {training.name}"), _quiet():
-        made.fit(_inputs(training), job_name=training.name, wait=False)
-
-
-def tune(settings: Settings, training: Training, request: Mapping[str, Any]) -> None:
-    """Creates the tuning job, and does not wait for it.
+def estimator(hyperparameters: Mapping[str, str], **given: Any) -> Any:
+    """An Estimator of the image.
 
     Args:
-        request: of kennel.tuning.tuning_request.
+        given: settings, in place of those of the environment and kennel.toml.
 
     Raises:
-        UserError: AWS refuses, with its reason.
+        UserError: a setting that is needed is missing, or no hyperparameter is called so.
     """
-    made = tuner(settings, training, request)
-    with aws.translate_errors(f"tuning job {training.name}"), _quiet():
-        made.fit(_inputs(training), job_name=training.name, include_cls_metadata=False, wait=False)
+    kennel_hyperparameters.parse(hyperparameters)
+    return estimator_of(_settings(given, "role", "bucket", "image"), Training("", {}, hyperparameters))
+
+
+def tuner(hyperparameters: Mapping[str, str], search_space: str, options: Options | None = None, **given: Any) -> Any:
+    """A HyperparameterTuner of the image.
+
+    Args:
+        search_space: as hyperparameter `search_space` has it.
+        given: settings, in place of those of the environment and kennel.toml.
+
+    Raises:
+        UserError: as `estimator`, or SageMaker would take no such search.
+    """
+    request = tuning_request(hyperparameters, search_space, options or Options())
+    training = Training("", {}, request["TrainingJobDefinition"]["StaticHyperParameters"])
+    return tuner_of(_settings(given, "role", "bucket", "image"), training, request)
 
 
 @_quiet()
-def estimator(settings: Settings, training: Training) -> Any:
-    """The SDK's Estimator."""
+def model(model_data: str, **given: Any) -> Any:
+    """A Model of the image, whose `deploy` gives a Predictor.
+
+    Args:
+        model_data: S3 URI of a model.tar.gz.
+        given: settings, in place of those of the environment and kennel.toml.
+
+    Raises:
+        UserError: a setting that is needed is missing.
+    """
+    from sagemaker.model import Model
+    from sagemaker.predictor import Predictor
+
+    settings = _settings(given, "role", "image")
+    role, made = aws.role_arn(settings), session(settings)
+    return Model(settings.image, model_data, role, predictor_cls=Predictor, sagemaker_session=made)
+
+
+def _settings(given: Mapping[str, Any], *needed: str) -> Settings:
+    settings = kennel_settings.load(given)
+    kennel_settings.needed(settings, *needed)
+    return settings
+
+
+@_quiet()
+def estimator_of(settings: Settings, training: Training) -> Any:
+    """The Estimator whose `fit` sends `requests.training_job`."""
     from sagemaker.estimator import Estimator
 
     return Estimator(
@@ -113,13 +125,13 @@ def estimator(settings: Settings, training: Training) -> Any:
 
 
 @_quiet()
-def tuner(settings: Settings, training: Training, request: Mapping[str, Any]) -> Any:
-    """The SDK's HyperparameterTuner, which says the same as the request."""
+def tuner_of(settings: Settings, training: Training, request: Mapping[str, Any]) -> Any:
+    """The HyperparameterTuner whose `fit` sends `requests.tuning_job`."""
     from sagemaker.tuner import HyperparameterTuner
 
     config = request["HyperParameterTuningJobConfig"]
     return HyperparameterTuner(
-        estimator(settings, training),
+        estimator_of(settings, training),
         objective_metric_name=config["HyperParameterTuningJobObjective"]["MetricName"],
         objective_type=config["HyperParameterTuningJobObjective"]["Type"],
         hyperparameter_ranges=_ranges(config["ParameterRanges"]),
@@ -141,11 +153,6 @@ def session(settings: Settings) -> Any:
     from sagemaker.session import Session
 
     return Session(aws.session(settings), sagemaker_config=_SDK, default_bucket=settings.bucket)
-
-
-def output_path(settings: Settings) -> str:
-    """SageMaker adds the job's name."""
-    return f"s3://{settings.bucket}/{settings.prefix}/jobs"
 
 
 def _platform(settings: Settings, training: Training) -> dict[str, Any]:
@@ -188,7 +195,8 @@ def _debugger(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _inputs(training: Training) -> dict[str, Any]:
+def inputs(training: Training) -> dict[str, Any]:
+    """What `fit` takes for the channels."""
     from sagemaker.inputs import TrainingInput
 
     def made(name: str, uri: str) -> Any:

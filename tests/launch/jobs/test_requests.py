@@ -1,0 +1,131 @@
+"""What is sent to SageMaker is what its own SDK sends for the same job, field by field."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kennel.errors import UserError
+from kennel.tuning import Options, tuning_request
+from kennel_launch.aws import session
+from kennel_launch.jobs import requests
+from kennel_launch.jobs.requests import Training
+from kennel_launch.sdks import v2
+from kennel_launch.settings import Settings
+
+from ..conftest import _forget as forget
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the SDK's own
+SETTINGS = Settings(
+    role="arn:aws:iam::123456789012:role/kennel",
+    region="eu-west-1",
+    bucket="photos",
+    image="123456789012.dkr.ecr.eu-west-1.amazonaws.com/kennel:dev",
+)
+INSIDE = replace(
+    SETTINGS, subnets=("subnet-1", "subnet-2"), security_groups=("sg-1",), kms_key="key", tags={"team": "vision"}
+)
+TRAINING = Training(
+    "pets", {"train": "s3://photos/train/", "test": "s3://photos/test/"}, {"epochs": "3", "backbone": "resnet50"}
+)
+SPOT = replace(TRAINING, spot=True, checkpoints="s3://photos/c/pets", max_run=3600, max_wait=7200)
+CLOSED = replace(TRAINING, network_isolation=True, encrypt_traffic=True)
+JOBS = {
+    "plain": (SETTINGS, replace(TRAINING, hyperparameters={})),
+    "spot": (SETTINGS, SPOT),
+    "warm": (
+        replace(SETTINGS, instance_count=2),
+        replace(TRAINING, keep_alive=600, volume_size=100, environment={"A": "b"}),
+    ),
+    "inside": (replace(INSIDE, instance_type="ml.m5.xlarge"), CLOSED),
+    "own-disk": (INSIDE, TRAINING),
+    "debugger": (SETTINGS, replace(TRAINING, debugger=True)),
+    "debugger-in-china": (replace(SETTINGS, region="cn-north-1"), replace(TRAINING, debugger=True)),
+    "fast-file": (SETTINGS, replace(TRAINING, input_mode="FastFile")),
+    "streamed": (SETTINGS, replace(TRAINING, input_mode="Pipe", streamed={"train": ("source-ref", "class")})),
+}
+SEARCHES = {
+    "bayesian": (
+        SETTINGS,
+        SPOT,
+        Options(jobs=6, parallel=2, target=0.9, no_improvement=4, convergence=True, max_runtime=7200, seed=7),
+    ),
+    "hyperband": (INSIDE, CLOSED, Options("Hyperband", jobs=9)),
+    "warm-start": (
+        SETTINGS,
+        replace(TRAINING, environment={"A": "b"}),
+        Options("Random", parents=("a", "b"), warm_start="TransferLearning", early_stopping=False),
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def _credentials(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "none")
+    forget()
+    yield
+    forget()
+
+
+def sent(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """The request that a dry run printed."""
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)["request"]
+    return found
+
+
+def ordered(request: dict[str, Any]) -> dict[str, Any]:
+    """Without the order of what the SDK keeps as sets, collections and parents, and without empty lists."""
+    parents = request.get("WarmStartConfig", {}).get("ParentHyperParameterTuningJobs", [])
+    parents.sort(key=lambda row: row["HyperParameterTuningJobName"])
+    request.get("DebugHookConfig", {}).get("CollectionConfigurations", []).sort(key=lambda row: row["CollectionName"])
+    ranges = request.get("HyperParameterTuningJobConfig", {}).get("ParameterRanges", {})
+    for empty in [name for name, rows in ranges.items() if not rows]:
+        del ranges[empty]
+    return request
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_training_job(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    settings, training = JOBS[name]
+    session.dry_run(settings)
+    v2.estimator_of(settings, training).fit(v2.inputs(training), job_name=training.name, wait=False)
+    assert ordered(requests.training_job(settings, training)) == ordered(sent(capsys))
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_tuning_job(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    settings, training, options = SEARCHES[name]
+    space = "learning_rate=0.001..0.1 batch_size=8,16" if name != "warm-start" else "epochs=2..9 momentum=0.5..0.9"
+    searched = tuning_request({"backbone": "resnet18"}, space, options)
+    training = replace(training, hyperparameters=searched["TrainingJobDefinition"]["StaticHyperParameters"])
+    session.dry_run(settings)
+    tuner = v2.tuner_of(settings, training, searched)
+    tuner.fit(v2.inputs(training), job_name=training.name, include_cls_metadata=False, wait=False)
+    found = sent(capsys)
+    assert ordered(requests.tuning_job(settings, training, searched)) == ordered(found)
+
+
+def test_no_debugger_where_aws_has_none() -> None:
+    with pytest.raises(UserError, match="no rules in eu-central-2: leave --debugger out"):
+        requests.training_job(replace(SETTINGS, region="eu-central-2"), replace(TRAINING, debugger=True))
+
+
+def test_users_objects_have_the_settings(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("role", "region", "bucket", "image"):
+        monkeypatch.setenv(f"KENNEL_{name.upper()}", getattr(SETTINGS, name))
+    session.dry_run(SETTINGS)
+    estimator = v2.estimator({"epochs": "3"}, instance_type="ml.g4dn.xlarge")
+    estimator.fit({"train": "s3://photos/train/"}, wait=False)
+    request = sent(capsys)
+    assert request["ResourceConfig"]["InstanceType"] == "ml.g4dn.xlarge"
+    assert request["HyperParameters"] == {"epochs": "3"}
+    tuner = v2.tuner({"epochs": "3"}, "learning_rate", Options(jobs=4))
+    tuner.fit({"train": "s3://photos/train/"}, include_cls_metadata=False, wait=False)
+    assert sent(capsys)["HyperParameterTuningJobConfig"]["ResourceLimits"]["MaxNumberOfTrainingJobs"] == 4
+    made = v2.model("s3://photos/model.tar.gz")
+    assert (made.image_uri, made.model_data) == (SETTINGS.image, "s3://photos/model.tar.gz")
+    with pytest.raises(UserError, match="epoch"):
+        v2.estimator({"epoch": "3"})
