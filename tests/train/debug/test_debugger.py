@@ -31,8 +31,10 @@ HOOK = """
 import gc, sys, torch
 
 def on_epoch_end(epoch, metrics):
-    hooked = [type(o).__name__ for o in gc.get_objects() if isinstance(o, torch.nn.Module)
-              and (o._forward_hooks or o._forward_pre_hooks or o._backward_hooks or o._backward_pre_hooks)]
+    ours = [o for o in gc.get_objects() if isinstance(o, torch.nn.Module)
+            and not isinstance(o, torch.fx.GraphModule)]  # torch.export keeps what it traced, with hooks of its own
+    hooked = [type(o).__name__ for o in ours
+              if (o._forward_hooks or o._forward_pre_hooks or o._backward_hooks or o._backward_pre_hooks)]
     open("seen.txt", "a").write(f"{epoch} {len(hooked)} {sorted(m for m in sys.modules if 'smdebug' in m)}\\n")
 """
 
