@@ -354,7 +354,7 @@ def test_a_step_is_split_in_the_order_in_which_it_runs():
     assert "finetune 100 ms a step, 40 steps, 8 an epoch data wait 50.0% 50 ms host to device 10.0% 10 ms" in text(
         shown
     )
-    stack = re.search(r'<div class="stack".*?</div>', shown)
+    stack = re.search(r'<div class="stack".*?</div>', shown, re.S)
     assert stack
     assert re.findall(r"width:([\d.]+)%;--c:var\(--part-(\d)\)", stack.group()) == [
         ("50.00", "0"), ("10.00", "1"), ("20.00", "2"), ("15.00", "3"), ("4.00", "4"), ("1.00", "5"),
@@ -381,7 +381,7 @@ def test_slowest_steps_are_told_by_their_stages_median():
     shown = section(debug(stages=[stage(), probe]))
     table = re.search(r'<table class="data slow">.*?</table>', shown, re.S)
     assert table
-    first, second = (text(row) for row in re.findall(r"<tr><td.*?</tr>", table.group(), re.S))
+    first, second = (text(row) for row in re.findall(r"<tr>\s*<td.*?</tr>", table.group(), re.S))
     assert first == "probe 0 1 20 ms 20 forward 100% the stage's first step, which also warms up"
     assert second == "finetune 9 2 850 ms 8.5 data wait 94%"
     many = [{"step": at, "seconds": 1.0 + at} for at in range(30)]

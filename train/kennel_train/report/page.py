@@ -111,7 +111,7 @@ def as_html(report: Report) -> str:
     waits, best = overview.waits(report.epochs), _best(report.epochs, report.best)
     search = search_result.read(report.search, (report.evaluation.get("validation") or {}).get("photos"))
     debug = debug_result.read(report.debug)
-    return _environment().get_template(TEMPLATE).render(
+    text = _environment().get_template(TEMPLATE).render(
         report=report,
         chief=overview.chief(report.evaluation),
         splits={split: _split(row) for split, row in report.evaluation.items()},
@@ -137,6 +137,7 @@ def as_html(report: Report) -> str:
         epochs_shown=EPOCHS,
         cells_shown=CELLS,
     )  # fmt: skip
+    return "\n".join(line for line in map(str.strip, text.splitlines()) if line)  # a fifth of it would be indentation
 
 
 def _look_at(
