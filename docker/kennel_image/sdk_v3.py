@@ -86,7 +86,7 @@ def _traceback(lines: list[str]) -> str:
             start, frames = at, []
         elif start is not None and (frame := _FRAME.match(line)):
             frames.append(frame)
-        elif start is not None and frames and _RAISED.match(line) and not line.startswith("raise "):
+        elif start is not None and frames and _RAISED.match(line):
             if "sm_drivers" not in frames[-1]["file"] and "CalledProcessError" not in line:
                 where = f"{Path(frames[-1]['file']).name}:{frames[-1]['line']}"
                 found = f"{line.strip()} ({where})\n\n" + "\n".join(lines[start : at + 1])

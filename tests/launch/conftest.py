@@ -22,6 +22,7 @@ from ..emulated_aws.client import VARIABLE, Aws, executables, server
 from ..emulated_aws.runners import pictures
 
 REPOSITORY = Path(__file__).parents[2]
+SDK_V3 = Path(os.environ.get("PYTHON_SDK_V3", REPOSITORY / "build" / "venv-sdk-v3" / "bin" / "python"))
 HYMENOPTERA = REPOSITORY.parent / "shared" / "data" / "hymenoptera"
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -11,9 +11,7 @@ import pytest
 
 from ..emulated_aws.client import Aws
 from ..emulated_aws.runners import pictures
-from .conftest import REPOSITORY
-
-SDK_V3 = Path(os.environ.get("PYTHON_SDK_V3", REPOSITORY / "build" / "venv-sdk-v3" / "bin" / "python"))
+from .conftest import REPOSITORY, SDK_V3
 
 
 def block(version: int) -> str:

@@ -1,8 +1,10 @@
 """What is sent to SageMaker is what its own SDK sends for the same job, field by field."""
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from kennel_launch.jobs.requests import Training
 from kennel_launch.sdks import v2
 from kennel_launch.settings import Settings
 
+from ..conftest import REPOSITORY, SDK_V3
 from ..conftest import _forget as forget
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the SDK's own
@@ -106,6 +109,56 @@ def test_a_tuning_job(capsys: pytest.CaptureFixture[str], name: str) -> None:
     tuner.fit(v2.inputs(training), job_name=training.name, include_cls_metadata=False, wait=False)
     found = sent(capsys)
     assert ordered(requests.tuning_job(settings, training, searched)) == ordered(found)
+
+
+V3 = """
+import json, sys
+from kennel_launch.jobs.requests import Training
+from kennel_launch.sdks import v3
+from kennel_launch.settings import Settings
+shown = []
+for settings, training in json.load(sys.stdin):
+    trainer = v3.trainer_of(Settings(**settings), Training(**training))
+    shown.append(trainer._create_training_job_args(boto3=True))
+given = {name: getattr(Settings(**settings), name) for name in ("role", "region", "bucket", "image")}
+tuner = v3.tuner({"epochs": "3"}, "learning_rate batch_size=8,16", **given)
+made = v3.model_trainer({"epochs": "3"}, instance_type="ml.g4dn.xlarge", **given)
+print(json.dumps([sorted(tuner._hyperparameter_ranges), tuner.max_jobs, made.compute.instance_type]))
+print(json.dumps(shown))
+"""
+
+
+def test_version_3_differs_in_what_it_cannot_leave_out() -> None:
+    """By its own code: it says the service's default of compression and of the checkpoints' place, and no profiler."""
+    if not SDK_V3.exists():
+        pytest.skip(f"there is no {SDK_V3}")
+    names = [name for name in JOBS if name not in ("debugger", "debugger-in-china", "streamed")]  # v3 has none of it
+    asked = [(asdict(settings), asdict(replace(training, channels={}))) for settings, training in map(JOBS.get, names)]
+    nobody = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "SAGEMAKER_VALIDATE_ROLE": "false", "AWS_MAX_ATTEMPTS": "1"}
+    sources = os.pathsep.join(str(REPOSITORY / folder) for folder in ("scripts", "container"))
+    done = subprocess.run(
+        [SDK_V3, "-W", "ignore", "-c", V3],
+        input=json.dumps(asked),
+        env={**os.environ, **nobody, "AWS_DEFAULT_REGION": "eu-west-1", "PYTHONPATH": sources},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    *_, users, shown = map(json.loads, done.stdout.splitlines())
+    assert users == [["batch_size", "learning_rate"], 20, "ml.g4dn.xlarge"]
+    for name, theirs in zip(names, shown, strict=True):
+        settings, training = JOBS[name]
+        ours = requests.training_job(settings, replace(training, channels={}))
+        assert ours.pop("InputDataConfig") == []
+        assert ours.pop("ProfilerConfig") == {"DisableProfiler": True}
+        assert theirs["OutputDataConfig"].pop("CompressionType") == "GZIP"
+        if "CheckpointConfig" in theirs:
+            assert theirs["CheckpointConfig"].pop("LocalPath") == "/opt/ml/checkpoints"
+        assert theirs.pop("TrainingJobName").startswith(f"{ours.pop('TrainingJobName')}-20")
+        found = {key: value for key, value in theirs.items() if value not in (None, [], {})}
+        assert found == ours, name
 
 
 def test_no_debugger_where_aws_has_none() -> None:

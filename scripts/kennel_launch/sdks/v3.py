@@ -1,0 +1,142 @@
+"""Version 3's ModelTrainer, HyperparameterTuner and Model with the settings of kennel.toml; of no command a part.
+
+from kennel_launch.sdks import v3
+trainer = v3.model_trainer({"backbone": "resnet50", "epochs": "20"}, instance_type="ml.g5.2xlarge")
+trainer.train([InputData(channel_name="train", data_source="s3://bucket/photos/train")])
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kennel import hyperparameters as kennel_hyperparameters
+from kennel import metrics
+from kennel.tuning import Options, tuning_request
+from kennel_launch import settings as kennel_settings
+from kennel_launch.aws import instance_types
+from kennel_launch.aws import session as aws
+from kennel_launch.jobs.requests import Training, output_path
+from kennel_launch.settings import Settings
+
+
+def model_trainer(hyperparameters: Mapping[str, str], **given: Any) -> Any:
+    """A ModelTrainer of the image.
+
+    Args:
+        given: settings, in place of those of the environment and kennel.toml.
+
+    Raises:
+        UserError: a setting that is needed is missing, or no hyperparameter is called so.
+    """
+    kennel_hyperparameters.parse(hyperparameters)
+    return trainer_of(_settings(given, "role", "bucket", "image"), Training("kennel", {}, hyperparameters))
+
+
+def tuner(hyperparameters: Mapping[str, str], search_space: str, options: Options | None = None, **given: Any) -> Any:
+    """A HyperparameterTuner of the image: ranges, strategy, objective, numbers of jobs, early stopping and seed.
+
+    Args:
+        search_space: as hyperparameter `search_space` has it.
+        given: settings, in place of those of the environment and kennel.toml.
+
+    Raises:
+        UserError: as `model_trainer`, or SageMaker would take no such search.
+    """
+    from sagemaker.core.parameter import CategoricalParameter, ContinuousParameter, IntegerParameter
+    from sagemaker.train.tuner import HyperparameterTuner
+
+    request = tuning_request(hyperparameters, search_space, options or Options())
+    config = request["HyperParameterTuningJobConfig"]
+    kinds = {"Integer": IntegerParameter, "Continuous": ContinuousParameter}
+    rows = config["ParameterRanges"]
+    ranges = {row["Name"]: CategoricalParameter(row["Values"]) for row in rows.get("CategoricalParameterRanges", [])}
+    for kind, made in kinds.items():
+        for row in rows.get(f"{kind}ParameterRanges", []):
+            number = int if kind == "Integer" else float
+            ranges[row["Name"]] = made(number(row["MinValue"]), number(row["MaxValue"]), row["ScalingType"])
+    static = request["TrainingJobDefinition"]["StaticHyperParameters"]
+    return HyperparameterTuner(
+        trainer_of(_settings(given, "role", "bucket", "image"), Training("kennel", {}, static)),
+        config["HyperParameterTuningJobObjective"]["MetricName"],
+        ranges,
+        metric_definitions=metrics.definitions(),
+        strategy=config["Strategy"],
+        objective_type=config["HyperParameterTuningJobObjective"]["Type"],
+        max_jobs=config["ResourceLimits"]["MaxNumberOfTrainingJobs"],
+        max_parallel_jobs=config["ResourceLimits"]["MaxParallelTrainingJobs"],
+        early_stopping_type=config["TrainingJobEarlyStoppingType"],
+        random_seed=config.get("RandomSeed"),
+    )
+
+
+def model(name: str, model_data: str, **given: Any) -> Any:
+    """A Model of the image, made in the account.
+
+    Args:
+        model_data: S3 URI of a model.tar.gz.
+        given: settings, in place of those of the environment and kennel.toml.
+
+    Raises:
+        UserError: a setting that is needed is missing.
+    """
+    from sagemaker.core.resources import Model
+    from sagemaker.core.shapes import ContainerDefinition
+
+    settings = _settings(given, "role", "image")
+    container = ContainerDefinition(image=settings.image, model_data_url=model_data)
+    role = aws.role_arn(settings)
+    return Model.create(
+        model_name=name, primary_container=container, execution_role_arn=role, session=aws.session(settings)
+    )
+
+
+def trainer_of(settings: Settings, training: Training) -> Any:
+    """The ModelTrainer that asks for what `requests.training_job` does, as far as v3 can say it."""
+    from sagemaker.core.helper.session_helper import Session
+    from sagemaker.core.shapes import MetricDefinition, StoppingCondition, Tag
+    from sagemaker.train import ModelTrainer
+    from sagemaker.train.configs import CheckpointConfig, Compute, Networking, OutputDataConfig
+
+    volume_key = None if instance_types.has_own_disk(settings.instance_type) else settings.kms_key or None
+    compute = {
+        "instance_type": settings.instance_type,
+        "instance_count": settings.instance_count,
+        "volume_size_in_gb": training.volume_size,
+        "volume_kms_key_id": volume_key,
+        "keep_alive_period_in_seconds": training.keep_alive or None,
+        "enable_managed_spot_training": training.spot or None,
+    }
+    network = {
+        "subnets": list(settings.subnets) or None,
+        "security_group_ids": list(settings.security_groups) or None,
+        "enable_network_isolation": training.network_isolation or None,
+        "enable_inter_container_traffic_encryption": training.encrypt_traffic or None,
+    }
+    stopping = {"max_runtime_in_seconds": training.max_run, "max_wait_time_in_seconds": training.max_wait}
+    output = {"s3_output_path": output_path(settings), "kms_key_id": settings.kms_key or None}
+    made = ModelTrainer(
+        training_image=settings.image,
+        role=aws.role_arn(settings),
+        base_job_name=training.name,
+        sagemaker_session=Session(aws.session(settings), default_bucket=settings.bucket),
+        compute=Compute(**_given(compute)),
+        networking=Networking(**_given(network)) if _given(network) else None,
+        stopping_condition=StoppingCondition(**_given(stopping)),
+        output_data_config=OutputDataConfig(**_given(output)),
+        checkpoint_config=CheckpointConfig(s3_uri=training.checkpoints) if training.checkpoints else None,
+        hyperparameters=dict(training.hyperparameters),
+        environment=dict(training.environment) or None,
+        training_input_mode=training.input_mode,
+        tags=[Tag(key=row["Key"], value=row["Value"]) for row in kennel_settings.tags(settings)],
+    )
+    rows = [MetricDefinition(name=row["Name"], regex=row["Regex"]) for row in metrics.definitions()]
+    return made.with_metric_definitions(rows)
+
+
+def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _settings(given: Mapping[str, Any], *needed: str) -> Settings:
+    settings = kennel_settings.load(given)
+    kennel_settings.needed(settings, *needed)
+    return settings
