@@ -134,12 +134,16 @@ def test_version_3_differs_in_what_it_cannot_leave_out() -> None:
         pytest.skip(f"there is no {SDK_V3}")
     names = [name for name in JOBS if name not in ("debugger", "debugger-in-china", "streamed")]  # v3 has none of it
     asked = [(asdict(settings), asdict(replace(training, channels={}))) for settings, training in map(JOBS.get, names)]
-    nobody = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "SAGEMAKER_VALIDATE_ROLE": "false", "AWS_MAX_ATTEMPTS": "1"}
+    unreachable = {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "SAGEMAKER_VALIDATE_ROLE": "false",
+        "AWS_MAX_ATTEMPTS": "1",
+    }
     sources = os.pathsep.join(str(REPOSITORY / folder) for folder in ("scripts", "container"))
     done = subprocess.run(
         [SDK_V3, "-W", "ignore", "-c", V3],
         input=json.dumps(asked),
-        env={**os.environ, **nobody, "AWS_DEFAULT_REGION": "eu-west-1", "PYTHONPATH": sources},
+        env={**os.environ, **unreachable, "AWS_DEFAULT_REGION": "eu-west-1", "PYTHONPATH": sources},
         capture_output=True,
         text=True,
         check=False,
