@@ -49,7 +49,7 @@ def test_a_worker_that_is_stopped_costs_its_own_request_and_no_other(server, unt
 
 def test_slow_photos_are_no_hung_workers(server):
     file = io.BytesIO()
-    Image.new("RGBA", (8000, 8000), (200, 0, 0, 90)).save(file, "PNG", compress_level=1)
+    Image.new("RGBA", (5000, 5000), (200, 0, 0, 90)).save(file, "PNG", compress_level=1)
     answers = []
 
     def ask():
