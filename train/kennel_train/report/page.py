@@ -137,7 +137,8 @@ def as_html(report: Report) -> str:
         epochs_shown=EPOCHS,
         cells_shown=CELLS,
     )  # fmt: skip
-    return "\n".join(line for line in map(str.strip, text.splitlines()) if line)  # a fifth of it would be indentation
+    stripped = (line.strip(" ") for line in text.split("\n"))  # a fifth of the page would be indentation
+    return "\n".join(line for line in stripped if line)
 
 
 def _look_at(
