@@ -122,6 +122,7 @@ venv: $(VENV)/.ready ## the environment of the image, here (3 GB)
 test: ## everything that this machine can run; all parts, even when one fails
 	@# The image's tests run one by one and leave a core to those of the commands and of the other Python.
 	@$(MAKE) --no-print-directory test-core; core=$$?; \
+	$(MAKE) --no-print-directory $(VENV_LAUNCH)/.test $(VENV_SDK_V3)/.ready; \
 	$(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync=target test-image .test-launch-and-other && exit $$core
 
 .test-launch-and-other:
@@ -134,7 +135,7 @@ test-gpu: $(VENV)/.test ## ... what only an NVIDIA GPU can show: training and se
 	$(VENV)/$(PYTEST) tests/gpu
 	$(VENV)/bin/python tests/bench/gpu.py
 
-test-launch: $(VENV_LAUNCH)/.test ## ... the commands
+test-launch: $(VENV_LAUNCH)/.test $(VENV_SDK_V3)/.ready ## ... the commands
 	$(WITHOUT_VALUES) $(OURS) $(VENV_LAUNCH)/$(PYTEST) $(AT_ONCE) $(wildcard tests/launch) $(NO_TESTS)
 
 test-image: $(VENV_LAUNCH)/.test $(VENV_SDK_V3)/.ready ## ... the image, where a docker engine answers; one by one: each looks at what the others left

@@ -1,5 +1,6 @@
 """Which processes a SIGTERM is meant for: what was started may only start another."""
 
+import contextlib
 import signal
 from pathlib import Path
 
@@ -9,7 +10,18 @@ _SHELLS = {"sh", "bash", "dash", "ash", "zsh"}
 _DRIVERS = "sm_drivers"  # the channel that SageMaker's SDK v3 starts scripts from, by a driver of Python's
 
 
-def receivers(started: psutil.Process) -> list[psutil.Process]:
+def send(pid: int, number: signal.Signals) -> list[int]:
+    """Send a signal to whom it is meant for below a process that was started; their process ids."""
+    sent = []
+    with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+        for receiver in _receivers(psutil.Process(pid)):
+            with contextlib.suppress(psutil.Error):
+                receiver.send_signal(number)
+                sent.append(receiver.pid)
+    return sent
+
+
+def _receivers(started: psutil.Process) -> list[psutil.Process]:
     """A launcher's children, else the process itself.
 
     A shell would die of it and leave its command alone; torchrun would call even a clean end a failure; a driver of
@@ -18,7 +30,7 @@ def receivers(started: psutil.Process) -> list[psutil.Process]:
     try:
         children = started.children()
         if children and _launches(started):
-            return [receiver for child in children for receiver in receivers(child)]
+            return [receiver for child in children for receiver in _receivers(child)]
     except (psutil.Error, OSError):  # it has ended meanwhile
         return []
     return [started]

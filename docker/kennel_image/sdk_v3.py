@@ -41,14 +41,9 @@ def installation(sent: SourceCode, layout: Layout) -> list[str]:
 
 def send(child: int, number: signal.Signals) -> None:
     """A signal to the script that bash and the driver wait for."""
-    import psutil  # here: no other start needs it
+    from kennel import process_tree  # here: no other start needs psutil
 
-    from kennel import process_tree
-
-    with contextlib.suppress(psutil.Error):  # it has ended meanwhile
-        for receiver in process_tree.receivers(psutil.Process(child)):
-            with contextlib.suppress(psutil.Error):
-                receiver.send_signal(number)
+    process_tree.send(child, number)
 
 
 def reason(failure: Path, sent: SourceCode | None, output: bytes, stopped: bool) -> str:

@@ -81,6 +81,15 @@ def output_path(settings: Settings) -> str:
     return f"s3://{settings.bucket}/{settings.prefix}/jobs"
 
 
+def volume_key(settings: Settings) -> str:
+    """The key of a job's volumes, "" for none.
+
+    A host with disks of its own encrypts them itself, and a request with a key for them is refused:
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ResourceConfig.html
+    """
+    return "" if instance_types.has_own_disk(settings.instance_type) else settings.kms_key
+
+
 def _shared(settings: Settings, training: Training) -> dict[str, Any]:
     """What a training job and the definition of a tuning job have alike."""
     stopping = {"MaxRuntimeInSeconds": training.max_run}
@@ -102,10 +111,8 @@ def _shared(settings: Settings, training: Training) -> dict[str, Any]:
     }
     if settings.kms_key:
         request["OutputDataConfig"]["KmsKeyId"] = settings.kms_key
-        # A host with disks of its own encrypts them itself, and a request with a key for them is refused:
-        # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ResourceConfig.html
-        if not instance_types.has_own_disk(settings.instance_type):
-            request["ResourceConfig"]["VolumeKmsKeyId"] = settings.kms_key
+    if key := volume_key(settings):
+        request["ResourceConfig"]["VolumeKmsKeyId"] = key
     if settings.subnets:
         groups = list(settings.security_groups)
         request["VpcConfig"] = {"Subnets": list(settings.subnets), "SecurityGroupIds": groups}

@@ -13,13 +13,12 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kennel import hyperparameters as kennel_hyperparameters
 from kennel import metrics
-from kennel.tuning import Options, tuning_request
+from kennel.tuning import Options
 from kennel_launch import settings as kennel_settings
-from kennel_launch.aws import instance_types
 from kennel_launch.aws import session as aws
-from kennel_launch.jobs.requests import Training, output_path
+from kennel_launch.jobs.requests import Training, output_path, volume_key
+from kennel_launch.sdks import asked
 from kennel_launch.settings import Settings
 
 # https://github.com/aws/sagemaker-python-sdk/blob/master/doc/overview.rst, "Telemetry"
@@ -57,8 +56,7 @@ def estimator(hyperparameters: Mapping[str, str], **given: Any) -> Any:
     Raises:
         UserError: a setting that is needed is missing, or no hyperparameter is called so.
     """
-    kennel_hyperparameters.parse(hyperparameters)
-    return estimator_of(_settings(given, "role", "bucket", "image"), Training("", {}, hyperparameters))
+    return estimator_of(asked.settings(given, *asked.JOB), asked.training(hyperparameters))
 
 
 def tuner(hyperparameters: Mapping[str, str], search_space: str, options: Options | None = None, **given: Any) -> Any:
@@ -71,9 +69,8 @@ def tuner(hyperparameters: Mapping[str, str], search_space: str, options: Option
     Raises:
         UserError: as `estimator`, or SageMaker would take no such search.
     """
-    request = tuning_request(hyperparameters, search_space, options or Options())
-    training = Training("", {}, request["TrainingJobDefinition"]["StaticHyperParameters"])
-    return tuner_of(_settings(given, "role", "bucket", "image"), training, request)
+    training, request = asked.search(hyperparameters, search_space, options)
+    return tuner_of(asked.settings(given, *asked.JOB), training, request)
 
 
 @_quiet()
@@ -90,15 +87,9 @@ def model(model_data: str, **given: Any) -> Any:
     from sagemaker.model import Model
     from sagemaker.predictor import Predictor
 
-    settings = _settings(given, "role", "image")
+    settings = asked.settings(given, "role", "image")
     role, made = aws.role_arn(settings), session(settings)
     return Model(settings.image, model_data, role, predictor_cls=Predictor, sagemaker_session=made)
-
-
-def _settings(given: Mapping[str, Any], *needed: str) -> Settings:
-    settings = kennel_settings.load(given)
-    kennel_settings.needed(settings, *needed)
-    return settings
 
 
 @_quiet()
@@ -156,18 +147,13 @@ def session(settings: Settings) -> Any:
 
 
 def _platform(settings: Settings, training: Training) -> dict[str, Any]:
-    """What only SageMaker itself can do; nothing that was not asked for.
-
-    A host with disks of its own encrypts them itself, and a request with a key for them is refused:
-    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ResourceConfig.html
-    """
-    volume_key = None if instance_types.has_own_disk(settings.instance_type) else settings.kms_key or None
+    """What only SageMaker itself can do; nothing that was not asked for."""
     arguments: dict[str, Any] = {
         "enable_network_isolation": training.network_isolation,
         "encrypt_inter_container_traffic": training.encrypt_traffic,
         "subnets": list(settings.subnets) or None,
         "security_group_ids": list(settings.security_groups) or None,
-        "volume_kms_key": volume_key,
+        "volume_kms_key": volume_key(settings) or None,
         "output_kms_key": settings.kms_key or None,
         "checkpoint_s3_uri": training.checkpoints or None,
         "keep_alive_period_in_seconds": training.keep_alive or None,

@@ -8,13 +8,12 @@ trainer.train([InputData(channel_name="train", data_source="s3://bucket/photos/t
 from collections.abc import Mapping
 from typing import Any
 
-from kennel import hyperparameters as kennel_hyperparameters
 from kennel import metrics
-from kennel.tuning import Options, tuning_request
+from kennel.tuning import Options
 from kennel_launch import settings as kennel_settings
-from kennel_launch.aws import instance_types
 from kennel_launch.aws import session as aws
-from kennel_launch.jobs.requests import Training, output_path
+from kennel_launch.jobs.requests import Training, output_path, volume_key
+from kennel_launch.sdks import asked
 from kennel_launch.settings import Settings
 
 
@@ -27,8 +26,7 @@ def model_trainer(hyperparameters: Mapping[str, str], **given: Any) -> Any:
     Raises:
         UserError: a setting that is needed is missing, or no hyperparameter is called so.
     """
-    kennel_hyperparameters.parse(hyperparameters)
-    return trainer_of(_settings(given, "role", "bucket", "image"), Training("kennel", {}, hyperparameters))
+    return trainer_of(asked.settings(given, *asked.JOB), asked.training(hyperparameters))
 
 
 def tuner(hyperparameters: Mapping[str, str], search_space: str, options: Options | None = None, **given: Any) -> Any:
@@ -44,7 +42,7 @@ def tuner(hyperparameters: Mapping[str, str], search_space: str, options: Option
     from sagemaker.core.parameter import CategoricalParameter, ContinuousParameter, IntegerParameter
     from sagemaker.train.tuner import HyperparameterTuner
 
-    request = tuning_request(hyperparameters, search_space, options or Options())
+    training, request = asked.search(hyperparameters, search_space, options)
     config = request["HyperParameterTuningJobConfig"]
     kinds = {"Integer": IntegerParameter, "Continuous": ContinuousParameter}
     rows = config["ParameterRanges"]
@@ -53,9 +51,8 @@ def tuner(hyperparameters: Mapping[str, str], search_space: str, options: Option
         for row in rows.get(f"{kind}ParameterRanges", []):
             number = int if kind == "Integer" else float
             ranges[row["Name"]] = made(number(row["MinValue"]), number(row["MaxValue"]), row["ScalingType"])
-    static = request["TrainingJobDefinition"]["StaticHyperParameters"]
     return HyperparameterTuner(
-        trainer_of(_settings(given, "role", "bucket", "image"), Training("kennel", {}, static)),
+        trainer_of(asked.settings(given, *asked.JOB), training),
         config["HyperParameterTuningJobObjective"]["MetricName"],
         ranges,
         metric_definitions=metrics.definitions(),
@@ -81,7 +78,7 @@ def model(name: str, model_data: str, **given: Any) -> Any:
     from sagemaker.core.resources import Model
     from sagemaker.core.shapes import ContainerDefinition
 
-    settings = _settings(given, "role", "image")
+    settings = asked.settings(given, "role", "image")
     container = ContainerDefinition(image=settings.image, model_data_url=model_data)
     role = aws.role_arn(settings)
     return Model.create(
@@ -96,12 +93,11 @@ def trainer_of(settings: Settings, training: Training) -> Any:
     from sagemaker.train import ModelTrainer
     from sagemaker.train.configs import CheckpointConfig, Compute, Networking, OutputDataConfig
 
-    volume_key = None if instance_types.has_own_disk(settings.instance_type) else settings.kms_key or None
     compute = {
         "instance_type": settings.instance_type,
         "instance_count": settings.instance_count,
         "volume_size_in_gb": training.volume_size,
-        "volume_kms_key_id": volume_key,
+        "volume_kms_key_id": volume_key(settings) or None,
         "keep_alive_period_in_seconds": training.keep_alive or None,
         "enable_managed_spot_training": training.spot or None,
     }
@@ -134,9 +130,3 @@ def trainer_of(settings: Settings, training: Training) -> Any:
 
 def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not None}
-
-
-def _settings(given: Mapping[str, Any], *needed: str) -> Settings:
-    settings = kennel_settings.load(given)
-    kennel_settings.needed(settings, *needed)
-    return settings

@@ -5,7 +5,6 @@ torchrun where asked for. Only the process is ours: the toolkit's runner drops a
 its buffer ends, and keeps SIGTERM to itself.
 """
 
-import contextlib
 import errno
 import logging
 import os
@@ -20,7 +19,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
 from sagemaker_training import entry_point, environment, errors, process, runner
 
 from kennel import config, process_tree
@@ -167,10 +165,8 @@ def _copy(source: IO[bytes], kept: bytearray) -> None:
 
 
 def _terminate(pid: int) -> None:
-    for receiver in process_tree.receivers(psutil.Process(pid)):
-        log.info("SIGTERM goes on to process %d", receiver.pid)
-        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
-            receiver.terminate()
+    for receiver in process_tree.send(pid, signal.SIGTERM):
+        log.info("SIGTERM goes on to process %d", receiver)
 
 
 def _error(program: str, exit_code: int, stderr: str, code: Path, stopped: bool) -> ScriptError:
