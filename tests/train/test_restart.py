@@ -40,27 +40,35 @@ def copy_of(job, folder):
     return type(job)(folder)
 
 
+def killed_after(job, beginning, seconds) -> tuple[str, int]:
+    """(log, exit code) of a job that is killed so long after a line that begins so, or that ended without one."""
+    with job.start() as process:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith(beginning):
+                time.sleep(seconds)
+                process.kill()
+                break
+        return "".join([*lines, *process.stdout]), process.wait()
+
+
 @pytest.mark.slow
 def test_a_job_killed_at_random_moments_ends_with_the_weights_of_one_that_never_was(job, tmp_path):
     job.photos("train", {"red": 24, "green": 24})
     job.configure(**SETTINGS)
     killed = copy_of(job, tmp_path / "killed")
-    started = time.monotonic()
     code, log = job.run()
-    whole = time.monotonic() - started
     assert code == 0, log
 
     moments = random.Random(KILLS)
+    epochs = [line.split()[0] for line in log.splitlines() if line.startswith("epoch=")]
     resumed = 0
-    for _ in range(KILLS):
-        with killed.start() as process:
-            try:
-                process.communicate(timeout=moments.uniform(0.2, 0.95) * whole)
-            except subprocess.TimeoutExpired:
-                process.kill()
-            log, _ = process.communicate()
+    for kill in range(KILLS):  # at first behind a checkpoint, so that one is taken up for certain
+        line = moments.choice(["backbone:", *epochs, "model:"] if kill else epochs[1:])
+        log, code = killed_after(killed, line, moments.uniform(0, 1))
         resumed += "resumed from a checkpoint" in log
-        assert process.returncode in (0, -signal.SIGKILL), log
+        assert code in (0, -signal.SIGKILL), log
     code, log = killed.run()
     assert code == 0, log
     assert resumed + ("resumed from a checkpoint" in log) > 0

@@ -29,7 +29,7 @@ def finish(job: Training, trained: Trained, ending: Ending, program: ONNXProgram
     """Everything after the last step; all ranks judge their photos, rank 0 writes.
 
     Args:
-        program: `export.trace`'s, on rank 0.
+        program: `export.trace`'s, of before the training; None traces now.
 
     Raises:
         RuntimeError: the ranks' weights differ, or ONNX Runtime and torch disagree.
@@ -43,7 +43,7 @@ def finish(job: Training, trained: Trained, ending: Ending, program: ONNXProgram
     with job.context.timing("evaluate"):
         mine = {split: _judge(job, inputs[split]) for split in inputs if int8 or split != "train"}
         everyones = {split: _everyones(job, inputs[split], mine[split]) for split in inputs if split != "train"}
-    if program is None:
+    if not job.context.cluster.is_rank_zero:
         return
     temperature = evaluation.calibrate(everyones["validation"].logits, everyones["validation"].labels)
     for split, row in everyones.items():
@@ -113,7 +113,9 @@ def _manifest(
     )
 
 
-def _export(job: Training, program: ONNXProgram, manifest: Manifest, mine: dict[str, SplitLogits] | None) -> Manifest:
+def _export(
+    job: Training, program: ONNXProgram | None, manifest: Manifest, mine: dict[str, SplitLogits] | None
+) -> Manifest:
     """Write the model folder; int8 is judged on rank 0's photos of train and validation."""
     gate = None
     if mine and all(len(mine[split].labels) for split in ("train", "validation")):
@@ -126,6 +128,9 @@ def _export(job: Training, program: ONNXProgram, manifest: Manifest, mine: dict[
     count = min(4, len(job.splits.parts[split].mine.local))
     sample = torch.from_numpy(np.ascontiguousarray(_squares(job, split)(np.arange(count))))
     folder, timing = job.context.layout.model, job.context.timing
+    if program is None:
+        with timing("trace network"):
+            program = export.trace(job.classifier.cpu(), manifest.backbone["name"])
     return export.export(job.classifier, program, sample, manifest, folder, int8=gate, phase=timing)
 
 

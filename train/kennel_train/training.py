@@ -1,6 +1,7 @@
 """One training job from top to bottom: channels and hyperparameters in, the best epoch's model folder out."""
 
 import dataclasses
+import gc
 import json
 import logging
 import tempfile
@@ -52,6 +53,8 @@ def run(environment: JobEnvironment, cluster: Cluster, stop: Stop) -> None:
     Raises:
         UserError: whatever the user can fix.
     """
+    gc.freeze()
+    gc.enable()
     timing, config, layout = Timing(), environment.config, environment.layout
     chosen = device.choose(environment.cuda_compat, cluster.local, cluster.local_world, environment.visible)
     log.info(chosen.description)
@@ -78,8 +81,10 @@ def run(environment: JobEnvironment, cluster: Cluster, stop: Stop) -> None:
             splits = Splits.decode(channels, sharded, backbone.preprocessing, context, log.info)
         audited = _audit(splits, channels, context)
         context = _clamped(context, len(splits.parts["train"].photos))
-        with timing("trace network"):
-            program = export.trace(classifier, backbone.name) if cluster.is_rank_zero else None
+        program = None  # a job that goes on has seen it work, and traces at its end
+        if cluster.is_rank_zero and not checkpoint.exists(layout.checkpoints):
+            with timing("trace network"):
+                program = export.trace(classifier, backbone.name)
         if source:
             taken, new = warm_start.head(classifier, channels.class_names, source)
             log.info("head: %d classes of the earlier model, %d new ones", len(taken), len(new))

@@ -72,6 +72,11 @@ def load(folder: Path, prefix: str) -> dict[str, Any] | None:
     return None
 
 
+def exists(folder: Path) -> bool:
+    """Whether a job that came as far as its training has left something there, whole or torn."""
+    return bool(_ours(folder, ""))
+
+
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """Hold the folder for one job: two at once would remove each other's checkpoints.
