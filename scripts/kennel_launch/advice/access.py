@@ -4,7 +4,7 @@ Asks IAM, S3 and STS; what these don't answer is a line, not a refusal.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kennel.errors import UserError
@@ -13,6 +13,8 @@ from kennel_launch.aws import readonly, session
 from kennel_launch.settings import Settings
 
 SERVICE = "sagemaker.amazonaws.com"
+# https://docs.aws.amazon.com/sagemaker/latest/dg/train-remote-debugging.html
+_REMOTE_DEBUG = tuple(f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data"))
 ROLES_PAGE = "https://docs.aws.amazon.com/sagemaker/latest/dg/sagemaker-roles.html"
 
 
@@ -58,6 +60,21 @@ def check_role(settings: Settings, image: Address) -> list[str]:
     with readonly.if_allowed(f"whether role {name} may use the bucket and the image", lines):
         lines += _rights(client, role["Arn"], settings, image)
     return lines
+
+
+def check_remote_debug(settings: Settings, lines: list[str]) -> None:
+    """Adds a line where that could not be checked.
+
+    Raises:
+        UserError: the role may not open the channels to Systems Manager that a shell goes by.
+    """
+    name = settings.role.rpartition("/")[2]
+    client = readonly.client("iam", settings)
+    with readonly.if_allowed(f"whether role {name} may open a remote shell", lines):
+        role = client.get_role(RoleName=name)["Role"]["Arn"]
+        missing = list(_denied(client, role, _REMOTE_DEBUG, "*"))
+        if missing:
+            raise UserError(f"--remote-debug: role {name!r} may not {', '.join(missing)}: add these rights to it, on *")
 
 
 def check_bucket(settings: Settings) -> list[str]:
@@ -117,11 +134,7 @@ def _rights(client: Any, role: str, settings: Settings, image: Address) -> list[
         wanted += [(["s3:ListBucket"], bucket), (["s3:GetObject", "s3:PutObject"], f"{bucket}/{settings.prefix}/x")]
     lines = []
     for actions, resource in wanted:
-        answer = client.simulate_principal_policy(PolicySourceArn=role, ActionNames=actions, ResourceArns=[resource])
-        for result in answer["EvaluationResults"]:
-            if result["EvalDecision"] == "allowed":
-                continue
-            action = result["EvalActionName"]
+        for action in _denied(client, role, actions, resource):
             if action.startswith("s3:") and not _has_policy(settings):
                 raise UserError(
                     f"role {role.rpartition('/')[2]!r} may not {action} in bucket {settings.bucket!r}: add that "
@@ -129,6 +142,14 @@ def _rights(client: Any, role: str, settings: Settings, image: Address) -> list[
                 )
             lines.append(f"role {role.rpartition('/')[2]} has no right {action} of its own on {resource}")
     return lines
+
+
+def _denied(client: Any, role: str, actions: Sequence[str], resource: str) -> Iterator[str]:
+    """Those of the actions that the role's own policies do not allow, by IAM's simulator."""
+    answer = client.simulate_principal_policy(PolicySourceArn=role, ActionNames=list(actions), ResourceArns=[resource])
+    for result in answer["EvaluationResults"]:
+        if result["EvalDecision"] != "allowed":
+            yield result["EvalActionName"]
 
 
 def _has_policy(settings: Settings) -> bool:

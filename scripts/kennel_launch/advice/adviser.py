@@ -45,11 +45,19 @@ _TRANSFORM = _Serving(
 )
 
 
-def check_training(settings: Settings, *, spot: bool = False, jobs: int = 1, hours: float | None = None) -> Advice:
+def check_training(
+    settings: Settings,
+    *,
+    spot: bool = False,
+    jobs: int = 1,
+    hours: float | None = None,
+    remote_debug: bool = False,
+) -> Advice:
     """
     Args:
         jobs: that run at the same time, of a search.
         hours: the longest that all of it can take, by the clock: instances and jobs are multiplied in here.
+        remote_debug: whether the role must let a shell be opened.
 
     Raises:
         UserError: it would fail, or the account may not.
@@ -57,6 +65,8 @@ def check_training(settings: Settings, *, spot: bool = False, jobs: int = 1, hou
     kind, count = settings.instance_type, settings.instance_count * jobs
     instance_types.check_known(kind, _types(settings, "TrainingInstanceType"), "training")
     lines, image = _common(settings)
+    if remote_debug:
+        access.check_remote_debug(settings, lines)
     if image:
         lines += image_fit.check_training(image, settings.image, kind)
     lines += quotas.check(settings, quotas.SPOT if spot else quotas.TRAINING, kind, count)

@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="requests that it takes at once",
     )
     parser.add_argument("--spot", action="store_true", help="train on spare machines")
+    parser.add_argument("--remote-debug", action="store_true", help="train with a shell in reach of aws ssm")
     parser.add_argument("--parallel", type=int, default=1, metavar="N", help="training jobs at a time")
     parser.add_argument("--hours", type=float, metavar="N", help="the longest that it can take")
     settings.add_flags(parser, [name for name in rows if name not in ("instance_type", _SERVES)])
@@ -45,7 +46,13 @@ def run(options: argparse.Namespace) -> int:
         given = given | {"instance_type": None, _SERVES: options.instance_type}
     wanted = settings.load(given)
     if options.launch == "train":
-        advice = adviser.check_training(wanted, spot=options.spot, jobs=options.parallel, hours=options.hours)
+        advice = adviser.check_training(
+            wanted,
+            spot=options.spot,
+            jobs=options.parallel,
+            hours=options.hours,
+            remote_debug=options.remote_debug,
+        )
     elif options.launch == "deploy":
         advice = adviser.check_endpoint(
             wanted, options.mode, memory=options.memory, concurrency=options.max_concurrency

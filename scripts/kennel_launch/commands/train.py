@@ -26,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from-model", default="", metavar="S3-URI", help="go on from an earlier job's model.tar.gz")
     parser.add_argument("--name", default="", help="of the job (kennel-<time>)")
     parser.add_argument("--debugger", action="store_true", help="AWS's debugger and profiler rules")
+    parser.add_argument("--remote-debug", action="store_true", help="let aws ssm open a shell in its containers")
+    parser.add_argument("--infra-check", action="store_true", help="have SageMaker test its machines before")
     local_job.add_flags(parser)
     local_job.add_gpus(parser)
     flags.add_doing(parser, wait="follow the log; exit code 1 where the job fails")

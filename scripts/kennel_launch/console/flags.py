@@ -11,6 +11,7 @@ from kennel.hyperparameters import TABLE, TYPES, Hyperparameters, text
 from kennel_launch import settings
 
 LONGEST_RUN = 28 * 24 * 3600  # seconds; https://docs.aws.amazon.com/general/latest/gr/sagemaker.html
+MOST_RETRIES = 30  # botocore's service model, MaximumRetryAttempts
 LONGEST_WARM = 21_600  # seconds; botocore's service model, KeepAlivePeriodInSeconds
 _MODES = ("File", "FastFile", "Pipe")
 SWITCHED = ("true", "false")  # of --pretrained, which by anything else names a channel's place
@@ -102,6 +103,7 @@ def _add_training(group: Any) -> None:
     group.add_argument("--max-run", type=int, default=24 * 3600, metavar="SECONDS", help="of training (86400)")
     group.add_argument("--max-wait", type=int, metavar="SECONDS", help="with --spot, waiting and training (twice that)")
     group.add_argument("--keep-alive", type=int, default=0, metavar="SECONDS", help="keep its machines warm after it")
+    group.add_argument("--retries", type=int, default=0, metavar="N", help="after an internal error of SageMaker's")
     group.add_argument("--input-mode", choices=_MODES, default="File", metavar="MODE", help=" or ".join(_MODES))
     group.add_argument("--volume-size", type=int, default=30, metavar="GB", help="disk of each machine (30)")
     group.add_argument("--network-isolation", action="store_true", help="no call out; needs --pretrained weights")
@@ -171,9 +173,11 @@ def checked_training(options: argparse.Namespace) -> dict[str, Any]:
         raise UserError("--keep-alive and --spot: SageMaker keeps no spare machines warm: leave one of them out")
     if not 0 <= options.keep_alive <= LONGEST_WARM:
         raise UserError(f"--keep-alive {options.keep_alive}: write up to {LONGEST_WARM} seconds")
+    if not 0 <= options.retries <= MOST_RETRIES:
+        raise UserError(f"--retries {options.retries}: write up to {MOST_RETRIES}")
     if options.checkpoints and not options.checkpoints.startswith("s3://"):
         raise UserError(f"--checkpoints {options.checkpoints}: write where in S3, s3://bucket/prefix")
-    names = ("spot", "checkpoints", "max_run", "max_wait", "keep_alive", "input_mode", "volume_size")
+    names = ("spot", "checkpoints", "max_run", "max_wait", "keep_alive", "retries", "input_mode", "volume_size")
     arguments = {name: getattr(options, name) for name in (*names, "network_isolation", "encrypt_traffic")}
     if options.spot:
         arguments["max_wait"] = options.max_wait or 2 * options.max_run

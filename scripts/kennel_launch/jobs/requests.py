@@ -27,12 +27,15 @@ class Training:
     max_run: int = 24 * 3600
     max_wait: int | None = None
     keep_alive: int = 0
+    retries: int = 0  # after an internal error of SageMaker's
     input_mode: str = "File"
     volume_size: int = 30  # GB
     network_isolation: bool = False
     encrypt_traffic: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     debugger: bool = False
+    remote_debug: bool = False
+    infra_check: bool = False
     streamed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # channel of a manifest -> its attributes
 
 
@@ -51,6 +54,10 @@ def training_job(settings: Settings, training: Training) -> dict[str, Any]:
         request["HyperParameters"] = dict(training.hyperparameters)
     if training.keep_alive:
         request["ResourceConfig"]["KeepAlivePeriodInSeconds"] = training.keep_alive
+    if training.remote_debug:
+        request["RemoteDebugConfig"] = {"EnableRemoteDebug": True}
+    if training.infra_check:
+        request["InfraCheckConfig"] = {"EnableInfraCheck": True}
     if training.debugger:
         return request | debugger_rules.configurations(aws.region(settings), output_path(settings))
     return request | {"ProfilerConfig": {"DisableProfiler": True}}
@@ -122,6 +129,8 @@ def _shared(settings: Settings, training: Training) -> dict[str, Any]:
             stopping["MaxWaitTimeInSeconds"] = training.max_wait
     if training.checkpoints:
         request["CheckpointConfig"] = {"S3Uri": training.checkpoints}
+    if training.retries:
+        request["RetryStrategy"] = {"MaximumRetryAttempts": training.retries}
     if training.environment:
         request["Environment"] = dict(training.environment)
     for key, asked in (

@@ -31,11 +31,16 @@ def start(options: argparse.Namespace, settings: Settings, given: Mapping[str, s
     kennel_settings.needed(settings, *_NEEDED)
     manifests.check_mode(input_channels.photos_of(options), options.input_mode)
     name = new_name(options.name)
-    advice = adviser.check_training(settings, spot=options.spot, hours=options.max_run / 3600)
+    more |= {flag: getattr(options, flag, False) for flag in ("debugger", "remote_debug", "infra_check")}
+    if more["remote_debug"] and options.network_isolation:
+        raise UserError("--remote-debug and --network-isolation: a shell needs a way in: leave one of them out")
+    advice = adviser.check_training(
+        settings, spot=options.spot, hours=options.max_run / 3600, remote_debug=more["remote_debug"]
+    )
     plans, channels = input_channels.placed(options, settings)
     lines = input_channels.check_volume(options, settings, plans, channels, given)
     more["streamed"] = input_channels.streamed(channels, settings)
-    made = Training(name, channels, dict(given), **more, debugger=getattr(options, "debugger", False))
+    made = Training(name, channels, dict(given), **more)
     if made.spot and not made.checkpoints:
         made = replace(made, checkpoints=f"s3://{settings.bucket}/{settings.prefix}/checkpoints/{name}")
     first = [
@@ -49,6 +54,8 @@ def start(options: argparse.Namespace, settings: Settings, given: Mapping[str, s
     if options.dry_run:
         return 0
     print(name)
+    if made.remote_debug:
+        print(f"a shell in it: aws ssm start-session --target sagemaker-training-job:{name}_algo-1", file=sys.stderr)
     if not options.wait:
         print(f"follow it: kennel logs {name} --follow; see it: kennel status {name}", file=sys.stderr)
         return 0

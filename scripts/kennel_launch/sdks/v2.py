@@ -157,6 +157,9 @@ def _platform(settings: Settings, training: Training) -> dict[str, Any]:
         "output_kms_key": settings.kms_key or None,
         "checkpoint_s3_uri": training.checkpoints or None,
         "keep_alive_period_in_seconds": training.keep_alive or None,
+        "max_retry_attempts": training.retries or None,
+        "enable_remote_debug": training.remote_debug or None,
+        "enable_infra_check": training.infra_check or None,
     }
     if training.spot:
         arguments |= {"use_spot_instances": True, "max_wait": training.max_wait}

@@ -89,7 +89,7 @@ def model(name: str, model_data: str, **given: Any) -> Any:
 def trainer_of(settings: Settings, training: Training) -> Any:
     """The ModelTrainer that asks for what `requests.training_job` does, as far as v3 can say it."""
     from sagemaker.core.helper.session_helper import Session
-    from sagemaker.core.shapes import MetricDefinition, StoppingCondition, Tag
+    from sagemaker.core.shapes import MetricDefinition, RemoteDebugConfig, RetryStrategy, StoppingCondition, Tag
     from sagemaker.train import ModelTrainer
     from sagemaker.train.configs import CheckpointConfig, Compute, Networking, OutputDataConfig
 
@@ -124,6 +124,12 @@ def trainer_of(settings: Settings, training: Training) -> Any:
         training_input_mode=training.input_mode,
         tags=[Tag(key=row["Key"], value=row["Value"]) for row in kennel_settings.tags(settings)],
     )
+    if training.retries:
+        made.with_retry_strategy(RetryStrategy(maximum_retry_attempts=training.retries))
+    if training.remote_debug:
+        made.with_remote_debug_config(RemoteDebugConfig(enable_remote_debug=True))
+    if training.infra_check:
+        made.with_infra_check_config()
     rows = [MetricDefinition(name=row["Name"], regex=row["Regex"]) for row in metrics.definitions()]
     return made.with_metric_definitions(rows)
 

@@ -221,6 +221,15 @@ def test_a_role_without_rights(front: Front) -> None:
     )
 
 
+def test_a_role_without_the_rights_of_a_remote_shell(front: Front) -> None:
+    front.missing = {"ssmmessages:CreateDataChannel", "ssmmessages:OpenDataChannel"}
+    assert (
+        "--remote-debug: role 'kennel-execution' may not ssmmessages:CreateDataChannel, ssmmessages:OpenDataChannel: "
+        "add these rights to it, on *" in front.refused("train", "--remote-debug")
+    )
+    front.allowed("train")
+
+
 def test_buckets(front: Front) -> None:
     assert "there is no bucket 'none-of-ours': create it in eu-west-1" in front.refused(
         "train", "--bucket", "none-of-ours"

@@ -131,11 +131,12 @@ MORE = {
     "hyperparameters": ["--epochs", "5", "--trivial-augment", "--profile", "false", "--pretrained", "false"],
     "earlier": ["--from-model", "s3://other/model.tar.gz", "--pretrained", "s3://other/weights/"],
     "debugger": ["--debugger"],
+    "watched": ["--remote-debug", "--infra-check", "--retries", "3"],
 }
 
 
 @pytest.mark.parametrize(
-    "names", [("spot", "hyperparameters", "earlier"), ("inside", "kms", "stream"), ("debugger", "warm")]
+    "names", [("spot", "hyperparameters", "earlier"), ("inside", "kms", "stream"), ("debugger", "warm", "watched")]
 )
 def test_a_dry_run_prints_what_is_sent_without_it(aws: Aws, env: Env, command: Command, names: tuple[str]) -> None:
     aws.hold()
@@ -185,6 +186,12 @@ def test_every_other_switch_reaches_the_request(aws: Aws, env: Env, command: Com
     asked = dry(aws, env, command, *MORE["kms"], *MORE["ebs"])
     assert asked["ResourceConfig"]["VolumeKmsKeyId"] == "alias/photos"
     assert {tag["Key"]: tag["Value"] for tag in asked["Tags"]} == {"kennel": "1", "team": "vision", "owner": "me"}
+    assert dry(aws, env, command, *MORE["watched"]) == request(
+        aws,
+        RemoteDebugConfig={"EnableRemoteDebug": True},
+        InfraCheckConfig={"EnableInfraCheck": True},
+        RetryStrategy={"MaximumRetryAttempts": 3},
+    )
     asked = dry(aws, env, command, *MORE["hyperparameters"])
     given = {"epochs": "5", "trivial_augment": "true", "profile": "false", "pretrained": "false"}
     assert asked["HyperParameters"] == given
@@ -331,6 +338,8 @@ REFUSED = [
     (["--optimizer", "sdg"], "write one of sgd, adamw (did you mean 'sgd'?)"),
     (["--keep-alive", "600", "--spot"], "SageMaker keeps no spare machines warm"),
     (["--max-wait", "9"], "add --spot"),
+    (["--retries", "31"], "--retries 31: write up to 30"),
+    (["--remote-debug", "--network-isolation"], "a shell needs a way in: leave one of them out"),
     (["--spot", "--max-wait", "9"], "--max-wait 9: it holds --max-run, 86400 seconds: write more"),
     (["--max-run", "9999999"], "28 days"),
     (["--checkpoints", "here"], "write where in S3"),

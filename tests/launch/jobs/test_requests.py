@@ -46,6 +46,7 @@ JOBS = {
     "own-disk": (INSIDE, TRAINING),
     "debugger": (SETTINGS, replace(TRAINING, debugger=True)),
     "debugger-in-china": (replace(SETTINGS, region="cn-north-1"), replace(TRAINING, debugger=True)),
+    "watched": (SETTINGS, replace(TRAINING, retries=3, remote_debug=True, infra_check=True)),
     "fast-file": (SETTINGS, replace(TRAINING, input_mode="FastFile")),
     "streamed": (SETTINGS, replace(TRAINING, input_mode="Pipe", streamed={"train": ("source-ref", "class")})),
 }
@@ -55,7 +56,7 @@ SEARCHES = {
         SPOT,
         Options(jobs=6, parallel=2, target=0.9, no_improvement=4, convergence=True, max_runtime=7200, seed=7),
     ),
-    "hyperband": (INSIDE, CLOSED, Options("Hyperband", jobs=9)),
+    "hyperband": (INSIDE, replace(CLOSED, retries=2), Options("Hyperband", jobs=9)),
     "warm-start": (
         SETTINGS,
         replace(TRAINING, environment={"A": "b"}),
