@@ -206,6 +206,23 @@ def test_a_second_start_takes_the_features_and_other_photos_need_others(job, cap
     assert f"{torn.name} is torn and is passed over" in again(job, capsys)
 
 
+def test_the_next_job_of_a_warm_pool_takes_the_features(job, tmp_path, capsys):
+    job.photos("train", {"red": 8, "green": 8})
+    job.configure(epochs="1")
+    job.environ["SAGEMAKER_MANAGED_WARMPOOL_CACHE_DIRECTORY"] = str(tmp_path / "warm")
+    job.main()
+    assert "an earlier job's" not in capsys.readouterr().out
+    first = {path.name for path in (tmp_path / "warm" / "kennel").iterdir()}
+    assert len(first) == 2
+
+    other = type(job)(tmp_path / "other", job.environ)
+    shutil.copytree(job.data, other.data)
+    other.configure(epochs="2")
+    other.main()
+    assert capsys.readouterr().out.count("an earlier job's, from the warm pool's") == 2
+    assert {path.name for path in (other.base / "checkpoints").glob("features-*")} == first
+
+
 @contextlib.contextmanager
 def read_only(folder):
     """The folder as FastFile mode shows it: nothing can be written there."""

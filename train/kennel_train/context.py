@@ -24,6 +24,7 @@ class JobEnvironment:
     weights: Path | None  # a folder of pretrained weights that the image carries
     cuda_compat: str  # the entry point's CUDA compatibility choice in words, for the log
     visible: str | None  # CUDA_VISIBLE_DEVICES, or None for all GPUs
+    cache: Path | None  # a folder that outlives the job, of a warm pool
     give_up: Callable[[str], None]  # ends this process for a reason: a training that stands still cannot be asked to
 
 
@@ -38,3 +39,4 @@ class Context:
     timing: Timing = field(default_factory=Timing)
     layout: Layout = field(default_factory=Layout)
     root: Path = Path()  # of the channels' folders: /opt/ml/input/data, or where a stream was unpacked
+    cache: Path | None = None  # as in JobEnvironment

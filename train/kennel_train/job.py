@@ -107,6 +107,8 @@ def _train(config: JobConfig, layout: Layout, root: Path, stop: Stop, cluster: "
     from kennel_train.context import JobEnvironment
 
     weights = os.environ.get("KENNEL_WEIGHTS")
+    # https://docs.aws.amazon.com/sagemaker/latest/dg/train-warm-pools.html, persistent cache
+    cache = os.environ.get("SAGEMAKER_MANAGED_WARMPOOL_CACHE_DIRECTORY")
     environment = JobEnvironment(
         config,
         layout,
@@ -115,6 +117,7 @@ def _train(config: JobConfig, layout: Layout, root: Path, stop: Stop, cluster: "
         weights=Path(weights) if weights else None,
         cuda_compat=os.environ.get("KENNEL_CUDA_COMPAT_CHOICE", ""),
         visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        cache=Path(cache) / "kennel" if cache else None,
         give_up=functools.partial(_give_up, layout),
     )
     training.run(environment, cluster, stop)

@@ -65,7 +65,7 @@ def run(environment: JobEnvironment, cluster: Cluster, stop: Stop) -> None:
             raise UserError("channels 'model' and 'pretrained' both bring weights: keep one")
         hp = _settled(config, chosen, source)
         log.info("hyperparameters: %s", " ".join(f"{k}={v}" for k, v in dataclasses.asdict(hp).items()))
-        context = Context(hp, chosen, cluster, stop, timing, layout, environment.root)
+        context = Context(hp, chosen, cluster, stop, timing, layout, environment.root, environment.cache)
         hook = user_hook.load(config.raw, layout)
         observers = stack.enter_context(observing(context, environment.give_up, environment.visible))
         with timing("find photos"):

@@ -39,7 +39,8 @@ class Pair:
         shutil.copytree(job.base, folder)
         for name, host in zip(HOSTS, self.hosts, strict=True):
             host.environ = {"MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-            row = {"current_host": name, "hosts": HOSTS, "network_interface_name": "lo"}
+            group = {"instance_group_name": "all", "instance_type": "ml.c5.xlarge", "hosts": HOSTS}
+            row = {"current_host": name, "hosts": HOSTS, "network_interface_name": "lo", "instance_groups": [group]}
             (host.base / "input" / "config" / "resourceconfig.json").write_text(json.dumps(row))
 
     def configure(self, **hyperparameters):
@@ -110,6 +111,15 @@ def record(content):
 def pair(job, tmp_path):
     """Made at the first call, of the job as it is by then."""
     return lambda: Pair(job, tmp_path / "other")
+
+
+def test_instance_groups_of_several_types_are_refused(job):
+    job.photos("train")
+    job.configure()
+    groups = [{"instance_type": kind, "hosts": []} for kind in ("ml.g5.xlarge", "ml.c5.xlarge", "ml.c5.xlarge")]
+    row = {"current_host": "algo-1", "hosts": ["algo-1"], "instance_groups": groups}
+    (job.base / "input" / "config" / "resourceconfig.json").write_text(json.dumps(row))
+    assert job.fail().startswith("the instance groups of this job have different types (ml.c5.xlarge, ml.g5.xlarge)")
 
 
 def test_two_hosts_train_one_model_also_when_both_are_killed_and_started_again(job, pair, tmp_path):

@@ -102,6 +102,13 @@ def test_torn_features_are_passed_over(classifier, tmp_path, caplog):
     assert "is torn and is passed over" in caplog.text
 
 
+def test_the_next_job_without_features_is_a_warning(classifier, tmp_path, caplog):
+    (tmp_path / "warm").write_text("no folder")
+    made = features.extract(classifier, photos(4), device.choose(""), lambda: False)
+    features.offer(tmp_path / "warm", KEY, 0, made)
+    assert f"features could not be kept for the next job in {tmp_path}/warm: File exists" in caplog.text
+
+
 def test_features_of_other_settings_are_removed_and_nothing_else(classifier, tmp_path):
     def keep(key, rank, count):
         made = features.extract(classifier, photos(count), device.choose(""), lambda: False)

@@ -58,7 +58,7 @@ def machines(layout: Layout) -> Machines:
     KENNEL_PROCESSES_PER_HOST, for tests and experiments, sets their number on a host without GPUs.
 
     Raises:
-        UserError: the file names no such host as this.
+        UserError: the file names no such host as this, or instance groups of several types.
     """
     path = layout.config / "resourceconfig.json"
     row = config.read(path) or {}
@@ -66,6 +66,13 @@ def machines(layout: Layout) -> Machines:
     here = row.get("current_host", hosts[0])
     if here not in hosts:
         raise UserError(f"{path}: current_host {here!r} is not among hosts ({', '.join(hosts)}): name it there")
+    # https://docs.aws.amazon.com/sagemaker/latest/dg/train-heterogeneous-cluster.html
+    kinds = sorted({str(group.get("instance_type")) for group in row.get("instance_groups") or ()})
+    if len(kinds) > 1:
+        raise UserError(
+            f"the instance groups of this job have different types ({', '.join(kinds)}), and its processes share each "
+            "batch evenly: give all groups one type"
+        )
     each = torch.cuda.device_count() or int(os.environ.get("KENNEL_PROCESSES_PER_HOST", "1"))
     interface = row.get("network_interface_name") or ""
     known = {name for _, name in socket.if_nameindex()}

@@ -83,6 +83,14 @@ def keep(folder: Path, key: str, rank: int, features: FeatureDataset) -> None:
             path.unlink(missing_ok=True)
 
 
+def offer(folder: Path, key: str, rank: int, features: FeatureDataset) -> None:
+    """Put the features where the next job of a warm pool finds them; one warning where that fails."""
+    try:
+        keep(folder, key, rank, features)
+    except OSError as error:
+        log.warning("warning: features could not be kept for the next job in %s: %s", folder, error.strerror)
+
+
 def key(weights: str, settings: object, order: str) -> str:
     """16 hexadecimal digits for (backbone and weights, preprocessing and precision, the photos in their order)."""
     return hashlib.sha256(f"{weights} {settings} {order}".encode()).hexdigest()[:16]

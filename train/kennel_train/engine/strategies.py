@@ -111,13 +111,20 @@ def _finetune(job: Training, done: Trained, state: dict[str, Any] | None) -> Run
 
 def _features(job: Training, name: str, part: Split) -> FeatureDataset:
     given = CropDataset.of(part, job.context.hp, job.context.device)
-    folder, rank = job.checkpoints.folder, job.context.cluster.rank
+    rank, cache = job.context.cluster.rank, job.context.cache
     key = f"{job.features_key}-{name.encode().hex()}"
-    found = features.kept(folder, key, rank, given)
-    if found is None:
+    if found := features.kept(job.checkpoints.folder, key, rank, given):
+        return found
+    found = features.kept(cache, key, rank, given) if cache else None
+    if found:
+        log.info("features of %s: an earlier job's, from the warm pool's %s", name, cache)
+    else:
         found = features.extract(job.classifier, given, job.context.device, grace(job.context.stop))
-        if len(found.index) == len(given.index) and not job.splits.unread:
-            features.keep(folder, key, rank, found)
+        if len(found.index) < len(given.index) or job.splits.unread:
+            return found
+        if cache:
+            features.offer(cache, key, rank, found)
+    features.keep(job.checkpoints.folder, key, rank, found)
     return found
 
 
