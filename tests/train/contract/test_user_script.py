@@ -63,7 +63,7 @@ def test_a_script_gets_its_hyperparameters_and_folders_and_leaves_a_model(job, s
         archive = job.base / "sourcedir.tar.gz"
         with tarfile.open(archive, "w:gz") as tar:
             tar.add(source, ".")
-        raw["sagemaker_submit_directory"] = str(archive)
+        raw |= {"sagemaker_program": "mine.py", "sagemaker_submit_directory": str(archive)}  # as v3's tuner has them
     elif sent_as == "mounted":
         source.rename(job.base / "code")
         raw["sagemaker_submit_directory"] = json.dumps(str(job.base / "code"))
