@@ -10,7 +10,7 @@ from scipy.special import softmax
 
 from kennel.artifact import Manifest
 from kennel.backbones import Backbone
-from kennel.trials import TrialsTable
+from kennel.search.trials import TrialsTable
 from kennel_train.contract import failure
 from kennel_train.engine.strategies import Trained, Training
 from kennel_train.measure.history import EpochRow

@@ -19,7 +19,7 @@ from kennel.files import printable
 from kennel.hyperparameters import Hyperparameters, Tuning
 from kennel.metrics import Metric
 from kennel.photos.photo_folders import SPLITS
-from kennel.trials import TrialsTable
+from kennel.search.trials import TrialsTable
 from kennel_train import finish, reporting
 from kennel_train.context import Context, JobEnvironment
 from kennel_train.contract import user_hook

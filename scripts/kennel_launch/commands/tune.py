@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kennel import hyperparameters, search_space, trials
+from kennel import hyperparameters
 from kennel.errors import UserError
 from kennel.hyperparameters import OF_A_SEARCH, TABLE, Hyperparameters
 from kennel.layout import Layout
+from kennel.search import search_space, trials
 from kennel_launch import settings
 from kennel_launch.console import flags, terminal, trials_table
 from kennel_launch.console.trials_table import Trials

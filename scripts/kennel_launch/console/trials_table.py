@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kennel.hyperparameters import text
-from kennel.trials import TrialRow, TrialsTable
+from kennel.search.trials import TrialRow, TrialsTable
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -67,7 +67,7 @@ def tuning_job(settings: Settings, training: Training, searched: Mapping[str, An
     """The request for a tuning job, each of whose jobs is `training`.
 
     Args:
-        searched: of kennel.tuning.tuning_request.
+        searched: of kennel.search.sagemaker_tuner.tuning_request.
 
     Raises:
         UserError: the role cannot be found.

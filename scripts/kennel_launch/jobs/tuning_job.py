@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from kennel import tuning
 from kennel.errors import UserError
+from kennel.search import sagemaker_tuner
 from kennel_launch import settings as kennel_settings
 from kennel_launch.advice import adviser
 from kennel_launch.aws import inventory, log_stream, manifests, session
@@ -17,7 +17,7 @@ from kennel_launch.jobs import input_channels, requests, training_job
 from kennel_launch.jobs.requests import Training
 from kennel_launch.settings import Settings
 
-_STRATEGIES = " or ".join(tuning.STRATEGIES)
+_STRATEGIES = " or ".join(sagemaker_tuner.STRATEGIES)
 _POLL = 5.0  # seconds
 _NEEDED = ("role", "bucket", "image")
 _LONGEST_NAME = 32  # botocore's service model, HyperParameterTuningJobName
@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """SageMaker's tuner, beside what a search by ourselves has."""
     group = parser.add_argument_group("SageMaker's tuner")
     group.add_argument("--one-job", action="store_true", help="no tuner: one job that tries --trials settings")
-    group.add_argument("--tuner", choices=tuning.STRATEGIES, default="Bayesian", metavar="NAME", help=_STRATEGIES)
+    group.add_argument(
+        "--tuner", choices=sagemaker_tuner.STRATEGIES, default="Bayesian", metavar="NAME", help=_STRATEGIES
+    )
     group.add_argument("--jobs", type=int, metavar="N", help="training jobs in all (20, or a grid's points)")
     group.add_argument("--parallel", type=int, default=1, metavar="N", help="at a time (1)")
     group.add_argument("--early-stopping", choices=("on", "off"), help="(on, where the strategy allows it)")
@@ -56,7 +58,7 @@ def run(options: argparse.Namespace, given: Mapping[str, str]) -> int:
         session.dry_run(settings)
     if options.one_job:
         return training_job.start(options, settings, given)
-    request = tuning.tuning_request(given, options.search_space, asked(options))
+    request = sagemaker_tuner.tuning_request(given, options.search_space, asked(options))
     more = flags.checked_training(options)
     kennel_settings.needed(settings, *_NEEDED)
     manifests.check_mode(input_channels.photos_of(options), options.input_mode)
@@ -87,9 +89,9 @@ def run(options: argparse.Namespace, given: Mapping[str, str]) -> int:
     return 0
 
 
-def asked(options: argparse.Namespace) -> tuning.Options:
-    """The flags as kennel.tuning has them."""
-    return tuning.Options(
+def asked(options: argparse.Namespace) -> sagemaker_tuner.Options:
+    """The flags as kennel.search.sagemaker_tuner has them."""
+    return sagemaker_tuner.Options(
         strategy=options.tuner,
         jobs=options.jobs,
         parallel=options.parallel,
@@ -100,7 +102,7 @@ def asked(options: argparse.Namespace) -> tuning.Options:
         max_runtime=options.max_runtime,
         seed=options.tuner_seed,
         parents=tuple(options.warm_start),
-        warm_start=tuning.WARM_STARTS[1 if options.transfer else 0],
+        warm_start=sagemaker_tuner.WARM_STARTS[1 if options.transfer else 0],
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kennel import hyperparameters as kennel_hyperparameters
-from kennel.tuning import Options, tuning_request
+from kennel.search.sagemaker_tuner import Options, tuning_request
 from kennel_launch import settings as kennel_settings
 from kennel_launch.jobs.requests import Training
 from kennel_launch.settings import Settings
@@ -36,7 +36,7 @@ def training(hyperparameters: Mapping[str, str]) -> Training:
 def search(
     hyperparameters: Mapping[str, str], search_space: str, options: Options | None
 ) -> tuple[Training, dict[str, Any]]:
-    """What all jobs of a search share, and the request of kennel.tuning.
+    """What all jobs of a search share, and the request of kennel.search.sagemaker_tuner.
 
     Raises:
         UserError: SageMaker would take no such search.

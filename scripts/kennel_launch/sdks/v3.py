@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kennel import metrics
-from kennel.tuning import Options
+from kennel.search.sagemaker_tuner import Options
 from kennel_launch import settings as kennel_settings
 from kennel_launch.aws import session as aws
 from kennel_launch.jobs.requests import Training, output_path, volume_key

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kennel.errors import UserError
-from kennel.tuning import Options, tuning_request
+from kennel.search.sagemaker_tuner import Options, tuning_request
 from kennel_launch.aws import session
 from kennel_launch.jobs import requests
 from kennel_launch.jobs.requests import Training

@@ -1,4 +1,4 @@
-"""`kennel tune` on SageMaker: the tuner's request is kennel.tuning's, one job instead of many; AWS is emulated."""
+"""`kennel tune` on SageMaker: the request is sagemaker_tuner's, one job instead of many; AWS is emulated."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kennel.tuning import Options, tuning_request
+from kennel.search.sagemaker_tuner import Options, tuning_request
 from kennel_launch.console import flags
 
 from ...emulated_aws.client import Aws

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from kennel.tuning import Options, tuning_request
+from kennel.search.sagemaker_tuner import Options, tuning_request
 
 from ..conftest import Job
 

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kennel import config, hyperparameters, search_space
+from kennel import config, hyperparameters
 from kennel.hyperparameters import Hyperparameters, Tuning
 from kennel.layout import Layout
+from kennel.search import search_space
 
 _SHARDED = "ShardedByS3Key"
 

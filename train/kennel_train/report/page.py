@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kennel import files
-from kennel.trials import TrialsTable
+from kennel.search.trials import TrialsTable
 from kennel_train.report import plots  # before all that draw: it quiets matplotlib's import
 
 # isort: split

@@ -16,7 +16,7 @@ from kennel import metrics
 from kennel.errors import UserError
 from kennel.hyperparameters import OF_A_SEARCH, Hyperparameters, Tuning
 from kennel.metrics import Metric
-from kennel.trials import TrialsTable
+from kennel.search.trials import TrialsTable
 from kennel_train.contract import failure
 from kennel_train.contract.stop import GracePeriod, TrialPruner
 from kennel_train.engine import loop, micro_batch_size, strategies

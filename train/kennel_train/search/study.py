@@ -18,9 +18,10 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import Trial, TrialState
 
-from kennel import metrics, search_space
+from kennel import metrics
 from kennel.hyperparameters import TYPES, Hyperparameters, Tuning
-from kennel.trials import TrialsTable
+from kennel.search import search_space
+from kennel.search.trials import TrialsTable
 from kennel_train.engine import checkpoint
 from kennel_train.search import trials
 from kennel_train.search.trials import Result

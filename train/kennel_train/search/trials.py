@@ -11,7 +11,7 @@ from typing import Any
 from kennel import files, metrics
 from kennel.hyperparameters import OF_A_SEARCH, Hyperparameters, Tuning, text
 from kennel.metrics import Metric
-from kennel.trials import BEST, FILE, TrialRow, TrialsTable
+from kennel.search.trials import BEST, FILE, TrialRow, TrialsTable
 from kennel_train.engine.progress import Best
 from kennel_train.measure.history import EpochRow
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kennel.trials import TrialRow, TrialsTable
+from kennel.search.trials import TrialRow, TrialsTable
 from kennel_train.measure.formatting import figure, number, percent
 
 REASON = 240  # characters of a trial's reason in the page; report.json has it all

@@ -6,7 +6,7 @@ import pytest
 
 from kennel.errors import UserError
 from kennel.hyperparameters import TABLE, Tuning
-from kennel.search_space import grid, space
+from kennel.search.search_space import grid, space
 
 
 def test_without_a_text_it_is_the_tables_own():

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kennel import hyperparameters, metrics, search_space
+from kennel import hyperparameters, metrics
 from kennel.errors import UserError
 from kennel.hyperparameters import OF_A_SEARCH, TABLE, TYPES, Hyperparameters, Tuning, text
+from kennel.search import search_space
 
 WARM_START_STRATEGIES = ("Bayesian", "Random")  # guide, warm-start: "either Bayesian or random search"
 STRATEGIES = (*WARM_START_STRATEGIES, "Grid", "Hyperband")  # model

@@ -9,10 +9,10 @@ import botocore.session
 import pytest
 from botocore.validate import ParamValidator
 
-from kennel import tuning
 from kennel.errors import UserError
 from kennel.hyperparameters import TABLE, TYPES, Hyperparameters, Tuning, parse
-from kennel.tuning import STRATEGIES, Options, tuning_request
+from kennel.search import sagemaker_tuner
+from kennel.search.sagemaker_tuner import STRATEGIES, Options, tuning_request
 
 MODEL = botocore.session.get_session().get_service_model("sagemaker")
 SPACE = (
@@ -166,12 +166,12 @@ def test_the_bounds_of_the_code_are_those_of_the_model():
     limits = MODEL.shape_for("ResourceLimits").members["MaxRuntimeInSeconds"].metadata
     parents = MODEL.shape_for("HyperParameterTuningJobWarmStartConfig").members
     assert set(STRATEGIES) == set(config.members["Strategy"].enum)
-    assert set(tuning.WARM_STARTS) == set(parents["WarmStartType"].enum)
-    assert (limits["min"], limits["max"]) == tuning.RUNTIME
-    assert parents["ParentHyperParameterTuningJobs"].metadata["max"] == tuning.MOST_PARENTS
-    assert MODEL.shape_for("ParameterValues").metadata["max"] == tuning.MOST_VALUES
-    assert MODEL.shape_for("ContinuousParameterRanges").metadata["max"] == tuning.MOST_RANGES
-    assert MODEL.shape_for("MaxNumberOfTrainingJobsNotImproving").metadata["min"] == tuning.LEAST_NOT_IMPROVING
+    assert set(sagemaker_tuner.WARM_STARTS) == set(parents["WarmStartType"].enum)
+    assert (limits["min"], limits["max"]) == sagemaker_tuner.RUNTIME
+    assert parents["ParentHyperParameterTuningJobs"].metadata["max"] == sagemaker_tuner.MOST_PARENTS
+    assert MODEL.shape_for("ParameterValues").metadata["max"] == sagemaker_tuner.MOST_VALUES
+    assert MODEL.shape_for("ContinuousParameterRanges").metadata["max"] == sagemaker_tuner.MOST_RANGES
+    assert MODEL.shape_for("MaxNumberOfTrainingJobsNotImproving").metadata["min"] == sagemaker_tuner.LEAST_NOT_IMPROVING
     # All of the table and the name of the objective, which the tuner adds, are less than a job may have.
     assert len(TABLE) + 1 <= MODEL.shape_for("HyperParameters").metadata["max"]
 
@@ -330,6 +330,6 @@ def test_all_that_is_wrong_is_said_at_once():
 def test_thirty_ranges_are_the_most():
     tuned = {name: Tuning(values=(1, 2)) for name in [f"name{i}" for i in range(31)]}
     with pytest.raises(UserError, match="31 hyperparameters are tuned, SageMaker takes 30 at most"):
-        tuning.parameter_ranges(tuned)
+        sagemaker_tuner.parameter_ranges(tuned)
     del tuned["name0"]
-    assert len(tuning.parameter_ranges(tuned)["CategoricalParameterRanges"]) == 30
+    assert len(sagemaker_tuner.parameter_ranges(tuned)["CategoricalParameterRanges"]) == 30

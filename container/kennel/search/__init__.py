@@ -1,0 +1,1 @@
+"""A search of hyperparameters: what trials differ in, how SageMaker is asked for one, what each trial came to."""
