@@ -63,7 +63,7 @@ UNITS = tests/container tests/docker $(addprefix tests/train/,contract data debu
 	$(addprefix tests/serve/,formats inference)
 
 .PHONY: help demo venv build build-serve-cpu launch push train train-local tune-local serve-local test test-core test-gpu test-launch test-image test-other \
-	test-fast .test-launch-and-other soak bench-train bench-tune bench-debug bench-serve check check-arm lock docs clean .data .data-named $(COMMANDS)
+	test-fast soak bench-train bench-tune bench-debug bench-serve check check-arm lock docs clean .data .data-named $(COMMANDS)
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
@@ -119,14 +119,11 @@ $(filter-out $(HERE),$(COMMANDS)): $(VENV_LAUNCH)/.ready
 ##@ Work on it
 venv: $(VENV)/.ready ## the environment of the image, here (3 GB)
 
-test: ## everything that this machine can run; all parts, even when one fails
-	@# The image's tests run one by one and leave a core to those of the commands and of the other Python.
-	@$(MAKE) --no-print-directory test-core; core=$$?; \
-	$(MAKE) --no-print-directory $(VENV_LAUNCH)/.test $(VENV_SDK_V3)/.ready; \
-	$(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync=target test-image .test-launch-and-other && exit $$core
-
-.test-launch-and-other:
-	@$(MAKE) --no-print-directory --keep-going test-launch test-other
+test: $(VENV)/.test $(VENV_LAUNCH)/.test $(VENV_SDK_V3)/.ready ## everything that this machine can run; all parts, even when one fails
+	@# The image's tests run one by one, all the while beside the others, so that no core is idle at the end.
+	@log=$$(mktemp); $(MAKE) --no-print-directory test-image > $$log 2>&1 & image=$$!; \
+	$(MAKE) --no-print-directory --keep-going test-core test-launch test-other; others=$$?; \
+	wait $$image; image=$$?; cat $$log; rm $$log; [ $$others -eq 0 ] && [ $$image -eq 0 ]
 
 test-core: $(VENV)/.test ## ... the core, training, serving, the image's entry point
 	$(WITHOUT_VALUES) $(VENV)/$(PYTEST) $(AT_ONCE) $(wildcard tests/container tests/train tests/serve tests/docker tests/gpu) $(NO_TESTS)

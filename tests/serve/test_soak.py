@@ -19,9 +19,9 @@ import psutil
 import pytest
 from PIL import Image
 
-SECONDS = float(os.environ.get("KENNEL_SOAK_SECONDS", "120"))
+SECONDS = float(os.environ.get("KENNEL_SOAK_SECONDS", "60"))
 KILL_EVERY = min(60.0, SECONDS / 5)
-GROWTH = 1.05 if SECONDS >= 600 else 1.25  # in two minutes, beside other tests, caches still fill
+GROWTH = 1.05 if SECONDS >= 600 else 1.25  # in a minute, beside other tests, caches still fill
 
 
 class Load:
