@@ -70,19 +70,24 @@ def check_endpoint(
     *,
     memory: int = specs.MEMORY,
     concurrency: int = specs.CONCURRENCY,
+    provisioned: int = 0,
+    instances: tuple[int, int] = (1, 1),
 ) -> Advice:
     """
     Args:
         mode: one of models.MODES.
         memory: MB, and
-        concurrency: of a serverless endpoint.
+        concurrency: of a serverless endpoint, and
+        provisioned: of that what is always warm.
+        instances: the fewest and the most of another one.
 
     Raises:
         UserError: it would fail, or the account may not.
     """
     if mode == specs.SERVERLESS:
-        return _check_serverless(settings, memory, concurrency)
-    return _check_serving(settings, _ENDPOINT, costs.ASYNC if mode == specs.ASYNC else costs.HOSTING, kept=True)
+        return _check_serverless(settings, memory, concurrency, provisioned)
+    price = costs.ASYNC if mode == specs.ASYNC else costs.HOSTING
+    return _check_serving(settings, _ENDPOINT, price, kept=True, instances=instances)
 
 
 def check_transform(settings: Settings, *, hours: float | None = None) -> Advice:
@@ -97,9 +102,15 @@ def check_transform(settings: Settings, *, hours: float | None = None) -> Advice
 
 
 def _check_serving(
-    settings: Settings, serving: _Serving, price: str, *, hours: float | None = None, kept: bool = False
+    settings: Settings,
+    serving: _Serving,
+    price: str,
+    *,
+    hours: float | None = None,
+    kept: bool = False,
+    instances: tuple[int, int] = (1, 1),
 ) -> Advice:
-    """One instance of the type that serves."""
+    """Instances of the type that serves: the fewest and the most of them."""
     kind = settings.endpoint_instance_type
     instance_types.check_known(kind, _types(settings, serving.types), serving.what)
     lines, image = _common(settings)
@@ -108,12 +119,16 @@ def _check_serving(
         notes, ami = image_fit.check_serving(image, settings.image, kind, serving.transform)
         lines += notes
         add = {serving.ami: ami} if ami else {}
-    lines += quotas.check(settings, serving.quota, kind)
+    least, most = instances
+    lines += quotas.check(settings, serving.quota, kind, most)
     cost = costs.hourly(kind, session.region(settings), settings, price)
-    return Advice((*lines, *costs.say(cost, kind, hours=hours, kept=kept)), add)
+    said = (
+        costs.say(cost, kind, most, hours, kept=kept) if least == most else costs.say_between(cost, kind, least, most)
+    )
+    return Advice((*lines, *said), add)
 
 
-def _check_serverless(settings: Settings, memory: int, concurrency: int) -> Advice:
+def _check_serverless(settings: Settings, memory: int, concurrency: int, provisioned: int) -> Advice:
     """What fit.SERVERLESS_PAGE excludes."""
     if memory not in MEMORIES:
         raise UserError(f"a serverless endpoint can't have {memory} MB: write one of {', '.join(map(str, MEMORIES))}")
@@ -124,7 +139,7 @@ def _check_serverless(settings: Settings, memory: int, concurrency: int) -> Advi
     lines, image = _common(settings)
     if image:
         lines += image_fit.check_serverless(image, settings.image)
-    return Advice((*lines, costs.say_serverless(memory)))
+    return Advice((*lines, costs.say_serverless(memory, provisioned)))
 
 
 def _common(wanted: Settings) -> tuple[list[str], Image | None]:

@@ -47,6 +47,9 @@ def run(options: argparse.Namespace) -> int:
         where = "tagged kennel=1" if options.all else f"of the name {options.name}"
         raise UserError(f"nothing {where} is in {session.region(settings)}: kennel status lists what there is")
     lines = [f"removes {item}" for item in found] + [f"removes all under {folder}" for folder in folders]
+    if not options.data:
+        kept = leftovers.captured(found, settings)
+        lines += [f"keeps what was captured, under {folder}: --data removes it" for folder in kept]
     confirm.ask(lines, options.yes or options.dry_run)
     for item in found:
         with session.translate_errors(str(item)):

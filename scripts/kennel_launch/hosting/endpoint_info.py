@@ -23,6 +23,8 @@ class EndpointInfo:
     environment: dict[str, str] = field(default_factory=dict)
     reason: str = ""
     concurrency: int | None = None  # requests that it takes at once, where that is limited
+    variants: dict[str, str] = field(default_factory=dict)  # name -> instance type; "": serverless
+    instances: int = 0  # wanted now, of all variants
 
     @property
     def largest_body(self) -> int:
@@ -59,6 +61,8 @@ def find(name: str, settings: Settings) -> EndpointInfo | None:
         dict(container.get("Environment", {})),
         endpoint.get("FailureReason", ""),
         next((v["ServerlessConfig"]["MaxConcurrency"] for v in variants if "ServerlessConfig" in v), None),
+        {variant["VariantName"]: variant.get("InstanceType", "") for variant in variants},
+        sum(variant.get("DesiredInstanceCount", 0) for variant in endpoint.get("ProductionVariants", [])),
     )
 
 

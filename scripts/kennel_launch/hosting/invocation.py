@@ -56,16 +56,20 @@ def classify(photo: Photo, question: Question) -> list[Guess]:
     if through_s3 and photo.address and _size(photo, question) <= largest:
         return _guesses(_wait(question, photo.address, photo_sources.content_type(photo.address)))
     try:
-        body, kind = _fitting(photo, largest, question)
+        body, kind = fitting(photo, largest, question)
     except UserError as error:
         raise RefusedPhotoError(str(error)) from error
     if through_s3:
         return _guesses(_through_s3(question, body, kind, photo.name))
-    return _guesses(_at_once(question, body, kind))
+    return _guesses(at_once(question, body, kind))
 
 
-def _fitting(photo: Photo, largest: int, question: Question) -> tuple[bytes, str]:
-    """The body to send and its content type."""
+def fitting(photo: Photo, largest: int, question: Question) -> tuple[bytes, str]:
+    """The body to send and its content type; a photo that is too large is made smaller.
+
+    Raises:
+        UserError: it cannot be read, or not be made small enough.
+    """
     body = photo.read(question.storage)
     if len(body) <= largest:
         return body, photo_sources.content_type(photo.path.name if photo.path else photo.address)
@@ -77,7 +81,13 @@ def _fitting(photo: Photo, largest: int, question: Question) -> tuple[bytes, str
     return small.body, "image/jpeg"
 
 
-def _at_once(question: Question, body: bytes, kind: str) -> bytes:
+def at_once(question: Question, body: bytes, kind: str) -> bytes:
+    """The answer of an endpoint that is no asynchronous one.
+
+    Raises:
+        RefusedPhotoError: the container's own error.
+        UserError: AWS refuses the request itself.
+    """
     try:
         with session.translate_errors(f"endpoint {question.endpoint.name}"):
             target = {"TargetModel": question.target_model} if question.target_model else {}

@@ -92,7 +92,7 @@ def send(wanted: list[Call], settings: Settings) -> None:
             done.append(call)
     except BaseException as error:  # Ctrl-C, too
         if not _refused(error):
-            if call is wanted[-1]:
+            if call is wanted[-1] and call.key == "EndpointName":
                 print(
                     f"whether {call.name} was made or changed is not known: kennel status {call.name} says it, "
                     f"kennel delete {call.name} removes all of it",

@@ -36,6 +36,15 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Autoscale:
+    """Between how many instances, and how many requests a minute each of them is to get."""
+
+    least: int
+    most: int
+    invocations: int
+
+
+@dataclass(frozen=True)
 class EndpointPlan:
     """One deployment: an endpoint by name, and how it is to run."""
 
@@ -48,6 +57,11 @@ class EndpointPlan:
     concurrency: int = CONCURRENCY
     engine: str = ""
     ami: dict[str, str] = field(default_factory=dict)  # InferenceAmiVersion, where the adviser wants one
+    instances: int = 1  # of its first minute
+    retain: bool = False  # an update keeps the number of instances that there is by then
+    autoscale: Autoscale | None = None
+    provisioned: int | None = None  # of a serverless endpoint: requests at once that never wait for a cold start
+    capture: int = 0  # percent of the requests that are kept in S3
 
     @property
     def version(self) -> str:
@@ -102,12 +116,14 @@ def model(plan: EndpointPlan, settings: Settings) -> dict[str, Any]:
 
 
 def endpoint_config(plan: EndpointPlan, settings: Settings) -> dict[str, Any]:
-    """CreateEndpointConfig's request. No DataCaptureConfig: photos stay where they are."""
+    """CreateEndpointConfig's request. DataCaptureConfig only where asked for: else photos stay where they are."""
     variant: dict[str, Any] = {"VariantName": VARIANT, "ModelName": plan.version}
     if plan.mode == SERVERLESS:
         variant["ServerlessConfig"] = {"MemorySizeInMB": plan.memory, "MaxConcurrency": plan.concurrency}
+        if plan.provisioned:
+            variant["ServerlessConfig"]["ProvisionedConcurrency"] = plan.provisioned
     else:
-        variant |= {"InitialInstanceCount": 1, "InstanceType": plan.instance_type, **plan.ami}
+        variant |= {"InitialInstanceCount": plan.instances, "InstanceType": plan.instance_type, **plan.ami}
     request: dict[str, Any] = {
         "EndpointConfigName": plan.version,
         "ProductionVariants": [variant],
@@ -121,7 +137,29 @@ def endpoint_config(plan: EndpointPlan, settings: Settings) -> dict[str, Any]:
         request["AsyncInferenceConfig"] = {
             "OutputConfig": output | ({"KmsKeyId": settings.kms_key} if settings.kms_key else {})
         }
+    if plan.capture:
+        request["DataCaptureConfig"] = _capture(plan, settings)
     return request
+
+
+def capture_folder(name: str, settings: Settings) -> str:
+    """Where an endpoint's captured requests lie."""
+    return f"s3://{settings.bucket}/{settings.prefix}/capture/{name}/"
+
+
+def _capture(plan: EndpointPlan, settings: Settings) -> dict[str, Any]:
+    """Photos, which SageMaker writes as base64, and answers, which stay JSON by their content type.
+
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DataCaptureConfig.html (2026-11)
+    """
+    return {
+        "EnableCapture": True,
+        "InitialSamplingPercentage": plan.capture,
+        "DestinationS3Uri": capture_folder(plan.name, settings),
+        "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
+        "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
+        **({"KmsKeyId": settings.kms_key} if settings.kms_key else {}),
+    }
 
 
 def endpoint(plan: EndpointPlan, settings: Settings) -> dict[str, Any]:
@@ -130,8 +168,9 @@ def endpoint(plan: EndpointPlan, settings: Settings) -> dict[str, Any]:
 
 
 def endpoint_update(plan: EndpointPlan) -> dict[str, Any]:
-    """UpdateEndpoint's request; tags stay as they are."""
-    return {"EndpointName": plan.name, "EndpointConfigName": plan.version}
+    """UpdateEndpoint's request; tags stay as they are, and with `retain` the variant's number of instances."""
+    request: dict[str, Any] = {"EndpointName": plan.name, "EndpointConfigName": plan.version}
+    return request | ({"RetainAllVariantProperties": True} if plan.retain else {})
 
 
 def largest_body(mode: str, environment: dict[str, str]) -> int:

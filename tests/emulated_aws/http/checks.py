@@ -89,8 +89,16 @@ def endpoint_config(account: Account, params: dict[str, Any]) -> None:
             raise invalid("Provide either InstanceType and InitialInstanceCount or ServerlessConfig for each variant.")
         if "ServerlessConfig" in variant and "InferenceAmiVersion" in variant:
             raise invalid("InferenceAmiVersion is not supported for serverless endpoints.")
+        serverless = variant.get("ServerlessConfig", {})
+        if serverless.get("ProvisionedConcurrency", 0) > serverless.get("MaxConcurrency", 0):
+            raise invalid("ProvisionedConcurrency must be less than or equal to MaxConcurrency.")
+        # https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints.html
+        if serverless and "DataCaptureConfig" in params:
+            raise invalid("DataCaptureConfig is not supported for serverless endpoints.")
     if "AsyncInferenceConfig" in params:
         _bucket_of(account, params["AsyncInferenceConfig"]["OutputConfig"].get("S3OutputPath", ""), "the model's role")
+    if "DataCaptureConfig" in params:
+        _bucket_of(account, params["DataCaptureConfig"]["DestinationS3Uri"], "the model's role")
 
 
 def endpoint(account: Account, config: dict[str, Any]) -> None:
@@ -101,6 +109,30 @@ def endpoint(account: Account, config: dict[str, Any]) -> None:
     for variant in config["ProductionVariants"]:
         account.store.get("Model", variant["ModelName"])
         limits.check(account, variant.get("InstanceType", ""), "endpoint usage", variant.get("InitialInstanceCount", 1))
+
+
+def scaled(targets: list[dict[str, Any]], before: list[dict[str, Any]], config: dict[str, Any]) -> None:
+    """What a scalable target does not let an update change.
+
+    https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-scaling-update.html
+
+    Args:
+        targets: the endpoint's.
+        before: its variants, as its configuration has them.
+
+    Raises:
+        AwsError: UpdateEndpoint refused.
+    """
+    types = [
+        {one["VariantName"]: one.get("InstanceType") for one in rows} for rows in (before, config["ProductionVariants"])
+    ]
+    for target in targets:
+        variant = target["ResourceId"].rpartition("/")[2]
+        if types[0].get(variant) != types[1].get(variant):
+            raise invalid(
+                f"Cannot change or remove the instance type of variant {variant} while it is configured for auto "
+                "scaling. Deregister it as a scalable target first."
+            )
 
 
 def transform(account: Account, params: dict[str, Any]) -> None:
