@@ -9,7 +9,7 @@ from kennel_launch import settings as kennel_settings
 from kennel_launch.aws import s3, session
 from kennel_launch.console import confirm, flags, terminal
 from kennel_launch.console.steps import Show, Steps
-from kennel_launch.hosting import leftovers, rollout, specs
+from kennel_launch.hosting import components, leftovers, rollout, specs
 from kennel_launch.hosting.leftovers import Leftover
 from kennel_launch.local_mode import local_endpoint, local_job
 from kennel_launch.settings import Settings
@@ -56,6 +56,8 @@ def run(options: argparse.Namespace) -> int:
             removed = _remove(item, settings)
         if not options.dry_run:
             print(f"removed {item}" if removed else f"{item} was gone already")
+            if item.what == "inference component":  # the endpoint goes after it only
+                components.wait_until_gone(item.call.name, settings)
     for folder in folders:
         with session.translate_errors(folder):
             count = s3.remove(session.client("s3", settings), *s3.split(folder))

@@ -12,7 +12,7 @@ from kennel_launch.advice import adviser
 from kennel_launch.aws import instance_types, s3, session
 from kennel_launch.console import confirm, flags, terminal
 from kennel_launch.console.steps import Steps
-from kennel_launch.hosting import artifacts, capacity, endpoint_info, rollout, scaling, specs, ttl
+from kennel_launch.hosting import artifacts, capacity, components, endpoint_info, rollout, scaling, specs, ttl
 from kennel_launch.hosting.artifacts import Artifact
 from kennel_launch.hosting.endpoint_info import EndpointInfo
 from kennel_launch.hosting.specs import ASYNC, MULTI_MODEL, REAL_TIME, SERVERLESS, EndpointPlan, Source
@@ -65,8 +65,8 @@ def run(options: argparse.Namespace) -> int:
     plan = planned(options, settings, artifact)
     check_models(plan, artifact, settings)
     there = endpoint_info.find(plan.name, settings)
-    check_change(plan, there)
     plan = capacity.planned(plan, options, there)
+    check_change(plan, there)
     scaled = scaling.NOTHING
     if (there or plan.autoscale) and plan.mode != SERVERLESS:
         variants = there.variants if there else ()
@@ -103,6 +103,8 @@ def run(options: argparse.Namespace) -> int:
     rollout.send(wanted, settings)
     if options.dry_run:
         rollout.send(then, settings)
+        if plan.to_zero:
+            components.put(plan, settings, None)
         return 0
     return watched(plan, artifact, settings, wanted, then, there)
 
@@ -173,6 +175,11 @@ def check_change(plan: EndpointPlan, there: EndpointInfo | None) -> None:
         raise UserError(
             f"endpoint {plan.name} is {there.status} and cannot be changed: {how}, or choose another --name"
         )
+    if plan.to_zero or there.component:
+        raise UserError(
+            f"endpoint {plan.name} can't be updated to or from --scale-to-zero: choose another --name, or kennel "
+            f"delete {plan.name} first"
+        )
     if (there.mode == SERVERLESS) != (plan.mode == SERVERLESS) or (there.mode == ASYNC) != (plan.mode == ASYNC):
         raise UserError(
             f"endpoint {plan.name} is {there.mode} and cannot become {plan.mode}: "
@@ -240,10 +247,16 @@ def watched(
     try:
         with steps.phase("endpoint", f"{plan.name} starts", None) as show:
             rollout.wait(plan.name, plan.version, settings, lambda text, done: show(f"{plan.name}: {text}", done))
+            if plan.to_zero:
+                components.put(plan, settings, show)
     except rollout.FailedError as error:
         rollout.undo(sent, settings)
         print(f"kennel deploy: {error}; see its log, /aws/sagemaker/Endpoints/{plan.name}", file=sys.stderr)
         return 1
+    except UserError:
+        if plan.to_zero:
+            rollout.undo(sent, settings)
+        raise
     except (KeyboardInterrupt, SystemExit):
         print(f"endpoint {plan.name} goes on starting, and costs: kennel delete {plan.name} ends it", file=sys.stderr)
         raise

@@ -10,9 +10,10 @@ from kennel_launch import settings as kennel_settings
 from kennel_launch.hosting import scaling, specs
 from kennel_launch.hosting.endpoint_info import EndpointInfo
 from kennel_launch.hosting.scaling import Found
-from kennel_launch.hosting.specs import ASYNC, REAL_TIME, SERVERLESS, EndpointPlan
+from kennel_launch.hosting.specs import ASYNC, REAL_TIME, SERVERLESS, Autoscale, EndpointPlan
 from kennel_launch.settings import Settings
 
+_TO_ZERO = Autoscale(0, 1, 1)  # one that nothing asks for a quarter of an hour is below one request a minute
 S3_PRICES = "https://aws.amazon.com/s3/pricing/"
 
 
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="a minute, the target of --autoscale",
     )
+    parser.add_argument("--scale-to-zero", action="store_true", help="none while idle; the first request waits minutes")
     parser.add_argument("--provisioned", type=int, metavar="N", help="of a serverless one, always warm")
     parser.add_argument("--capture", default="", metavar="PERCENT", help="of photos and answers, kept in S3: 10%%")
 
@@ -43,6 +45,8 @@ def check(options: argparse.Namespace, settings: Settings) -> None:
         raise UserError(
             "a serverless endpoint has no instances and scales by itself: write --max-concurrency N instead"
         )
+    if options.scale_to_zero:
+        _check_to_zero(options)
     if mode != SERVERLESS and options.provisioned is not None:
         raise UserError(f"--provisioned is of serverless endpoints: add --mode {SERVERLESS}, or write --instances N")
     concurrency = specs.CONCURRENCY if options.max_concurrency is None else options.max_concurrency
@@ -53,6 +57,11 @@ def check(options: argparse.Namespace, settings: Settings) -> None:
         )
     if options.autoscale:
         _check_autoscale(options)
+        least = scaling.parse(options.autoscale, 1).least
+        if options.scale_to_zero != (least == 0):
+            raise UserError(
+                f"--autoscale {options.autoscale}: zero is what --scale-to-zero begins at: write both, or none"
+            )
     elif options.invocations_per_instance is not None:
         raise UserError("--invocations-per-instance is what --autoscale aims at: add --autoscale MIN..MAX")
     if options.capture:
@@ -79,6 +88,18 @@ def _check_autoscale(options: argparse.Namespace) -> None:
         raise UserError(f"--instances {options.instances}: it is not within --autoscale {options.autoscale}")
 
 
+def _check_to_zero(options: argparse.Namespace) -> None:
+    if options.mode != REAL_TIME:
+        raise UserError(f"--scale-to-zero is of real-time endpoints, and this one is {options.mode}: leave it out")
+    if options.instances is not None:
+        raise UserError("--scale-to-zero begins with one instance and has none while idle: leave --instances out")
+    if options.ttl:
+        raise UserError(
+            "--ttl deletes an endpoint alone, and one that scales to zero has an inference component that goes first: "
+            "leave one of --ttl, --scale-to-zero out"
+        )
+
+
 def percent(text: str) -> int:
     """`10%` or `10`.
 
@@ -94,7 +115,9 @@ def percent(text: str) -> int:
 def planned(plan: EndpointPlan, options: argparse.Namespace, there: EndpointInfo | None) -> EndpointPlan:
     """The plan with the number of instances, which an update keeps where none is given, and what else was asked for."""
     autoscale = scaling.parse(options.autoscale, options.invocations_per_instance) if options.autoscale else None
-    usual = autoscale.least if autoscale else 1
+    if options.scale_to_zero and not autoscale:
+        autoscale = _TO_ZERO
+    usual = max(1, autoscale.least) if autoscale else 1
     kept = there is not None and plan.mode != SERVERLESS and options.instances is None
     now = there.instances if there and kept else 0
     return replace(
@@ -121,6 +144,9 @@ def lines(
             f"  scales automatically: {wanted.least} to {wanted.most} instances at {wanted.invocations} requests a "
             f"minute each" + (f", instead of {found}" if found else "")
         )
+        if plan.to_zero:
+            yield "  also made: an inference component, and an alarm, by which the first request starts an instance"
+            yield "  that request is refused, and so are all others until it runs, for minutes: kennel invoke waits"
     elif found and not plan.retain:
         yield f"  scales no longer ({found}): --instances fixes the number"
     elif found and there and there.variants != {specs.VARIANT: plan.instance_type}:

@@ -25,6 +25,7 @@ class EndpointInfo:
     concurrency: int | None = None  # requests that it takes at once, where that is limited
     variants: dict[str, str] = field(default_factory=dict)  # name -> instance type; "": serverless
     instances: int = 0  # wanted now, of all variants
+    component: str = ""  # the inference component that has the model, where the variant has none
 
     @property
     def largest_body(self) -> int:
@@ -48,6 +49,9 @@ def find(name: str, settings: Settings) -> EndpointInfo | None:
         config = session.describe(client, "describe_endpoint_config", EndpointConfigName=config_name) or {}
         variants = config.get("ProductionVariants", [])
         names = tuple(variant["ModelName"] for variant in variants if variant.get("ModelName"))
+        component = _component(client, name) if variants and not names else {}
+        if component:
+            names = (component["Specification"]["ModelName"],)
         model = (session.describe(client, "describe_model", ModelName=names[0]) if names else None) or {}
     container = model.get("PrimaryContainer", {})
     return EndpointInfo(
@@ -63,6 +67,7 @@ def find(name: str, settings: Settings) -> EndpointInfo | None:
         next((v["ServerlessConfig"]["MaxConcurrency"] for v in variants if "ServerlessConfig" in v), None),
         {variant["VariantName"]: variant.get("InstanceType", "") for variant in variants},
         sum(variant.get("DesiredInstanceCount", 0) for variant in endpoint.get("ProductionVariants", [])),
+        component.get("InferenceComponentName", ""),
     )
 
 
@@ -81,6 +86,17 @@ def needed(name: str, settings: Settings) -> EndpointInfo:
         wait = "wait until it is in service" if found.status == "Creating" else "deploy it again by kennel deploy"
         raise UserError(f"endpoint {name} is {found.status} and takes no requests: {wait}")
     return found
+
+
+def _component(client: Any, name: str) -> dict[str, Any]:
+    """The first of the endpoint's inference components that has a model of its own, as AWS describes it."""
+    for row in client.list_inference_components(EndpointNameEquals=name)["InferenceComponents"]:
+        found = session.describe(
+            client, "describe_inference_component", InferenceComponentName=row["InferenceComponentName"]
+        )
+        if found and found.get("Specification", {}).get("ModelName"):
+            return found
+    return {}
 
 
 def _mode(config: dict[str, Any], container: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from kennel_launch.settings import Settings
 # SageMaker gives up on an asynchronous request after 15 minutes by itself; it may have waited before.
 _PATIENCE = 1800.0  # seconds
 _MB = 1024 * 1024
+_NO_CAPACITY = "Inference Component has no capacity"  # a ValidationError as others, told apart by its sentence
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Question:
     runtime: Any  # clients, made once: making them is slow and no work for threads
     storage: Any
     stop: threading.Event = field(default_factory=threading.Event)  # set: answers are waited for no longer
+    waking: threading.Event = field(default_factory=threading.Event)  # set: that was said
 
 
 def question(
@@ -82,6 +84,32 @@ def fitting(photo: Photo, largest: int, question: Question) -> tuple[bytes, str]
 
 
 def at_once(question: Question, body: bytes, kind: str) -> bytes:
+    """The answer of an endpoint that is no asynchronous one; where it has no instance, as soon as one has started.
+
+    Raises:
+        RefusedPhotoError: the container's own error, or there is no instance after a long time.
+        UserError: AWS refuses the request itself.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    for pause in pauses():
+        try:
+            return _asked(question, body, kind)
+        except UserError as error:
+            if not question.endpoint.component or _NO_CAPACITY not in str(error):
+                raise
+        if not question.waking.is_set():
+            question.waking.set()
+            question.note(
+                f"endpoint {question.endpoint.name} has no instance: this request starts one, in some minutes"
+            )
+        if time.monotonic() > deadline:
+            raise RefusedPhotoError(f"no instance after {_PATIENCE / 60:.0f} minutes: see kennel status")
+        if question.stop.wait(pause):
+            raise RefusedPhotoError("stopped")
+    raise AssertionError("unreachable")
+
+
+def _asked(question: Question, body: bytes, kind: str) -> bytes:
     """The answer of an endpoint that is no asynchronous one.
 
     Raises:
@@ -91,6 +119,8 @@ def at_once(question: Question, body: bytes, kind: str) -> bytes:
     try:
         with session.translate_errors(f"endpoint {question.endpoint.name}"):
             target = {"TargetModel": question.target_model} if question.target_model else {}
+            if question.endpoint.component:
+                target["InferenceComponentName"] = question.endpoint.component
             answer = question.runtime.invoke_endpoint(Body=body, **_request(question, kind), **target)
             return bytes(answer["Body"].read())
     except UserError as error:

@@ -20,6 +20,8 @@ from kennel_launch.settings import Settings
 SERVICE = "application-autoscaling"
 POLICY = "kennel-invocations-per-instance"
 _INSTANCES = "sagemaker:variant:DesiredInstanceCount"
+_COPIES = "sagemaker:inference-component:DesiredCopyCount"
+_WAKING = "kennel-from-zero"
 _NAMES = ("ServiceNamespace", "ResourceId", "ScalableDimension")
 
 
@@ -100,9 +102,9 @@ def parse(text: str, invocations: int) -> Autoscale:
         UserError: something else.
     """
     match = re.fullmatch(r"(\d{1,4})\.\.(\d{1,4})", text.strip())
-    least, most = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not 1 <= least <= most:
-        raise UserError(f"--autoscale {text!r}: write the least and the most instances, as in 1..4, from 1")
+    least, most = (int(match[1]), int(match[2])) if match else (1, 0)
+    if not least <= most or most < 1:
+        raise UserError(f"--autoscale {text!r}: write the least and the most instances, as in 1..4")
     return Autoscale(least, most, invocations)
 
 
@@ -111,8 +113,13 @@ def resource(endpoint: str, variant: str = specs.VARIANT) -> str:
     return f"endpoint/{endpoint}/variant/{variant}"
 
 
+def component_resource(name: str) -> str:
+    """What it calls an inference component."""
+    return f"inference-component/{name}"
+
+
 def of_endpoint(name: str, variants: Iterable[str], settings: Settings, *, needed: bool = False) -> Found:
-    """What is registered of an endpoint's variants, ours among them, whether it is there or not.
+    """What is registered of an endpoint's variants, ours among them, and of our component, whether it is there or not.
 
     Args:
         needed: a caller without the right to look is refused; else that is a warning, since an endpoint must be
@@ -122,6 +129,7 @@ def of_endpoint(name: str, variants: Iterable[str], settings: Settings, *, neede
         UserError: AWS does not say.
     """
     resources = [resource(name, variant) for variant in dict.fromkeys([specs.VARIANT, *variants])]
+    resources.append(component_resource(name))
     try:
         with session.translate_errors(f"whether {name} is scaled automatically"):
             return _found(session.client(SERVICE, settings), resources)
@@ -183,7 +191,7 @@ def calls(plan: EndpointPlan, there: EndpointInfo | None, found: Found) -> tuple
         there: the endpoint that is updated.
         found: what is registered of it.
     """
-    if plan.mode == specs.SERVERLESS:
+    if plan.mode == specs.SERVERLESS or plan.to_zero:
         return [], []
     if plan.autoscale:
         return removal(found), _registered(plan.name, plan.autoscale)
@@ -202,14 +210,34 @@ def _registered(name: str, wanted: Autoscale) -> list[Call]:
     https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-auto-scaling-add-code-define.html (2026-11)
     """
     named = {"ServiceNamespace": "sagemaker", "ResourceId": resource(name), "ScalableDimension": _INSTANCES}
-    metric = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
-    policy = {
-        "PolicyName": POLICY,
-        "PolicyType": "TargetTrackingScaling",
-        "TargetTrackingScalingPolicyConfiguration": {
-            "TargetValue": float(wanted.invocations),
-            "PredefinedMetricSpecification": metric,
-        },
-    }
+    return _tracked(named, wanted, "SageMakerVariantInvocationsPerInstance")
+
+
+def _tracked(named: dict[str, str], wanted: Autoscale, metric: str) -> list[Call]:
+    """A scalable target, and the policy that keeps its metric at the target value."""
     limits = {"MinCapacity": wanted.least, "MaxCapacity": wanted.most}
-    return [_made(_TARGET, named | limits), _made(_POLICY, named | policy)]
+    tracking = {
+        "TargetValue": float(wanted.invocations),
+        "PredefinedMetricSpecification": {"PredefinedMetricType": metric},
+    }
+    policy = {"PolicyName": POLICY, "PolicyType": "TargetTrackingScaling"}
+    policies = named | policy | {"TargetTrackingScalingPolicyConfiguration": tracking}
+    return [_made(_TARGET, {**named, **limits}), _made(_POLICY, policies)]
+
+
+def of_component(plan: EndpointPlan) -> list[Call]:
+    """A component's scaling; the last is the policy for an alarm, since target tracking alone never leaves zero.
+
+    https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-auto-scaling-zero-instances.html (2026-11)
+    """
+    assert plan.autoscale
+    resource = component_resource(plan.name)
+    named = {"ServiceNamespace": "sagemaker", "ResourceId": resource, "ScalableDimension": _COPIES}
+    step = {
+        "AdjustmentType": "ChangeInCapacity",
+        "MetricAggregationType": "Maximum",
+        "Cooldown": 60,
+        "StepAdjustments": [{"MetricIntervalLowerBound": 0.0, "ScalingAdjustment": 1}],
+    }
+    waking = {**named, "PolicyName": _WAKING, "PolicyType": "StepScaling", "StepScalingPolicyConfiguration": step}
+    return [*_tracked(named, plan.autoscale, "SageMakerInferenceComponentInvocationsPerCopy"), _made(_POLICY, waking)]

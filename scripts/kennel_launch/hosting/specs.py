@@ -64,6 +64,11 @@ class EndpointPlan:
     capture: int = 0  # percent of the requests that are kept in S3
 
     @property
+    def to_zero(self) -> bool:
+        """Whether its model is an inference component, without copies of which there are no instances."""
+        return self.autoscale is not None and self.autoscale.least == 0
+
+    @property
     def version(self) -> str:
         """The name of this deployment's model and configuration; an endpoint has others at its next update."""
         return stamped(self.name, self.stamp)
@@ -107,12 +112,15 @@ def model(plan: EndpointPlan, settings: Settings) -> dict[str, Any]:
         "ExecutionRoleArn": settings.role,
         "Tags": kennel_settings.tags(settings),
     }
-    if settings.subnets or settings.security_groups:
-        request["VpcConfig"] = {
-            "Subnets": list(settings.subnets),
-            "SecurityGroupIds": list(settings.security_groups),
-        }
+    if vpc := _vpc(settings):
+        request["VpcConfig"] = vpc
     return request
+
+
+def _vpc(settings: Settings) -> dict[str, list[str]]:
+    if not settings.subnets and not settings.security_groups:
+        return {}
+    return {"Subnets": list(settings.subnets), "SecurityGroupIds": list(settings.security_groups)}
 
 
 def endpoint_config(plan: EndpointPlan, settings: Settings) -> dict[str, Any]:
@@ -124,6 +132,11 @@ def endpoint_config(plan: EndpointPlan, settings: Settings) -> dict[str, Any]:
             variant["ServerlessConfig"]["ProvisionedConcurrency"] = plan.provisioned
     else:
         variant |= {"InitialInstanceCount": plan.instances, "InstanceType": plan.instance_type, **plan.ami}
+    if plan.to_zero and plan.autoscale:
+        limits = {"MinInstanceCount": 0, "MaxInstanceCount": plan.autoscale.most}
+        del variant["ModelName"]  # a component's, not the variant's
+        variant["ManagedInstanceScaling"] = {"Status": "ENABLED", **limits}
+        variant["RoutingConfig"] = {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"}
     request: dict[str, Any] = {
         "EndpointConfigName": plan.version,
         "ProductionVariants": [variant],
@@ -137,6 +150,10 @@ def endpoint_config(plan: EndpointPlan, settings: Settings) -> dict[str, Any]:
         request["AsyncInferenceConfig"] = {
             "OutputConfig": output | ({"KmsKeyId": settings.kms_key} if settings.kms_key else {})
         }
+    if plan.to_zero:
+        request["ExecutionRoleArn"] = settings.role
+        if vpc := _vpc(settings):
+            request["VpcConfig"] = vpc
     if plan.capture:
         request["DataCaptureConfig"] = _capture(plan, settings)
     return request

@@ -15,7 +15,7 @@ from ..http.errors import invalid
 from ..http.recognition import Call
 from ..http.resources import Record
 from ..runners.hosting import UnhealthyError, started
-from . import scaling
+from . import components, scaling
 from .logs import ENDPOINTS
 
 _POLL = 0.2  # seconds
@@ -48,7 +48,8 @@ def update(account: Account, params: Record) -> Record:
     if record["EndpointStatus"] not in ("InService", "Failed"):
         raise invalid(f'Cannot update in-progress endpoint "{record["EndpointArn"]}".')
     for variant in config["ProductionVariants"]:
-        account.store.get("Model", variant["ModelName"])
+        if "ModelName" in variant:
+            account.store.get("Model", variant["ModelName"])
     checks.scaled(scaling.targets(account, f"endpoint/{record['EndpointName']}/"), record["Variants"], config)
     if params.get("RetainAllVariantProperties"):
         config = _retained(config, record)
@@ -65,6 +66,8 @@ def delete(account: Account, params: Record) -> Record:
     record = account.store.get("Endpoint", params["EndpointName"])
     if record["EndpointStatus"] in ("Creating", "Updating") and not account.held:
         raise invalid(f'Cannot update in-progress endpoint "{record["EndpointArn"]}".')
+    if components.of(account, record["EndpointName"]):
+        raise invalid(f"Endpoint {record['EndpointName']} has inference components: delete them first.")
     for target in scaling.targets(account, f"endpoint/{record['EndpointName']}/"):
         checks.allowed(account, Call(scaling.SERVICE, "DeregisterScalableTarget"))
         scaling.forget(account, target)
@@ -88,8 +91,9 @@ def _retained(config: Record, record: Record) -> Record:
 
 
 def _start(account: Account, record: Record, config: Record) -> None:
-    if account.held:
-        if account.at_once:
+    empty = "ModelName" not in config["ProductionVariants"][0]  # a component brings the model, and a host for it
+    if account.held or empty:
+        if account.at_once or empty:
             record.pop("DataCaptureConfig", None)
             account.store.change(record, EndpointStatus="InService", **_shown(config))
         return

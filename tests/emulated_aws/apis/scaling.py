@@ -12,10 +12,12 @@ from ..http.account import Account
 from ..http.errors import AwsError
 from ..http.recognition import service_model
 from ..http.resources import ACCOUNT, Record, now
+from . import components
 
 SERVICE = "application-autoscaling"
 _KEY = ("ServiceNamespace", "ResourceId", "ScalableDimension")
 _INSTANCES = "sagemaker:variant:DesiredInstanceCount"
+_COPIES = "sagemaker:inference-component:DesiredCopyCount"
 _NAMES = {"policy": "PolicyName", "action": "ScheduledActionName"}
 
 
@@ -62,12 +64,18 @@ def _register(account: Account, params: Record) -> Record:
 
 
 def _scale(account: Account, params: Record, least: int, most: int) -> None:
-    """Brings the variant's number of instances within the limits.
+    """Brings the variant's number of instances, or the component's of copies, within the limits.
 
     Raises:
         AwsError: there is no such variant, or its endpoint is not in service.
     """
     parts = params["ResourceId"].split("/")
+    if params["ScalableDimension"] == _COPIES and parts[0] == "inference-component":
+        record = account.store.get(components.KIND, parts[1])
+        if record["InferenceComponentStatus"] != "InService":
+            raise AwsError("ValidationException", f"The component is {record['InferenceComponentStatus']}.")
+        components.scale(account, record, least, most)
+        return
     known = params["ScalableDimension"] == _INSTANCES and len(parts) == 4
     found = [one for one in account.store.all("Endpoint") if known and one["EndpointName"] == parts[1]]
     variants = [row for one in found for row in one["ProductionVariants"] if row["VariantName"] == parts[3]]

@@ -84,7 +84,7 @@ def endpoint_config(account: Account, params: dict[str, Any]) -> None:
         AwsError: CreateEndpointConfig refused.
     """
     for variant in params["ProductionVariants"]:
-        account.store.get("Model", variant.get("ModelName", ""))
+        _model_of(account, variant, params)
         if ("ServerlessConfig" in variant) == ("InstanceType" in variant):
             raise invalid("Provide either InstanceType and InitialInstanceCount or ServerlessConfig for each variant.")
         if "ServerlessConfig" in variant and "InferenceAmiVersion" in variant:
@@ -101,13 +101,28 @@ def endpoint_config(account: Account, params: dict[str, Any]) -> None:
         _bucket_of(account, params["DataCaptureConfig"]["DestinationS3Uri"], "the model's role")
 
 
+def _model_of(account: Account, variant: dict[str, Any], config: dict[str, Any]) -> None:
+    """A variant without a model is one for inference components; only that one may have no instances.
+
+    Raises:
+        AwsError: there is no such model, or what it needs instead is missing.
+    """
+    least = variant.get("ManagedInstanceScaling", {}).get("MinInstanceCount", 1)
+    if "ModelName" in variant:
+        account.store.get("Model", variant["ModelName"])
+        if least < 1:
+            raise invalid("MinInstanceCount 0 is supported for endpoints with inference components only.")
+    elif "ServerlessConfig" in variant or "ExecutionRoleArn" not in config:
+        raise invalid("ModelName is required, or an ExecutionRoleArn for inference components on instances.")
+
+
 def endpoint(account: Account, config: dict[str, Any]) -> None:
     """
     Raises:
         AwsError: CreateEndpoint refused.
     """
     for variant in config["ProductionVariants"]:
-        account.store.get("Model", variant["ModelName"])
+        _model_of(account, variant, config)
         limits.check(account, variant.get("InstanceType", ""), "endpoint usage", variant.get("InitialInstanceCount", 1))
 
 

@@ -122,6 +122,7 @@ def test_an_update_keeps_the_number_of_instances_that_scaling_has_reached(kennel
         "DeleteEndpointConfig",
         "DeleteModel",
     ]
+    assert kennel.aws.asked("sagemaker", "UpdateEndpoint")[-1]["RetainAllVariantProperties"] is True
     assert variant(kennel)["DesiredInstanceCount"] == 3
     assert registered(kennel) == [(RESOURCE, 3, 6)]
 
@@ -243,7 +244,7 @@ def test_captured_photos_are_the_users_until_the_data_goes(kennel: Kennel) -> No
         ),
         (
             ["--autoscale", "0..2", "--invocations-per-instance", "9"],
-            "--autoscale '0..2': write the least and the most",
+            "--autoscale 0..2: zero is what --scale-to-zero begins at",
         ),
         (["--autoscale", "1..2", "--invocations-per-instance", "0"], "--invocations-per-instance 0: write a whole"),
         ([*SCALED, "--instances", "5"], "--instances 5: it is not within --autoscale 2..4"),
