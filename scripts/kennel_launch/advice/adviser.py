@@ -4,7 +4,7 @@ What the checks know of hosts, images, rights, quotas and prices lies in modules
 what they say.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kennel.errors import UserError
 from kennel_launch import settings
@@ -72,6 +72,7 @@ def check_endpoint(
     concurrency: int = specs.CONCURRENCY,
     provisioned: int = 0,
     instances: tuple[int, int] = (1, 1),
+    fallback: tuple[str, ...] = (),
 ) -> Advice:
     """
     Args:
@@ -79,7 +80,8 @@ def check_endpoint(
         memory: MB, and
         concurrency: of a serverless endpoint, and
         provisioned: of that what is always warm.
-        instances: the fewest and the most of another one.
+        instances: the fewest and the most of another one, and
+        fallback: other types that these may be of.
 
     Raises:
         UserError: it would fail, or the account may not.
@@ -87,7 +89,19 @@ def check_endpoint(
     if mode == specs.SERVERLESS:
         return _check_serverless(settings, memory, concurrency, provisioned)
     price = costs.ASYNC if mode == specs.ASYNC else costs.HOSTING
-    return _check_serving(settings, _ENDPOINT, price, kept=True, instances=instances)
+    advice = _check_serving(settings, _ENDPOINT, price, kept=True, instances=instances)
+    lines = list(advice.lines)
+    for kind in fallback:
+        other = _check_serving(
+            replace(settings, endpoint_instance_type=kind), _ENDPOINT, price, kept=True, instances=instances
+        )
+        if other.add != advice.add:
+            raise UserError(
+                f"{kind} needs another system than {settings.endpoint_instance_type} ({other.add or 'the usual'}, "
+                f"{advice.add or 'the usual'}): an endpoint has one, choose types of one generation"
+            )
+        lines += [line for line in other.lines if line not in lines]
+    return Advice(tuple(lines), advice.add)
 
 
 def check_transform(settings: Settings, *, hours: float | None = None) -> Advice:

@@ -67,18 +67,8 @@ def run(options: argparse.Namespace) -> int:
     there = endpoint_info.find(plan.name, settings)
     plan = capacity.planned(plan, options, there)
     check_change(plan, there)
-    scaled = scaling.NOTHING
-    if (there or plan.autoscale) and plan.mode != SERVERLESS:
-        variants = there.variants if there else ()
-        scaled = scaling.of_endpoint(plan.name, variants, settings, needed=plan.autoscale is not None)
-    advice = adviser.check_endpoint(
-        settings,
-        plan.mode,
-        memory=plan.memory,
-        concurrency=plan.concurrency,
-        provisioned=plan.provisioned or 0,
-        instances=capacity.range_of(plan, scaled),
-    )
+    scaled = scaling.of_plan(plan, there, settings)
+    advice = advised(plan, scaled, settings)
     plan = replace(plan, ami=advice.add)
     by = ttl.role(options.scheduler_role, settings) if length else ""
     scheduled = ttl.find(plan.name, settings) if length or there else None
@@ -142,6 +132,23 @@ def planned(options: argparse.Namespace, settings: Settings, artifact: Artifact)
         specs.MEMORY if options.memory is None else options.memory,
         specs.CONCURRENCY if options.max_concurrency is None else options.max_concurrency,
         options.engine,
+    )
+
+
+def advised(plan: EndpointPlan, scaled: scaling.Found, settings: Settings) -> adviser.Advice:
+    """What the adviser says of it, at the number of instances that it can have.
+
+    Raises:
+        UserError: it would fail, or the account may not.
+    """
+    return adviser.check_endpoint(
+        settings,
+        plan.mode,
+        memory=plan.memory,
+        concurrency=plan.concurrency,
+        provisioned=plan.provisioned or 0,
+        instances=capacity.range_of(plan, scaled),
+        fallback=plan.fallback,
     )
 
 
@@ -259,20 +266,37 @@ def watched(
         raise
     except (KeyboardInterrupt, SystemExit):
         print(f"endpoint {plan.name} goes on starting, and costs: kennel delete {plan.name} ends it", file=sys.stderr)
+        if then:
+            print("it will not scale automatically until it is deployed again with --autoscale", file=sys.stderr)
         raise
     if before and specs.is_version(before.config, plan.name):
         rollout.undo(earlier(before, plan), settings)
+    scale(plan, settings, sent, then, before)
+    print(f"in service: {asking(plan, artifact)}")
+    print(f"end it:     kennel delete {plan.name}")
+    return 0
+
+
+def scale(
+    plan: EndpointPlan,
+    settings: Settings,
+    sent: list[rollout.Call],
+    then: list[rollout.Call],
+    before: EndpointInfo | None,
+) -> None:
+    """Sends what registers an endpoint's scaling.
+
+    Raises:
+        UserError: AWS refuses; a new endpoint is gone again, an updated one stays, and that is said.
+    """
     try:
         rollout.send(then, settings)
-    except BaseException:
+    except BaseException:  # Ctrl-C, too
         if before:
             print(f"endpoint {plan.name} is in service, and does not scale automatically", file=sys.stderr)
         else:
             rollout.undo(sent, settings)
         raise
-    print(f"in service: {asking(plan, artifact)}")
-    print(f"end it:     kennel delete {plan.name}")
-    return 0
 
 
 def earlier(before: EndpointInfo, plan: EndpointPlan) -> list[rollout.Call]:

@@ -124,7 +124,10 @@ def _of_endpoint(name: str, about: Mapping[str, Any], settings: Settings) -> Ite
     for variant in variants:
         count, serverless = variant.get("CurrentInstanceCount"), variant.get("CurrentServerlessConfig", {})
         warm = f", {serverless['ProvisionedConcurrency']} provisioned" if "ProvisionedConcurrency" in serverless else ""
-        yield f"variant {variant['VariantName']}", f"serverless{warm}" if count is None else f"{count} machines"
+        pools = variant.get("InstancePools", [])
+        each = ", ".join(f"{pool['CurrentInstanceCount']} × {pool['InstanceType']}" for pool in pools)
+        machines = f"{count} machines" + (f" ({each})" if each else "")
+        yield f"variant {variant['VariantName']}", f"serverless{warm}" if count is None else machines
     if scaled := scaling.of_endpoint(name, [variant["VariantName"] for variant in variants], settings):
         yield "scales", str(scaled)
     if capture := about.get("DataCaptureConfig"):

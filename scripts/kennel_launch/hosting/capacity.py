@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from kennel.errors import UserError
 from kennel_launch import settings as kennel_settings
+from kennel_launch.aws import instance_types
 from kennel_launch.hosting import scaling, specs
 from kennel_launch.hosting.endpoint_info import EndpointInfo
 from kennel_launch.hosting.scaling import Found
@@ -14,11 +15,13 @@ from kennel_launch.hosting.specs import ASYNC, REAL_TIME, SERVERLESS, Autoscale,
 from kennel_launch.settings import Settings
 
 _TO_ZERO = Autoscale(0, 1, 1)  # one that nothing asks for a quarter of an hour is below one request a minute
+_MOST_TYPES = 5  # botocore's service model, InstancePoolList
 S3_PRICES = "https://aws.amazon.com/s3/pricing/"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--instances", type=int, metavar="N", help="machines (1; at an update, as before)")
+    parser.add_argument("--fallback", default="", metavar="TYPE,...", help="instance types where there is none of that")
     parser.add_argument("--autoscale", default="", metavar="MIN..MAX", help="as many as the requests need")
     parser.add_argument(
         "--invocations-per-instance",
@@ -26,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="a minute, the target of --autoscale",
     )
-    parser.add_argument("--scale-to-zero", action="store_true", help="none while idle; the first request waits minutes")
+    parser.add_argument("--scale-to-zero", action="store_true", help="none while idle, minutes for the next request")
     parser.add_argument("--provisioned", type=int, metavar="N", help="of a serverless one, always warm")
     parser.add_argument("--capture", default="", metavar="PERCENT", help="of photos and answers, kept in S3: 10%%")
 
@@ -37,40 +40,41 @@ def check(options: argparse.Namespace, settings: Settings) -> None:
     Raises:
         UserError: says what.
     """
-    mode = options.mode
     for flag, value in (("--instances", options.instances), ("--provisioned", options.provisioned)):
         if value is not None and value < 1:
             raise UserError(f"{flag} {value}: write a whole number from 1")
-    if mode == SERVERLESS and (options.instances is not None or options.autoscale):
+    if options.mode == SERVERLESS:
+        _check_serverless(options)
+    elif options.provisioned is not None:
+        raise UserError(f"--provisioned is of serverless endpoints: add --mode {SERVERLESS}, or write --instances N")
+    if options.fallback:
+        _check_fallback(options, settings)
+    if options.scale_to_zero:
+        _check_to_zero(options)
+    if options.autoscale:
+        _check_autoscale(options)
+    elif options.invocations_per_instance is not None:
+        raise UserError("--invocations-per-instance is what --autoscale aims at: add --autoscale MIN..MAX")
+    if options.capture:
+        percent(options.capture)
+        if options.mode != REAL_TIME:
+            # https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints.html (2026-11) excludes serverless,
+            # .../dg/model-monitor.html many models; an asynchronous endpoint keeps its answers in S3 by itself.
+            raise UserError(f"--capture is of real-time endpoints, and this one is {options.mode}: leave it out")
+        kennel_settings.needed(settings, "bucket")
+
+
+def _check_serverless(options: argparse.Namespace) -> None:
+    if options.instances is not None or options.autoscale:
         raise UserError(
             "a serverless endpoint has no instances and scales by itself: write --max-concurrency N instead"
         )
-    if options.scale_to_zero:
-        _check_to_zero(options)
-    if mode != SERVERLESS and options.provisioned is not None:
-        raise UserError(f"--provisioned is of serverless endpoints: add --mode {SERVERLESS}, or write --instances N")
     concurrency = specs.CONCURRENCY if options.max_concurrency is None else options.max_concurrency
     if (options.provisioned or 0) > concurrency:
         raise UserError(
             f"--provisioned {options.provisioned}: the endpoint takes {concurrency} requests at once: write at most "
             f"that, or --max-concurrency {options.provisioned}"
         )
-    if options.autoscale:
-        _check_autoscale(options)
-        least = scaling.parse(options.autoscale, 1).least
-        if options.scale_to_zero != (least == 0):
-            raise UserError(
-                f"--autoscale {options.autoscale}: zero is what --scale-to-zero begins at: write both, or none"
-            )
-    elif options.invocations_per_instance is not None:
-        raise UserError("--invocations-per-instance is what --autoscale aims at: add --autoscale MIN..MAX")
-    if options.capture:
-        percent(options.capture)
-        if mode != REAL_TIME:
-            # https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints.html (2026-11) excludes serverless,
-            # .../dg/model-monitor.html many models; an asynchronous endpoint keeps its answers in S3 by itself.
-            raise UserError(f"--capture is of real-time endpoints, and this one is {mode}: leave it out")
-        kennel_settings.needed(settings, "bucket")
 
 
 def _check_autoscale(options: argparse.Namespace) -> None:
@@ -84,8 +88,31 @@ def _check_autoscale(options: argparse.Namespace) -> None:
     if options.invocations_per_instance < 1:
         raise UserError(f"--invocations-per-instance {options.invocations_per_instance}: write a whole number from 1")
     wanted = scaling.parse(options.autoscale, options.invocations_per_instance)
+    if options.scale_to_zero != (wanted.least == 0):
+        raise UserError(f"--autoscale {options.autoscale}: zero is what --scale-to-zero begins at: write both, or none")
     if options.instances is not None and not wanted.least <= options.instances <= wanted.most:
         raise UserError(f"--instances {options.instances}: it is not within --autoscale {options.autoscale}")
+
+
+def _check_fallback(options: argparse.Namespace, settings: Settings) -> None:
+    if options.mode not in (REAL_TIME, ASYNC):
+        raise UserError(f"--fallback is of real-time and async endpoints, and this one is {options.mode}: leave it out")
+    if options.autoscale or options.scale_to_zero:
+        raise UserError("--fallback and scaling: what one instance carries differs by its type: leave one of them out")
+    kinds = [settings.endpoint_instance_type, *_kinds(options.fallback)]
+    if "" in kinds or len(set(kinds)) < len(kinds) or len(kinds) > _MOST_TYPES:
+        raise UserError(
+            f"--fallback {options.fallback}: write up to {_MOST_TYPES - 1} other instance types than {kinds[0]}, by "
+            "commas"
+        )
+    if settings.kms_key and len({instance_types.has_own_disk(kind) for kind in kinds}) > 1:
+        raise UserError(
+            f"--kms-key: of {', '.join(kinds)} some encrypt their own disks and take no key: choose types of one kind"
+        )
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",")) if text else ()
 
 
 def _check_to_zero(options: argparse.Namespace) -> None:
@@ -127,6 +154,7 @@ def planned(plan: EndpointPlan, options: argparse.Namespace, there: EndpointInfo
         autoscale=autoscale,
         provisioned=options.provisioned,
         capture=percent(options.capture) if options.capture else 0,
+        fallback=_kinds(options.fallback),
     )
 
 
@@ -149,7 +177,7 @@ def lines(
             yield "  that request is refused, and so are all others until it runs, for minutes: kennel invoke waits"
     elif found and not plan.retain:
         yield f"  scales no longer ({found}): --instances fixes the number"
-    elif found and there and there.variants != {specs.VARIANT: plan.instance_type}:
+    elif found and there and there.variants != {specs.VARIANT: plan.types}:
         yield f"  scales as before, {found}, but not while it changes"
         yield f"  that was for another instance type: kennel invoke {plan.name} PHOTO --load measures this one"
     elif found:
@@ -157,6 +185,8 @@ def lines(
     if deleter and (plan.autoscale or (found and plan.retain)):
         # https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-delete-with-scaling.html (2026-11)
         yield f"  to delete it, {deleter} must have the right application-autoscaling:DeregisterScalableTarget"
+    if plan.fallback:
+        yield f"  where there is no {plan.instance_type}: {', then '.join(plan.fallback)}"
     if plan.capture:
         folder = specs.capture_folder(plan.name, settings)
         yield f"  captures {plan.capture}% of the requests, photos and answers, under {folder}"

@@ -89,7 +89,7 @@ def put(plan: EndpointPlan, settings: Settings, show: Show | None) -> None:
 
 def _take_back(name: str, settings: Settings) -> None:
     try:
-        for call in removal(name, (), settings):
+        for call in removal(name, (), settings, component=True):
             with session.translate_errors(f"{call.operation.replace('_', ' ')} {call.name}"):
                 session.describe(session.client(call.service, settings), call.operation, **call.request)
         wait_until_gone(name, settings)
@@ -97,17 +97,20 @@ def _take_back(name: str, settings: Settings) -> None:
         print(f"left behind: {error}", file=sys.stderr)
 
 
-def removal(name: str, variants: Iterable[str], settings: Settings) -> list[Call]:
+def removal(name: str, variants: Iterable[str], settings: Settings, *, component: bool) -> list[Call]:
     """What is there of an endpoint's scaling, its component and that one's alarm, in the order in which it goes.
+
+    Args:
+        component: it may have one; else that is not asked for, which needs rights of its own.
 
     Raises:
         UserError: AWS does not say.
     """
     found = scaling.removal(scaling.of_endpoint(name, variants, settings))
+    if not component and not any(call.name == scaling.component_resource(name) for call in found):
+        return found
     with session.translate_errors(f"inference component {name}"):
         there = of_endpoint(session.client("sagemaker", settings), name) is not None
-        if not there and not any(call.name == scaling.component_resource(name) for call in found):
-            return found
         alarms = session.client("cloudwatch", settings).describe_alarms(AlarmNames=[alarm_name(name)])["MetricAlarms"]
     calls = [Call("cloudwatch", "delete_alarms", {"AlarmNames": [alarm_name(name)]}, "AlarmNames")] if alarms else []
     calls += found

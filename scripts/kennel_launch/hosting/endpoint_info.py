@@ -23,7 +23,7 @@ class EndpointInfo:
     environment: dict[str, str] = field(default_factory=dict)
     reason: str = ""
     concurrency: int | None = None  # requests that it takes at once, where that is limited
-    variants: dict[str, str] = field(default_factory=dict)  # name -> instance type; "": serverless
+    variants: dict[str, tuple[str, ...]] = field(default_factory=dict)  # name -> instance types; (): serverless
     instances: int = 0  # wanted now, of all variants
     component: str = ""  # the inference component that has the model, where the variant has none
 
@@ -65,7 +65,7 @@ def find(name: str, settings: Settings) -> EndpointInfo | None:
         dict(container.get("Environment", {})),
         endpoint.get("FailureReason", ""),
         next((v["ServerlessConfig"]["MaxConcurrency"] for v in variants if "ServerlessConfig" in v), None),
-        {variant["VariantName"]: variant.get("InstanceType", "") for variant in variants},
+        {variant["VariantName"]: _types(variant) for variant in variants},
         sum(variant.get("DesiredInstanceCount", 0) for variant in endpoint.get("ProductionVariants", [])),
         component.get("InferenceComponentName", ""),
     )
@@ -86,6 +86,14 @@ def needed(name: str, settings: Settings) -> EndpointInfo:
         wait = "wait until it is in service" if found.status == "Creating" else "deploy it again by kennel deploy"
         raise UserError(f"endpoint {name} is {found.status} and takes no requests: {wait}")
     return found
+
+
+def _types(variant: dict[str, Any]) -> tuple[str, ...]:
+    """Instance types, the first choice first."""
+    pools = sorted(variant.get("InstancePools", []), key=lambda pool: pool["Priority"])
+    return tuple(pool["InstanceType"] for pool in pools) or tuple(
+        variant[name] for name in ("InstanceType",) if name in variant
+    )
 
 
 def _component(client: Any, name: str) -> dict[str, Any]:

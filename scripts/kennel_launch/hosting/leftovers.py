@@ -7,6 +7,7 @@ from typing import Any
 from kennel.errors import UserError
 from kennel_launch.aws import inventory, s3, session
 from kennel_launch.hosting import components, endpoint_info, specs, ttl
+from kennel_launch.hosting.endpoint_info import EndpointInfo
 from kennel_launch.hosting.rollout import Call
 from kennel_launch.settings import Settings
 
@@ -43,7 +44,7 @@ def of_endpoint(name: str, settings: Settings) -> list[Leftover]:
     All but the endpoint are found without it, too: where --ttl has ended it, they are what is left.
     """
     endpoint = endpoint_info.find(name, settings)
-    found = _before(name, endpoint.variants if endpoint else (), settings)
+    found = _before(name, endpoint, settings)
     found += [_found("endpoint", name)] if endpoint and endpoint.status != "Deleting" else []
     if ttl.find(name, settings):
         found.append(Leftover("schedule", Call("scheduler", "delete_schedule", {"Name": name}, "Name")))
@@ -67,8 +68,7 @@ def tagged(settings: Settings) -> list[Leftover]:
             names = [name for name, arn in _listed(client, what) if inventory.is_tagged(client, arn)]
         if what == "endpoint":
             for name in names:
-                there = endpoint_info.find(name, settings)
-                found += _before(name, there.variants if there else (), settings)
+                found += _before(name, endpoint_info.find(name, settings), settings)
         found += [_found(what, name) for name in names]
         if what == "endpoint":
             schedules = [name for name in names if ttl.find(name, settings)]
@@ -136,10 +136,12 @@ _KEPT = (
 )  # folders below the prefix, with one for each endpoint or job in them
 
 
-def _before(name: str, variants: Iterable[str], settings: Settings) -> list[Leftover]:
+def _before(name: str, endpoint: EndpointInfo | None, settings: Settings) -> list[Leftover]:
     """What must go before the endpoint: its scaling, and the component that has its model."""
-    calls = components.removal(name, variants, settings)
-    return [Leftover(call.operation.partition("_")[2].replace("_", " "), call) for call in calls]
+    variants, component = (endpoint.variants, endpoint.component) if endpoint else ({}, "")
+    unknown = endpoint is not None and not variants  # its configuration is gone
+    calls = components.removal(name, variants, settings, component=bool(component) or unknown)
+    return [Leftover(call.operation.partition("_")[2].removesuffix("s").replace("_", " "), call) for call in calls]
 
 
 def _found(what: str, name: str) -> Leftover:

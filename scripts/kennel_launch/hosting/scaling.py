@@ -144,6 +144,18 @@ def of_endpoint(name: str, variants: Iterable[str], settings: Settings, *, neede
         return NOTHING
 
 
+def of_plan(plan: EndpointPlan, there: EndpointInfo | None, settings: Settings) -> Found:
+    """What is registered of the endpoint that a deployment makes or updates; nothing, where it can't matter.
+
+    Raises:
+        UserError: AWS does not say.
+    """
+    if plan.mode == specs.SERVERLESS or not (there or plan.autoscale):
+        return NOTHING
+    variants = there.variants if there else ()
+    return of_endpoint(plan.name, variants, settings, needed=plan.autoscale is not None)
+
+
 def _found(client: Any, resources: list[str]) -> Found:
     pages = client.get_paginator(_TARGET.listing).paginate(ServiceNamespace="sagemaker", ResourceIds=resources)
     targets = [row for page in pages for row in page[_TARGET.members]]
@@ -197,7 +209,7 @@ def calls(plan: EndpointPlan, there: EndpointInfo | None, found: Found) -> tuple
         return removal(found), _registered(plan.name, plan.autoscale)
     if not plan.retain:  # a number of instances is asked for: it stays that
         return removal(found), []
-    if there and there.variants != {specs.VARIANT: plan.instance_type}:
+    if there and there.variants != {specs.VARIANT: plan.types}:
         again = [_made(_TARGET, one) for one in found.targets if one["ResourceId"] == resource(plan.name)]
         owned = [_made(kind, one) for kind, one in found.owned if one["ResourceId"] == resource(plan.name)]
         return removal(found), again + owned

@@ -62,6 +62,12 @@ class EndpointPlan:
     autoscale: Autoscale | None = None
     provisioned: int | None = None  # of a serverless endpoint: requests at once that never wait for a cold start
     capture: int = 0  # percent of the requests that are kept in S3
+    fallback: tuple[str, ...] = ()  # instance types that are taken where there are none of the first, in this order
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Its instance types, the first choice first; none: serverless."""
+        return (self.instance_type, *self.fallback) if self.instance_type else ()
 
     @property
     def to_zero(self) -> bool:
@@ -132,6 +138,11 @@ def endpoint_config(plan: EndpointPlan, settings: Settings) -> dict[str, Any]:
             variant["ServerlessConfig"]["ProvisionedConcurrency"] = plan.provisioned
     else:
         variant |= {"InitialInstanceCount": plan.instances, "InstanceType": plan.instance_type, **plan.ami}
+    if plan.fallback:
+        # https://docs.aws.amazon.com/sagemaker/latest/dg/realtime-endpoints-heterogeneous.html (2026-11)
+        del variant["InstanceType"]
+        variant["InstancePools"] = [{"InstanceType": kind, "Priority": i} for i, kind in enumerate(plan.types, 1)]
+        variant["RoutingConfig"] = {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"}  # they are not equally fast
     if plan.to_zero and plan.autoscale:
         limits = {"MinInstanceCount": 0, "MaxInstanceCount": plan.autoscale.most}
         del variant["ModelName"]  # a component's, not the variant's

@@ -9,7 +9,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from ..http import checks
+from ..http import checks, limits
 from ..http.account import Account
 from ..http.errors import invalid
 from ..http.recognition import Call
@@ -168,6 +168,8 @@ def _shown(config: Record) -> dict[str, Any]:
         else:
             count = variant.get("InitialInstanceCount", 1)
             row |= {"CurrentInstanceCount": count, "DesiredInstanceCount": count}
+            if "InstancePools" in variant:  # there is always enough of the first
+                row["InstancePools"] = [{"InstanceType": limits.first_type(variant), "CurrentInstanceCount": count}]
         rows.append(row)
     # The last is for us, who count instances after the configuration is gone; no answer shows it.
     more = {"AsyncInferenceConfig": config["AsyncInferenceConfig"]} if "AsyncInferenceConfig" in config else {}

@@ -85,8 +85,11 @@ def endpoint_config(account: Account, params: dict[str, Any]) -> None:
     """
     for variant in params["ProductionVariants"]:
         _model_of(account, variant, params)
-        if ("ServerlessConfig" in variant) == ("InstanceType" in variant):
-            raise invalid("Provide either InstanceType and InitialInstanceCount or ServerlessConfig for each variant.")
+        if sum(name in variant for name in ("ServerlessConfig", "InstanceType", "InstancePools")) != 1:
+            raise invalid("Provide one of InstanceType, InstancePools or ServerlessConfig for each variant.")
+        pools = variant.get("InstancePools", [])
+        if any(len({pool[name] for pool in pools}) < len(pools) for name in ("InstanceType", "Priority")):
+            raise invalid("InstancePools must differ in InstanceType and in Priority.")
         if "ServerlessConfig" in variant and "InferenceAmiVersion" in variant:
             raise invalid("InferenceAmiVersion is not supported for serverless endpoints.")
         serverless = variant.get("ServerlessConfig", {})
@@ -123,7 +126,8 @@ def endpoint(account: Account, config: dict[str, Any]) -> None:
     """
     for variant in config["ProductionVariants"]:
         _model_of(account, variant, config)
-        limits.check(account, variant.get("InstanceType", ""), "endpoint usage", variant.get("InitialInstanceCount", 1))
+        kind = limits.first_type(variant)
+        limits.check(account, kind, "endpoint usage", variant.get("InitialInstanceCount", 1))
 
 
 def scaled(targets: list[dict[str, Any]], before: list[dict[str, Any]], config: dict[str, Any]) -> None:
@@ -138,8 +142,10 @@ def scaled(targets: list[dict[str, Any]], before: list[dict[str, Any]], config: 
     Raises:
         AwsError: UpdateEndpoint refused.
     """
+    keys = ("InstanceType", "InstancePools")
     types = [
-        {one["VariantName"]: one.get("InstanceType") for one in rows} for rows in (before, config["ProductionVariants"])
+        {one["VariantName"]: [one.get(key) for key in keys] for one in rows}
+        for rows in (before, config["ProductionVariants"])
     ]
     for target in targets:
         variant = target["ResourceId"].rpartition("/")[2]

@@ -111,7 +111,7 @@ def test_an_endpoint_without_instances_is_woken_by_the_first_photo_and_leaves_no
     assert "endpoint pets can't be updated to or from --scale-to-zero" in again.stderr
     asked = kennel("delete", "pets", "--dry-run")
     assert [line.split(" pets")[0] for line in asked.stderr.splitlines()[:6]] == [
-        f"removes alarms {ALARM}",
+        f"removes alarm {ALARM}",
         "removes scaling policy kennel-invocations-per-instance",
         "removes scaling policy kennel-from-zero",
         f"removes scalable target {RESOURCE}",

@@ -9,7 +9,7 @@ import pytest
 
 from ...emulated_aws.client import Aws
 from ..conftest import Command
-from ..deployments import NOTHING, Kennel, of, shown
+from ..deployments import NOTHING, Kennel, images, of, shown
 
 RESOURCE = "endpoint/pets/variant/AllTraffic"
 SCALED = ("--autoscale", "2..4", "--invocations-per-instance", "300")
@@ -204,6 +204,28 @@ def test_a_serverless_endpoint_with_provisioned_concurrency(kennel: Kennel) -> N
     assert gone(kennel)
 
 
+def test_other_instance_types_where_there_is_none_of_the_first(kennel: Kennel) -> None:
+    said = deployed(kennel, "--fallback", "ml.m5.xlarge,ml.c6i.large", "--instances", "2")
+    assert "  where there is no ml.c7i.large: ml.m5.xlarge, then ml.c6i.large\n" in said
+    assert "2 × ml.m5.xlarge: about $0.50 an hour" in said
+    (config,) = kennel.aws.asked("sagemaker", "CreateEndpointConfig")
+    (made,) = config["ProductionVariants"]
+    types = ("ml.c7i.large", "ml.m5.xlarge", "ml.c6i.large")
+    assert made["InstancePools"] == [{"InstanceType": kind, "Priority": i} for i, kind in enumerate(types, 1)]
+    assert "InstanceType" not in made
+    assert "variant AllTraffic:  2 machines (2 × ml.c7i.large)\n" in kennel("status", "pets").stdout
+    said = deployed(kennel)
+    assert variant(kennel)["DesiredInstanceCount"] == 2
+    assert "2 × ml.c7i.large: about $0.25 an hour" in said
+    assert gone(kennel)
+
+
+def test_hosts_that_need_different_systems_do_not_stand_in_for_each_other(kennel: Kennel) -> None:
+    more = ("--image", images(kennel.front)[0], "--fallback", "ml.g5.xlarge")
+    said = kennel.refused(*words(kennel, *more, "--yes"))
+    assert "ml.g5.xlarge needs another system than ml.c7i.large" in said
+
+
 def test_captured_photos_are_the_users_until_the_data_goes(kennel: Kennel) -> None:
     said = deployed(kennel, "--capture", "10%", "--kms-key", "alias/mine")
     folder = f"s3://{kennel.aws.bucket}/kennel/capture/pets/"
@@ -252,6 +274,11 @@ def test_captured_photos_are_the_users_until_the_data_goes(kennel: Kennel) -> No
         ([*SCALED, "--mode", "serverless"], "a serverless endpoint has no instances and scales by itself"),
         (["--provisioned", "2"], "--provisioned is of serverless endpoints: add --mode serverless"),
         (["--mode", "serverless", "--provisioned", "6"], "the endpoint takes 5 requests at once: write at most that"),
+        (["--fallback", "ml.c7i.large"], "write up to 4 other instance types than ml.c7i.large, by commas"),
+        (["--fallback", "ml.c6i.lrge", "--yes"], "no instance type 'ml.c6i.lrge' for endpoints"),
+        ([*SCALED, "--fallback", "ml.c6i.large"], "--fallback and scaling: what one instance carries differs by its"),
+        (["--fallback", "ml.c6i.large", "--mode", "multi-model"], "--fallback is of real-time and async endpoints"),
+        (["--fallback", "ml.c6id.large", "--kms-key", "k"], "some encrypt their own disks and take no key"),
         (["--capture", "0%"], "--capture '0%': write a percentage of the requests"),
         (["--capture", "10%", "--mode", "async"], "--capture is of real-time endpoints, and this one is async"),
     ],
