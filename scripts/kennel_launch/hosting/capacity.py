@@ -187,6 +187,8 @@ def lines(
         yield f"  to delete it, {deleter} must have the right application-autoscaling:DeregisterScalableTarget"
     if plan.fallback:
         yield f"  where there is no {plan.instance_type}: {', then '.join(plan.fallback)}"
+    if there and there.capture and not plan.capture:
+        yield f"  captures no longer; what there is stays under {there.capture}"
     if plan.capture:
         folder = specs.capture_folder(plan.name, settings)
         yield f"  captures {plan.capture}% of the requests, photos and answers, under {folder}"

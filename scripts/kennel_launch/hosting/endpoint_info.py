@@ -25,6 +25,7 @@ class EndpointInfo:
     concurrency: int | None = None  # requests that it takes at once, where that is limited
     variants: dict[str, tuple[str, ...]] = field(default_factory=dict)  # name -> instance types; (): serverless
     instances: int = 0  # wanted now, of all variants
+    capture: str = ""  # s3://, where its requests are captured
     component: str = ""  # the inference component that has the model, where the variant has none
 
     @property
@@ -67,6 +68,7 @@ def find(name: str, settings: Settings) -> EndpointInfo | None:
         next((v["ServerlessConfig"]["MaxConcurrency"] for v in variants if "ServerlessConfig" in v), None),
         {variant["VariantName"]: _types(variant) for variant in variants},
         sum(variant.get("DesiredInstanceCount", 0) for variant in endpoint.get("ProductionVariants", [])),
+        config.get("DataCaptureConfig", {}).get("DestinationS3Uri", ""),
         component.get("InferenceComponentName", ""),
     )
 

@@ -25,7 +25,8 @@ PHOTOS = 32  # of those given: they are kept in memory
 # The share of what it carries that an instance should get. AWS recommends to begin with 0.5:
 # https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-scaling-loadtest.html (2026-11)
 SAFETY_FACTOR = 0.5
-_GROWS = 1.05  # more threads that bring less than this are no gain: the endpoint is full
+_GROWS = 1.05  # more threads that bring less than this are no gain
+_STALE = 2  # levels without a gain, one after the other: the endpoint is full
 _PAUSE = 0.2  # seconds that a thread waits after an error
 
 
@@ -129,16 +130,17 @@ def percentile(times: Sequence[float], share: float) -> float:
 
 
 def levels(question: Question, bodies: Sequence[tuple[bytes, str]], seconds: float, bound: float) -> Iterator[Level]:
-    """More and more at a time, up to the first that has errors, is too slow, or brings nothing.
+    """More and more at a time, up to the first that has errors or is too slow, or the second that brings nothing.
 
     Args:
         bound: of p99, milliseconds.
     """
-    best = 0.0
+    best, stale = 0.0, 0
     for concurrency in concurrencies(question.endpoint):
         level = measured(question, bodies, concurrency, seconds)
         yield level
-        if not fits(level, bound) or level.rate < _GROWS * best:
+        stale = 0 if level.rate >= _GROWS * best else stale + 1
+        if not fits(level, bound) or stale == _STALE:
             return
         best = max(best, level.rate)
 

@@ -71,7 +71,7 @@ def run(photos: Sequence[Photo], question: Question, options: argparse.Namespace
     if best is None:
         print(f"kennel invoke: nothing within --p99 {options.p99:g} ms without errors: allow more", file=sys.stderr)
         return 1
-    for line in verdict(best, endpoint):
+    for line in verdict(best, endpoint, "on an instance as fast as this machine, " if options.local else ""):
         print(line, file=sys.stderr if options.json else sys.stdout)
     return 0
 
@@ -89,7 +89,7 @@ def lines(endpoint: EndpointInfo, counts: Sequence[int], seconds: float) -> list
     return lines
 
 
-def verdict(best: Level, endpoint: EndpointInfo) -> list[str]:
+def verdict(best: Level, endpoint: EndpointInfo, where: str) -> list[str]:
     """What the best concurrency means for --autoscale."""
     said = f"best: {best.rate:.1f} requests a second at {best.concurrency} at a time, p99 {best.p99:.0f} ms"
     if endpoint.mode == specs.SERVERLESS:
@@ -99,7 +99,7 @@ def verdict(best: Level, endpoint: EndpointInfo) -> list[str]:
     each = f" / {instances} instances" if instances > 1 else ""
     return [
         said,
-        f"{best.rate:.1f}{each} × {load.SAFETY_FACTOR} to be safe × 60 seconds: "
+        f"{best.rate:.1f}{each} × {load.SAFETY_FACTOR} to be safe × 60 seconds: {where}"
         f"kennel deploy --autoscale 1..4 --invocations-per-instance {target}",
     ]
 

@@ -242,6 +242,7 @@ def test_captured_photos_are_the_users_until_the_data_goes(kennel: Kennel) -> No
         "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
     }
     assert f"captures:            10% of the requests, under {folder}\n" in kennel("status", "pets").stdout
+    assert f"captures no longer; what there is stays under {folder}" in kennel(*words(kennel)).stderr
     kennel.put("kennel/capture/pets/AllTraffic/2026/11/28/09/1.jsonl")
     done = kennel("delete", "pets", "--yes")
     assert f"keeps what was captured, under {folder}: --data removes it" in done.stderr
