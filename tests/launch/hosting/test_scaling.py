@@ -31,7 +31,7 @@ def words(kennel: Kennel, *more: str) -> list[str]:
 def deployed(kennel: Kennel, *more: str) -> str:
     """A deployment that works; what it said."""
     if kennel.left()["Endpoints"]:
-        time.sleep(1)  # versions are told apart by the second
+        time.sleep(1)  # versions differ by the second
     done = kennel(*words(kennel, *more), "--yes")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stderr
