@@ -22,7 +22,7 @@ from kennel_launch.settings import Settings
 # SageMaker gives up on an asynchronous request after 15 minutes by itself; it may have waited before.
 _PATIENCE = 1800.0  # seconds
 _MB = 1024 * 1024
-_NO_CAPACITY = "Inference Component has no capacity"  # a ValidationError as others, told apart by its sentence
+_NO_CAPACITY = "Inference Component has no capacity"  # a ValidationError as others, known by its sentence alone
 
 
 @dataclass(frozen=True)
