@@ -106,9 +106,13 @@ class Aws:
         operation = "".join(f"_{c.lower()}" if c.isupper() else c for c in operation)
         getattr(self.client(service), operation)(**json.loads(target["Input"]))
 
-    def hold(self) -> None:
-        """From now on what is created is recorded and stays as it is, InProgress or Creating; nothing is run."""
-        self._control("hold")
+    def hold(self, *, at_once: bool = False) -> None:
+        """From now on what is created is recorded and stays as it is, InProgress or Creating; nothing is run.
+
+        Args:
+            at_once: endpoints are InService as soon as they are asked for; there is nothing to invoke.
+        """
+        self._control("hold", at_once=at_once)
 
     def change(self, kind: str, name: str, **members: Any) -> None:
         """Sets what a record shows, after `hold`: `change("TrainingJob", "j", TrainingJobStatus="Failed")`."""

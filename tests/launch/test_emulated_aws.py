@@ -196,6 +196,47 @@ def test_a_model_needs_its_image_and_its_data(aws: Aws) -> None:
     assert sagemaker.describe_endpoint(EndpointName="e")["EndpointStatus"] == "Creating"
 
 
+def test_what_is_scaled_is_in_service_and_keeps_its_instance_type(aws: Aws) -> None:
+    sagemaker, scaling = caller(aws, "sagemaker"), caller(aws, "application-autoscaling")
+    put(aws, "m.tar.gz", b"x")
+    container = {"Image": aws.image, "ModelDataUrl": f"s3://{aws.bucket}/m.tar.gz"}
+    sagemaker.create_model(ModelName="m", ExecutionRoleArn=aws.role, PrimaryContainer=container)
+    variant = {"VariantName": "v", "ModelName": "m", "InitialInstanceCount": 1}
+    for name, kind in (("c", "ml.c7i.large"), ("d", "ml.c6i.large")):
+        sagemaker.create_endpoint_config(
+            EndpointConfigName=name, ProductionVariants=[{**variant, "InstanceType": kind}]
+        )
+    target = {"ServiceNamespace": "sagemaker", "ResourceId": "endpoint/e/variant/v"}
+    target["ScalableDimension"] = "sagemaker:variant:DesiredInstanceCount"
+    aws.hold()
+    sagemaker.create_endpoint(EndpointName="e", EndpointConfigName="c")
+    _, message = refused(scaling.register_scalable_target, **target, MinCapacity=1, MaxCapacity=2)
+    assert message == "The endpoint e is not in service: Creating."
+    aws.change("Endpoint", "e", EndpointStatus="InService")
+    metric = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
+    tracking = {"TargetValue": 1.0, "PredefinedMetricSpecification": metric}
+    policy = {**target, "PolicyType": "TargetTrackingScaling", "TargetTrackingScalingPolicyConfiguration": tracking}
+    code, _ = refused(scaling.put_scaling_policy, **policy, PolicyName="p")
+    assert code == "ObjectNotFoundException"
+    scaling.register_scalable_target(**target, MinCapacity=2, MaxCapacity=3)
+    assert sagemaker.describe_endpoint(EndpointName="e")["ProductionVariants"][0]["DesiredInstanceCount"] == 2
+    scaling.put_scaling_policy(**policy, PolicyName="p")
+    code, _ = refused(scaling.put_scaling_policy, **policy, PolicyName="q")
+    assert code == "ValidationException"
+    _, message = refused(sagemaker.update_endpoint, EndpointName="e", EndpointConfigName="d")
+    assert "Deregister it as a scalable target first" in message
+    aws.deny("application-autoscaling", "DeregisterScalableTarget")
+    code, _ = refused(sagemaker.delete_endpoint, EndpointName="e")
+    assert code == "AccessDeniedException"
+    without = [{"VariantName": "v", "InstanceType": "ml.c7i.large", "InitialInstanceCount": 1}]
+    _, message = refused(sagemaker.create_endpoint_config, EndpointConfigName="f", ProductionVariants=without)
+    assert message.startswith("ModelName is required")
+    capture = {"DestinationS3Uri": "s3://other/x", "InitialSamplingPercentage": 1, "CaptureOptions": []}
+    asked = {"EndpointConfigName": "f", "ProductionVariants": [{**variant, "InstanceType": "ml.c7i.large"}]}
+    _, message = refused(sagemaker.create_endpoint_config, **asked, DataCaptureConfig=capture)
+    assert "captureOptions" in message
+
+
 def test_a_large_object_comes_in_parts(aws: Aws) -> None:
     s3 = caller(aws, "s3")
     where = {"Bucket": aws.bucket, "Key": "large"}

@@ -4,7 +4,7 @@ What the checks know of hosts, images, rights, quotas and prices lies in modules
 what they say.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kennel.errors import UserError
 from kennel_launch import settings
@@ -80,19 +80,38 @@ def check_endpoint(
     *,
     memory: int = specs.MEMORY,
     concurrency: int = specs.CONCURRENCY,
+    provisioned: int = 0,
+    instances: tuple[int, int] = (1, 1),
+    fallback: tuple[str, ...] = (),
 ) -> Advice:
     """
     Args:
         mode: one of models.MODES.
         memory: MB, and
-        concurrency: of a serverless endpoint.
+        concurrency: of a serverless endpoint, and
+        provisioned: of that what is always warm.
+        instances: the fewest and the most of another one, and
+        fallback: other types that these may be of.
 
     Raises:
         UserError: it would fail, or the account may not.
     """
     if mode == specs.SERVERLESS:
-        return _check_serverless(settings, memory, concurrency)
-    return _check_serving(settings, _ENDPOINT, costs.ASYNC if mode == specs.ASYNC else costs.HOSTING, kept=True)
+        return _check_serverless(settings, memory, concurrency, provisioned)
+    price = costs.ASYNC if mode == specs.ASYNC else costs.HOSTING
+    advice = _check_serving(settings, _ENDPOINT, price, kept=True, instances=instances)
+    lines = list(advice.lines)
+    for kind in fallback:
+        other = _check_serving(
+            replace(settings, endpoint_instance_type=kind), _ENDPOINT, price, kept=True, instances=instances
+        )
+        if other.add != advice.add:
+            raise UserError(
+                f"{kind} needs another system than {settings.endpoint_instance_type} ({other.add or 'the usual'}, "
+                f"{advice.add or 'the usual'}): an endpoint has one, choose types of one generation"
+            )
+        lines += [line for line in other.lines if line not in lines]
+    return Advice(tuple(lines), advice.add)
 
 
 def check_transform(settings: Settings, *, hours: float | None = None) -> Advice:
@@ -107,9 +126,15 @@ def check_transform(settings: Settings, *, hours: float | None = None) -> Advice
 
 
 def _check_serving(
-    settings: Settings, serving: _Serving, price: str, *, hours: float | None = None, kept: bool = False
+    settings: Settings,
+    serving: _Serving,
+    price: str,
+    *,
+    hours: float | None = None,
+    kept: bool = False,
+    instances: tuple[int, int] = (1, 1),
 ) -> Advice:
-    """One instance of the type that serves."""
+    """Instances of the type that serves: the fewest and the most of them."""
     kind = settings.endpoint_instance_type
     instance_types.check_known(kind, _types(settings, serving.types), serving.what)
     lines, image = _common(settings)
@@ -118,12 +143,16 @@ def _check_serving(
         notes, ami = image_fit.check_serving(image, settings.image, kind, serving.transform)
         lines += notes
         add = {serving.ami: ami} if ami else {}
-    lines += quotas.check(settings, serving.quota, kind)
+    least, most = instances
+    lines += quotas.check(settings, serving.quota, kind, most)
     cost = costs.hourly(kind, session.region(settings), settings, price)
-    return Advice((*lines, *costs.say(cost, kind, hours=hours, kept=kept)), add)
+    said = (
+        costs.say(cost, kind, most, hours, kept=kept) if least == most else costs.say_between(cost, kind, least, most)
+    )
+    return Advice((*lines, *said), add)
 
 
-def _check_serverless(settings: Settings, memory: int, concurrency: int) -> Advice:
+def _check_serverless(settings: Settings, memory: int, concurrency: int, provisioned: int) -> Advice:
     """What fit.SERVERLESS_PAGE excludes."""
     if memory not in MEMORIES:
         raise UserError(f"a serverless endpoint can't have {memory} MB: write one of {', '.join(map(str, MEMORIES))}")
@@ -134,7 +163,7 @@ def _check_serverless(settings: Settings, memory: int, concurrency: int) -> Advi
     lines, image = _common(settings)
     if image:
         lines += image_fit.check_serverless(image, settings.image)
-    return Advice((*lines, costs.say_serverless(memory)))
+    return Advice((*lines, costs.say_serverless(memory, provisioned)))
 
 
 def _common(wanted: Settings) -> tuple[list[str], Image | None]:

@@ -90,6 +90,16 @@ def say(
     return lines
 
 
+def say_between(cost: Cost | None, instance_type: str, least: int, most: int) -> list[str]:
+    """Lines to show before an endpoint is created whose number of instances changes by itself."""
+    what = f"{least} to {most} × {instance_type}"
+    if cost is None:
+        return [f"{what}: {_UNKNOWN}"]
+    low, high = cost.per_hour * least, cost.per_hour * most
+    hour, day = (f"${low * hours:,.2f} to ${high * hours:,.2f}" for hours in (1, 24))
+    return [f"{what}: about {hour} an hour, {day} a day until it is deleted ({cost.source})"]
+
+
 def say_billed(cost: Cost | None, instance_type: str, seconds: float) -> str:
     """What a job has cost.
 
@@ -102,12 +112,16 @@ def say_billed(cost: Cost | None, instance_type: str, seconds: float) -> str:
     return f"about ${cost.per_hour * seconds / 3600:,.2f}, at ${cost.per_hour:,.2f} an hour ({cost.source})"
 
 
-def say_serverless(memory: int) -> str:
+def say_serverless(memory: int, provisioned: int = 0) -> str:
     """
     Args:
         memory: MB
+        provisioned: requests at once that never wait for a cold start
     """
-    return f"serverless, {memory} MB: billed by the millisecond that requests take, nothing while idle; see {PAGE}"
+    what = f"serverless, {memory} MB: billed by the millisecond that requests take"
+    if provisioned:
+        return f"{what}, and {provisioned} provisioned for as long as the endpoint is there, idle or not; see {PAGE}"
+    return f"{what}, nothing while idle; see {PAGE}"
 
 
 def _listed(instance_type: str, region: str, settings: Settings, use: str) -> float | None:

@@ -9,7 +9,7 @@ from kennel_launch import settings as kennel_settings
 from kennel_launch.aws import s3, session
 from kennel_launch.console import confirm, flags, terminal
 from kennel_launch.console.steps import Show, Steps
-from kennel_launch.hosting import leftovers, rollout, specs
+from kennel_launch.hosting import components, leftovers, rollout, specs
 from kennel_launch.hosting.leftovers import Leftover
 from kennel_launch.local_mode import local_endpoint, local_job
 from kennel_launch.settings import Settings
@@ -47,12 +47,17 @@ def run(options: argparse.Namespace) -> int:
         where = "tagged kennel=1" if options.all else f"of the name {options.name}"
         raise UserError(f"nothing {where} is in {session.region(settings)}: kennel status lists what there is")
     lines = [f"removes {item}" for item in found] + [f"removes all under {folder}" for folder in folders]
+    if not options.data:
+        kept = leftovers.captured(found, settings)
+        lines += [f"keeps what was captured, under {folder}: --data removes it" for folder in kept]
     confirm.ask(lines, options.yes or options.dry_run)
     for item in found:
         with session.translate_errors(str(item)):
             removed = _remove(item, settings)
         if not options.dry_run:
             print(f"removed {item}" if removed else f"{item} was gone already")
+            if item.what == "inference component":  # the endpoint goes after it only
+                components.wait_until_gone(item.call.name, settings)
     for folder in folders:
         with session.translate_errors(folder):
             count = s3.remove(session.client("s3", settings), *s3.split(folder))

@@ -12,7 +12,7 @@ from kennel_launch.advice import adviser
 from kennel_launch.aws import instance_types, s3, session
 from kennel_launch.console import confirm, flags, terminal
 from kennel_launch.console.steps import Steps
-from kennel_launch.hosting import artifacts, endpoint_info, rollout, specs, ttl
+from kennel_launch.hosting import artifacts, capacity, components, endpoint_info, rollout, scaling, specs, ttl
 from kennel_launch.hosting.artifacts import Artifact
 from kennel_launch.hosting.endpoint_info import EndpointInfo
 from kennel_launch.hosting.specs import ASYNC, MULTI_MODEL, REAL_TIME, SERVERLESS, EndpointPlan, Source
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"requests that it takes at once ({specs.CONCURRENCY})",
     )
+    capacity.add_arguments(parser)
     parser.add_argument("--engine", default="", choices=specs.ENGINES, help="what predicts (default: by the host)")
     parser.add_argument("--ttl", default="", metavar="TIME", help="delete it after so long: 90m, 2h, 1d")
     parser.add_argument("--scheduler-role", default="", metavar="ARN", help="by which --ttl deletes it")
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     local_job.add_gpus(parser)
     parser.add_argument("--port", type=int, default=8080, help="of --local, on loopback (%(default)s)")
     flags.add_doing(parser)
-    kennel_settings.add_flags(parser, kennel_settings.OF_AN_ENDPOINT)
+    kennel_settings.add_flags(parser, kennel_settings.OF_AN_ENDPOINT, folded="kennel transform")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -64,8 +65,10 @@ def run(options: argparse.Namespace) -> int:
     plan = planned(options, settings, artifact)
     check_models(plan, artifact, settings)
     there = endpoint_info.find(plan.name, settings)
+    plan = capacity.planned(plan, options, there)
     check_change(plan, there)
-    advice = adviser.check_endpoint(settings, plan.mode, memory=plan.memory, concurrency=plan.concurrency)
+    scaled = scaling.of_plan(plan, there, settings)
+    advice = advised(plan, scaled, settings)
     plan = replace(plan, ami=advice.add)
     by = ttl.role(options.scheduler_role, settings) if length else ""
     scheduled = ttl.find(plan.name, settings) if length or there else None
@@ -73,7 +76,11 @@ def run(options: argparse.Namespace) -> int:
     if copies and there and there.data == plan.source.data and not length:
         return added(plan, artifact, settings, options)
     confirm.ask(
-        (*summary_lines(plan, options, settings, artifact, there, scheduled is not None), *advice.lines),
+        (
+            *summary_lines(plan, options, settings, artifact, there, scheduled is not None),
+            *capacity.lines(plan, there, scaled, settings, by),
+            *advice.lines,
+        ),
         options.yes or options.dry_run,
     )
     if copies:
@@ -81,8 +88,15 @@ def run(options: argparse.Namespace) -> int:
     end = ttl.schedule(plan.name, length, by) if length else None
     before = ttl.as_request(scheduled) if scheduled else None
     wanted = rollout.calls(plan, settings, update=there is not None, schedule=end, before=before)
+    first, then = scaling.calls(plan, there, scaled)
+    wanted[-1:] = [*first, wanted[-1]]
     rollout.send(wanted, settings)
-    return 0 if options.dry_run else watched(plan, artifact, settings, wanted, there)
+    if options.dry_run:
+        rollout.send(then, settings)
+        if plan.to_zero:
+            components.put(plan, settings, None)
+        return 0
+    return watched(plan, artifact, settings, wanted, then, there)
 
 
 def check_flags(options: argparse.Namespace, settings: Settings) -> None:
@@ -97,6 +111,7 @@ def check_flags(options: argparse.Namespace, settings: Settings) -> None:
                 raise UserError(f"{flag} is of serverless endpoints: add --mode {SERVERLESS}, or leave it out")
     elif options.endpoint_instance_type:
         raise UserError("a serverless endpoint has no instance type: write --memory MB instead")
+    capacity.check(options, settings)
     kennel_settings.needed(settings, "role", *(("bucket",) if options.mode in (ASYNC, MULTI_MODEL) else ()))
     if options.scheduler_role and not options.ttl:
         raise UserError("--scheduler-role is what --ttl deletes by: add --ttl, or leave it out")
@@ -117,6 +132,23 @@ def planned(options: argparse.Namespace, settings: Settings, artifact: Artifact)
         specs.MEMORY if options.memory is None else options.memory,
         specs.CONCURRENCY if options.max_concurrency is None else options.max_concurrency,
         options.engine,
+    )
+
+
+def advised(plan: EndpointPlan, scaled: scaling.Found, settings: Settings) -> adviser.Advice:
+    """What the adviser says of it, at the number of instances that it can have.
+
+    Raises:
+        UserError: it would fail, or the account may not.
+    """
+    return adviser.check_endpoint(
+        settings,
+        plan.mode,
+        memory=plan.memory,
+        concurrency=plan.concurrency,
+        provisioned=plan.provisioned or 0,
+        instances=capacity.range_of(plan, scaled),
+        fallback=plan.fallback,
     )
 
 
@@ -149,6 +181,11 @@ def check_change(plan: EndpointPlan, there: EndpointInfo | None) -> None:
         how = "wait until it is in service" if there.status.endswith("ing") else f"kennel delete {plan.name}"
         raise UserError(
             f"endpoint {plan.name} is {there.status} and cannot be changed: {how}, or choose another --name"
+        )
+    if plan.to_zero or there.component:
+        raise UserError(
+            f"endpoint {plan.name} can't be updated to or from --scale-to-zero: choose another --name, or kennel "
+            f"delete {plan.name} first"
         )
     if (there.mode == SERVERLESS) != (plan.mode == SERVERLESS) or (there.mode == ASYNC) != (plan.mode == ASYNC):
         raise UserError(
@@ -201,25 +238,65 @@ def copy_model(artifact: Artifact, plan: EndpointPlan, settings: Settings) -> No
 
 
 def watched(
-    plan: EndpointPlan, artifact: Artifact, settings: Settings, sent: list[rollout.Call], before: EndpointInfo | None
+    plan: EndpointPlan,
+    artifact: Artifact,
+    settings: Settings,
+    sent: list[rollout.Call],
+    then: list[rollout.Call],
+    before: EndpointInfo | None,
 ) -> int:
-    """Waits, and says how it ended and what comes next."""
+    """Waits, sends what only an endpoint in service takes, and says how it ended and what comes next.
+
+    Raises:
+        UserError: AWS refuses the latter: a new endpoint is gone again, an updated one stays.
+    """
     steps = Steps(terminal.out())
     try:
         with steps.phase("endpoint", f"{plan.name} starts", None) as show:
             rollout.wait(plan.name, plan.version, settings, lambda text, done: show(f"{plan.name}: {text}", done))
+            if plan.to_zero:
+                components.put(plan, settings, show)
     except rollout.FailedError as error:
         rollout.undo(sent, settings)
         print(f"kennel deploy: {error}; see its log, /aws/sagemaker/Endpoints/{plan.name}", file=sys.stderr)
         return 1
+    except UserError:
+        if plan.to_zero:
+            rollout.undo(sent, settings)
+        raise
     except (KeyboardInterrupt, SystemExit):
         print(f"endpoint {plan.name} goes on starting, and costs: kennel delete {plan.name} ends it", file=sys.stderr)
+        if then:
+            print("it will not scale automatically until it is deployed again with --autoscale", file=sys.stderr)
         raise
     if before and specs.is_version(before.config, plan.name):
         rollout.undo(earlier(before, plan), settings)
+    scale(plan, settings, sent, then, before)
     print(f"in service: {asking(plan, artifact)}")
     print(f"end it:     kennel delete {plan.name}")
     return 0
+
+
+def scale(
+    plan: EndpointPlan,
+    settings: Settings,
+    sent: list[rollout.Call],
+    then: list[rollout.Call],
+    before: EndpointInfo | None,
+) -> None:
+    """Sends what registers an endpoint's scaling.
+
+    Raises:
+        UserError: AWS refuses; a new endpoint is gone again, an updated one stays, and that is said.
+    """
+    try:
+        rollout.send(then, settings)
+    except BaseException:  # Ctrl-C, too
+        if before:
+            print(f"endpoint {plan.name} is in service, and does not scale automatically", file=sys.stderr)
+        else:
+            rollout.undo(sent, settings)
+        raise
 
 
 def earlier(before: EndpointInfo, plan: EndpointPlan) -> list[rollout.Call]:

@@ -12,7 +12,7 @@ from kennel.errors import UserError
 from kennel_launch import settings as kennel_settings
 from kennel_launch.console import flags, terminal
 from kennel_launch.console.steps import Steps
-from kennel_launch.hosting import endpoint_info, invocation, photo_sources, specs
+from kennel_launch.hosting import endpoint_info, invocation, load_report, photo_sources, specs
 from kennel_launch.hosting.invocation import Question
 from kennel_launch.hosting.photo_sources import Photo
 from kennel_launch.local_mode import local_job, runtime_client
@@ -43,17 +43,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-k", type=int, default=5, metavar="N", help="classes for each photo (%(default)s)")
     parser.add_argument("--json", action="store_true", help="a line of JSON for each photo")
     parser.add_argument("--target-model", default="", metavar="FILE", help="of a multi-model endpoint: JOB.tar.gz")
+    load_report.add_arguments(parser)
     kennel_settings.add_flags(parser, [*kennel_settings.OF_ACCESS, "bucket", "prefix", "kms_key"])
 
 
 def run(options: argparse.Namespace) -> int:
-    """0: every photo has an answer; 1: some were refused, which are listed.
+    """0: every photo has an answer; 1: some were refused, which are listed, or --load found nothing that is in time.
 
     Raises:
         UserError: no such endpoint, no photos, or AWS refuses the request itself.
     """
     if options.top_k < 1:
         raise UserError(f"--top-k {options.top_k}: write a whole number from 1")
+    load_report.check(options)
     settings = kennel_settings.load(vars(options))
     steps = Steps(terminal.err())
 
@@ -71,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
         if endpoint.mode == specs.ASYNC and any(photo.path for photo in photos):
             kennel_settings.needed(settings, "bucket")  # the photos go there first
         question = invocation.question(endpoint, settings, options.top_k, options.target_model, note)
+    if options.load:
+        return load_report.run(photos, question, options, steps)
     answers = ask(photos, question, steps)
     if options.json:
         for answer in answers:

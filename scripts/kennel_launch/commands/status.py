@@ -12,6 +12,7 @@ from kennel_launch.advice import costs
 from kennel_launch.aws import inventory, session
 from kennel_launch.aws.inventory import ENDPOINT, TRAINING, TUNING, Resource
 from kennel_launch.console import terminal
+from kennel_launch.hosting import scaling
 from kennel_launch.settings import Settings
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def details(found: Resource, settings: Settings) -> Iterator[tuple[str, str]]:
     elif found.kind is TUNING:
         yield from _of_tuning(about)
     elif found.kind is ENDPOINT:
-        yield from _of_endpoint(about)
+        yield from _of_endpoint(found.name, about, settings)
     else:
         yield from _of_transform(about)
     if found.kind is not TUNING:
@@ -117,11 +118,23 @@ def _of_tuning(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "found", " ".join(f"{name}={value}" for name, value in sorted(tuned.items()))
 
 
-def _of_endpoint(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _of_endpoint(name: str, about: Mapping[str, Any], settings: Settings) -> Iterator[tuple[str, str]]:
     yield "configuration", str(about.get("EndpointConfigName", "?"))
-    for variant in about.get("ProductionVariants", []):
-        count = variant.get("CurrentInstanceCount")
-        yield f"variant {variant['VariantName']}", "serverless" if count is None else f"{count} machines"
+    variants = about.get("ProductionVariants", [])
+    for variant in variants:
+        count, serverless = variant.get("CurrentInstanceCount"), variant.get("CurrentServerlessConfig", {})
+        warm = f", {serverless['ProvisionedConcurrency']} provisioned" if "ProvisionedConcurrency" in serverless else ""
+        pools = variant.get("InstancePools", [])
+        each = ", ".join(f"{pool['CurrentInstanceCount']} × {pool['InstanceType']}" for pool in pools)
+        machines = f"{count} machines" + (f" ({each})" if each else "")
+        yield f"variant {variant['VariantName']}", f"serverless{warm}" if count is None else machines
+    if scaled := scaling.of_endpoint(name, [variant["VariantName"] for variant in variants], settings):
+        yield "scales", str(scaled)
+    if capture := about.get("DataCaptureConfig"):
+        yield (
+            "captures",
+            f"{capture['CurrentSamplingPercentage']}% of the requests, under {capture['DestinationS3Uri']}",
+        )
 
 
 def _of_transform(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

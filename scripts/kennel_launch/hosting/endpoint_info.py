@@ -23,6 +23,10 @@ class EndpointInfo:
     environment: dict[str, str] = field(default_factory=dict)
     reason: str = ""
     concurrency: int | None = None  # requests that it takes at once, where that is limited
+    variants: dict[str, tuple[str, ...]] = field(default_factory=dict)  # name -> instance types; (): serverless
+    instances: int = 0  # wanted now, of all variants
+    capture: str = ""  # s3://, where its requests are captured
+    component: str = ""  # the inference component that has the model, where the variant has none
 
     @property
     def largest_body(self) -> int:
@@ -46,6 +50,9 @@ def find(name: str, settings: Settings) -> EndpointInfo | None:
         config = session.describe(client, "describe_endpoint_config", EndpointConfigName=config_name) or {}
         variants = config.get("ProductionVariants", [])
         names = tuple(variant["ModelName"] for variant in variants if variant.get("ModelName"))
+        component = _component(client, name) if variants and not names else {}
+        if component:
+            names = (component["Specification"]["ModelName"],)
         model = (session.describe(client, "describe_model", ModelName=names[0]) if names else None) or {}
     container = model.get("PrimaryContainer", {})
     return EndpointInfo(
@@ -59,6 +66,10 @@ def find(name: str, settings: Settings) -> EndpointInfo | None:
         dict(container.get("Environment", {})),
         endpoint.get("FailureReason", ""),
         next((v["ServerlessConfig"]["MaxConcurrency"] for v in variants if "ServerlessConfig" in v), None),
+        {variant["VariantName"]: _types(variant) for variant in variants},
+        sum(variant.get("DesiredInstanceCount", 0) for variant in endpoint.get("ProductionVariants", [])),
+        config.get("DataCaptureConfig", {}).get("DestinationS3Uri", ""),
+        component.get("InferenceComponentName", ""),
     )
 
 
@@ -77,6 +88,25 @@ def needed(name: str, settings: Settings) -> EndpointInfo:
         wait = "wait until it is in service" if found.status == "Creating" else "deploy it again by kennel deploy"
         raise UserError(f"endpoint {name} is {found.status} and takes no requests: {wait}")
     return found
+
+
+def _types(variant: dict[str, Any]) -> tuple[str, ...]:
+    """Instance types, the first choice first."""
+    pools = sorted(variant.get("InstancePools", []), key=lambda pool: pool["Priority"])
+    return tuple(pool["InstanceType"] for pool in pools) or tuple(
+        variant[name] for name in ("InstanceType",) if name in variant
+    )
+
+
+def _component(client: Any, name: str) -> dict[str, Any]:
+    """The first of the endpoint's inference components that has a model of its own, as AWS describes it."""
+    for row in client.list_inference_components(EndpointNameEquals=name)["InferenceComponents"]:
+        found = session.describe(
+            client, "describe_inference_component", InferenceComponentName=row["InferenceComponentName"]
+        )
+        if found and found.get("Specification", {}).get("ModelName"):
+            return found
+    return {}
 
 
 def _mode(config: dict[str, Any], container: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from kennel_launch.settings import Settings
 # SageMaker gives up on an asynchronous request after 15 minutes by itself; it may have waited before.
 _PATIENCE = 1800.0  # seconds
 _MB = 1024 * 1024
+_NO_CAPACITY = "Inference Component has no capacity"  # a ValidationError as others, known by its sentence alone
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Question:
     runtime: Any  # clients, made once: making them is slow and no work for threads
     storage: Any
     stop: threading.Event = field(default_factory=threading.Event)  # set: answers are waited for no longer
+    waking: threading.Event = field(default_factory=threading.Event)  # set: that was said
 
 
 def question(
@@ -56,16 +58,20 @@ def classify(photo: Photo, question: Question) -> list[Guess]:
     if through_s3 and photo.address and _size(photo, question) <= largest:
         return _guesses(_wait(question, photo.address, photo_sources.content_type(photo.address)))
     try:
-        body, kind = _fitting(photo, largest, question)
+        body, kind = fitting(photo, largest, question)
     except UserError as error:
         raise RefusedPhotoError(str(error)) from error
     if through_s3:
         return _guesses(_through_s3(question, body, kind, photo.name))
-    return _guesses(_at_once(question, body, kind))
+    return _guesses(at_once(question, body, kind))
 
 
-def _fitting(photo: Photo, largest: int, question: Question) -> tuple[bytes, str]:
-    """The body to send and its content type."""
+def fitting(photo: Photo, largest: int, question: Question) -> tuple[bytes, str]:
+    """The body to send and its content type; a photo that is too large is made smaller.
+
+    Raises:
+        UserError: it cannot be read, or not be made small enough.
+    """
     body = photo.read(question.storage)
     if len(body) <= largest:
         return body, photo_sources.content_type(photo.path.name if photo.path else photo.address)
@@ -77,10 +83,44 @@ def _fitting(photo: Photo, largest: int, question: Question) -> tuple[bytes, str
     return small.body, "image/jpeg"
 
 
-def _at_once(question: Question, body: bytes, kind: str) -> bytes:
+def at_once(question: Question, body: bytes, kind: str) -> bytes:
+    """The answer of an endpoint that is no asynchronous one; where it has no instance, as soon as one has started.
+
+    Raises:
+        RefusedPhotoError: the container's own error, or there is no instance after a long time.
+        UserError: AWS refuses the request itself.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    for pause in pauses():
+        try:
+            return _asked(question, body, kind)
+        except UserError as error:
+            if not question.endpoint.component or _NO_CAPACITY not in str(error):
+                raise
+        if not question.waking.is_set():
+            question.waking.set()
+            question.note(
+                f"endpoint {question.endpoint.name} has no instance: this request starts one, in some minutes"
+            )
+        if time.monotonic() > deadline:
+            raise RefusedPhotoError(f"no instance after {_PATIENCE / 60:.0f} minutes: see kennel status")
+        if question.stop.wait(pause):
+            raise RefusedPhotoError("stopped")
+    raise AssertionError("unreachable")
+
+
+def _asked(question: Question, body: bytes, kind: str) -> bytes:
+    """The answer of an endpoint that is no asynchronous one.
+
+    Raises:
+        RefusedPhotoError: the container's own error.
+        UserError: AWS refuses the request itself.
+    """
     try:
         with session.translate_errors(f"endpoint {question.endpoint.name}"):
             target = {"TargetModel": question.target_model} if question.target_model else {}
+            if question.endpoint.component:
+                target["InferenceComponentName"] = question.endpoint.component
             answer = question.runtime.invoke_endpoint(Body=body, **_request(question, kind), **target)
             return bytes(answer["Body"].read())
     except UserError as error:

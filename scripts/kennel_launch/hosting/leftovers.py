@@ -1,16 +1,19 @@
 """What `kennel delete` finds to remove: by an endpoint's name, or all that has our tag. Removes nothing itself."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from kennel.errors import UserError
 from kennel_launch.aws import inventory, s3, session
-from kennel_launch.hosting import endpoint_info, specs, ttl
+from kennel_launch.hosting import components, endpoint_info, specs, ttl
+from kennel_launch.hosting.endpoint_info import EndpointInfo
 from kennel_launch.hosting.rollout import Call
 from kennel_launch.settings import Settings
 
-# What it is called -> operation, member, and the list's operation and member. An endpoint goes first: it costs.
+# What it is called -> operation, member, and the list's operation and member. An endpoint goes first: it costs; before
+# it goes what would add instances to it, without which AWS deletes none that is scaled.
+# https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-delete-with-scaling.html (2026-11)
 _KINDS = {
     "endpoint": ("delete_endpoint", "EndpointName", "list_endpoints", "Endpoints", "EndpointArn"),
     "endpoint configuration": (
@@ -36,12 +39,13 @@ class Leftover:
 
 
 def of_endpoint(name: str, settings: Settings) -> list[Leftover]:
-    """The endpoint, its schedule, its configuration and models, and those of its earlier versions.
+    """The endpoint, its scaling, its schedule, its configuration and models, and those of its earlier versions.
 
     All but the endpoint are found without it, too: where --ttl has ended it, they are what is left.
     """
     endpoint = endpoint_info.find(name, settings)
-    found = [_found("endpoint", name)] if endpoint and endpoint.status != "Deleting" else []
+    found = _before(name, endpoint, settings)
+    found += [_found("endpoint", name)] if endpoint and endpoint.status != "Deleting" else []
     if ttl.find(name, settings):
         found.append(Leftover("schedule", Call("scheduler", "delete_schedule", {"Name": name}, "Name")))
     own = {"endpoint configuration": [endpoint.config], "model": list(endpoint.models)} if endpoint else {}
@@ -56,12 +60,15 @@ def of_endpoint(name: str, settings: Settings) -> list[Leftover]:
 
 
 def tagged(settings: Settings) -> list[Leftover]:
-    """All endpoints, configurations and models with our tag, and the endpoints' schedules."""
+    """All endpoints, configurations and models with our tag, and the endpoints' scaling and schedules."""
     client = session.client("sagemaker", settings)
     found = []
     for what in _KINDS:
         with session.translate_errors(f"what there is on SageMaker: {what}s"):
             names = [name for name, arn in _listed(client, what) if inventory.is_tagged(client, arn)]
+        if what == "endpoint":
+            for name in names:
+                found += _before(name, endpoint_info.find(name, settings), settings)
         found += [_found(what, name) for name in names]
         if what == "endpoint":
             schedules = [name for name in names if ttl.find(name, settings)]
@@ -106,8 +113,35 @@ def data(name: str, found: list[Leftover], settings: Settings) -> list[str]:
         ]
 
 
+def captured(found: Iterable[Leftover], settings: Settings) -> list[str]:
+    """Where the endpoint's configurations had photos and answers captured; that is the user's, and stays."""
+    client = session.client("sagemaker", settings)
+    with session.translate_errors("what was captured"):
+        configs = [
+            session.describe(client, "describe_endpoint_config", EndpointConfigName=item.call.name) or {}
+            for item in found
+            if item.what == "endpoint configuration"
+        ]
+    return list(
+        dict.fromkeys(one["DataCaptureConfig"]["DestinationS3Uri"] for one in configs if "DataCaptureConfig" in one)
+    )
+
+
 _ARTIFACT = "output/model.tar.gz"
-_KEPT = ("async", "models", "transform")  # folders below the prefix, with one for each endpoint or job in them
+_KEPT = (
+    "async",
+    "capture",
+    "models",
+    "transform",
+)  # folders below the prefix, with one for each endpoint or job in them
+
+
+def _before(name: str, endpoint: EndpointInfo | None, settings: Settings) -> list[Leftover]:
+    """What must go before the endpoint: its scaling, and the component that has its model."""
+    variants, component = (endpoint.variants, endpoint.component) if endpoint else ({}, "")
+    unknown = endpoint is not None and not variants  # its configuration is gone
+    calls = components.removal(name, variants, settings, component=bool(component) or unknown)
+    return [Leftover(call.operation.partition("_")[2].removesuffix("s").replace("_", " "), call) for call in calls]
 
 
 def _found(what: str, name: str) -> Leftover:

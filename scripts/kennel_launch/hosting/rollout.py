@@ -35,7 +35,9 @@ class Call:
 
     @property
     def name(self) -> str:
-        return str(self.request[self.key])
+        """What it is of; several by commas."""
+        named = self.request[self.key]
+        return named if isinstance(named, str) else ", ".join(named)
 
 
 def model_call(plan: EndpointPlan, settings: Settings) -> Call:
@@ -76,8 +78,8 @@ def calls(
     return found
 
 
-def send(wanted: list[Call], settings: Settings) -> None:
-    """Sends all, or leaves nothing behind.
+def send(wanted: list[Call], settings: Settings) -> list[dict[str, Any]]:
+    """Sends all, or leaves nothing behind; the answers.
 
     Where the answer to the last was lost, it may be made all the same: then what it needs stays, and that is said.
 
@@ -85,14 +87,15 @@ def send(wanted: list[Call], settings: Settings) -> None:
         UserError: AWS refused one; what was made before it is gone again.
     """
     done: list[Call] = []
+    answers = []
     try:
         for call in wanted:
             with session.translate_errors(f"{call.operation.replace('_', ' ')} {call.name}"):
-                getattr(session.client(call.service, settings), call.operation)(**call.request)
+                answers.append(getattr(session.client(call.service, settings), call.operation)(**call.request))
             done.append(call)
     except BaseException as error:  # Ctrl-C, too
         if not _refused(error):
-            if call is wanted[-1]:
+            if call is wanted[-1] and call.key == "EndpointName":
                 print(
                     f"whether {call.name} was made or changed is not known: kennel status {call.name} says it, "
                     f"kennel delete {call.name} removes all of it",
@@ -102,6 +105,7 @@ def send(wanted: list[Call], settings: Settings) -> None:
             done.append(call)
         undo(done, settings)
         raise
+    return answers
 
 
 def _refused(error: BaseException) -> bool:

@@ -36,6 +36,15 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Autoscale:
+    """Between how many instances, and how many requests a minute each of them is to get."""
+
+    least: int
+    most: int
+    invocations: int
+
+
+@dataclass(frozen=True)
 class EndpointPlan:
     """One deployment: an endpoint by name, and how it is to run."""
 
@@ -48,6 +57,22 @@ class EndpointPlan:
     concurrency: int = CONCURRENCY
     engine: str = ""
     ami: dict[str, str] = field(default_factory=dict)  # InferenceAmiVersion, where the adviser wants one
+    instances: int = 1  # of its first minute
+    retain: bool = False  # an update keeps the number of instances that there is by then
+    autoscale: Autoscale | None = None
+    provisioned: int | None = None  # of a serverless endpoint: requests at once that never wait for a cold start
+    capture: int = 0  # percent of the requests that are kept in S3
+    fallback: tuple[str, ...] = ()  # instance types that are taken where there are none of the first, in this order
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Its instance types, the first choice first; none: serverless."""
+        return (self.instance_type, *self.fallback) if self.instance_type else ()
+
+    @property
+    def to_zero(self) -> bool:
+        """Whether its model is an inference component, without copies of which there are no instances."""
+        return self.autoscale is not None and self.autoscale.least == 0
 
     @property
     def version(self) -> str:
@@ -93,21 +118,36 @@ def model(plan: EndpointPlan, settings: Settings) -> dict[str, Any]:
         "ExecutionRoleArn": settings.role,
         "Tags": kennel_settings.tags(settings),
     }
-    if settings.subnets or settings.security_groups:
-        request["VpcConfig"] = {
-            "Subnets": list(settings.subnets),
-            "SecurityGroupIds": list(settings.security_groups),
-        }
+    if vpc := _vpc(settings):
+        request["VpcConfig"] = vpc
     return request
 
 
+def _vpc(settings: Settings) -> dict[str, list[str]]:
+    if not settings.subnets and not settings.security_groups:
+        return {}
+    return {"Subnets": list(settings.subnets), "SecurityGroupIds": list(settings.security_groups)}
+
+
 def endpoint_config(plan: EndpointPlan, settings: Settings) -> dict[str, Any]:
-    """CreateEndpointConfig's request. No DataCaptureConfig: photos stay where they are."""
+    """CreateEndpointConfig's request. DataCaptureConfig only where asked for: else photos stay where they are."""
     variant: dict[str, Any] = {"VariantName": VARIANT, "ModelName": plan.version}
     if plan.mode == SERVERLESS:
         variant["ServerlessConfig"] = {"MemorySizeInMB": plan.memory, "MaxConcurrency": plan.concurrency}
+        if plan.provisioned:
+            variant["ServerlessConfig"]["ProvisionedConcurrency"] = plan.provisioned
     else:
-        variant |= {"InitialInstanceCount": 1, "InstanceType": plan.instance_type, **plan.ami}
+        variant |= {"InitialInstanceCount": plan.instances, "InstanceType": plan.instance_type, **plan.ami}
+    if plan.fallback:
+        # https://docs.aws.amazon.com/sagemaker/latest/dg/realtime-endpoints-heterogeneous.html (2026-11)
+        del variant["InstanceType"]
+        variant["InstancePools"] = [{"InstanceType": kind, "Priority": i} for i, kind in enumerate(plan.types, 1)]
+        variant["RoutingConfig"] = {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"}  # they are not equally fast
+    if plan.to_zero and plan.autoscale:
+        limits = {"MinInstanceCount": 0, "MaxInstanceCount": plan.autoscale.most}
+        del variant["ModelName"]  # a component's, not the variant's
+        variant["ManagedInstanceScaling"] = {"Status": "ENABLED", **limits}
+        variant["RoutingConfig"] = {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"}
     request: dict[str, Any] = {
         "EndpointConfigName": plan.version,
         "ProductionVariants": [variant],
@@ -121,7 +161,33 @@ def endpoint_config(plan: EndpointPlan, settings: Settings) -> dict[str, Any]:
         request["AsyncInferenceConfig"] = {
             "OutputConfig": output | ({"KmsKeyId": settings.kms_key} if settings.kms_key else {})
         }
+    if plan.to_zero:
+        request["ExecutionRoleArn"] = settings.role
+        if vpc := _vpc(settings):
+            request["VpcConfig"] = vpc
+    if plan.capture:
+        request["DataCaptureConfig"] = _capture(plan, settings)
     return request
+
+
+def capture_folder(name: str, settings: Settings) -> str:
+    """Where an endpoint's captured requests lie."""
+    return f"s3://{settings.bucket}/{settings.prefix}/capture/{name}/"
+
+
+def _capture(plan: EndpointPlan, settings: Settings) -> dict[str, Any]:
+    """Photos, which SageMaker writes as base64, and answers, which stay JSON by their content type.
+
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DataCaptureConfig.html (2026-11)
+    """
+    return {
+        "EnableCapture": True,
+        "InitialSamplingPercentage": plan.capture,
+        "DestinationS3Uri": capture_folder(plan.name, settings),
+        "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
+        "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
+        **({"KmsKeyId": settings.kms_key} if settings.kms_key else {}),
+    }
 
 
 def endpoint(plan: EndpointPlan, settings: Settings) -> dict[str, Any]:
@@ -130,8 +196,9 @@ def endpoint(plan: EndpointPlan, settings: Settings) -> dict[str, Any]:
 
 
 def endpoint_update(plan: EndpointPlan) -> dict[str, Any]:
-    """UpdateEndpoint's request; tags stay as they are."""
-    return {"EndpointName": plan.name, "EndpointConfigName": plan.version}
+    """UpdateEndpoint's request; tags stay as they are, and with `retain` the variant's number of instances."""
+    request: dict[str, Any] = {"EndpointName": plan.name, "EndpointConfigName": plan.version}
+    return request | ({"RetainAllVariantProperties": True} if plan.retain else {})
 
 
 def largest_body(mode: str, environment: dict[str, str]) -> int:

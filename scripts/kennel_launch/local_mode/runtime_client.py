@@ -17,7 +17,7 @@ from kennel_launch.local_mode import local_endpoint
 from kennel_launch.machine import http_probe
 from kennel_launch.settings import Settings
 
-_KNOWN = ("local", "out", "top_k", "json", "target_model")
+_KNOWN = ("local", "out", "top_k", "json", "target_model", "load", "load_seconds", "p99", "yes")
 
 
 class Client:

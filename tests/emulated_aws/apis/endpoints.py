@@ -1,5 +1,6 @@
 """Endpoints: a host for each, from Creating to InService, Failed or gone."""
 
+import copy
 import threading
 import time
 import uuid
@@ -8,11 +9,13 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from ..http import checks
+from ..http import checks, limits
 from ..http.account import Account
 from ..http.errors import invalid
+from ..http.recognition import Call
 from ..http.resources import Record
 from ..runners.hosting import UnhealthyError, started
+from . import components, scaling
 from .logs import ENDPOINTS
 
 _POLL = 0.2  # seconds
@@ -45,7 +48,11 @@ def update(account: Account, params: Record) -> Record:
     if record["EndpointStatus"] not in ("InService", "Failed"):
         raise invalid(f'Cannot update in-progress endpoint "{record["EndpointArn"]}".')
     for variant in config["ProductionVariants"]:
-        account.store.get("Model", variant["ModelName"])
+        if "ModelName" in variant:
+            account.store.get("Model", variant["ModelName"])
+    checks.scaled(scaling.targets(account, f"endpoint/{record['EndpointName']}/"), record["Variants"], config)
+    if params.get("RetainAllVariantProperties"):
+        config = _retained(config, record)
     account.store.change(record, EndpointStatus="Updating")
     _start(account, record, config)
     return {"EndpointArn": record["EndpointArn"]}
@@ -59,6 +66,11 @@ def delete(account: Account, params: Record) -> Record:
     record = account.store.get("Endpoint", params["EndpointName"])
     if record["EndpointStatus"] in ("Creating", "Updating") and not account.held:
         raise invalid(f'Cannot update in-progress endpoint "{record["EndpointArn"]}".')
+    if components.of(account, record["EndpointName"]):
+        raise invalid(f"Endpoint {record['EndpointName']} has inference components: delete them first.")
+    for target in scaling.targets(account, f"endpoint/{record['EndpointName']}/"):
+        checks.allowed(account, Call(scaling.SERVICE, "DeregisterScalableTarget"))
+        scaling.forget(account, target)
     account.store.change(record, EndpointStatus="Deleting")
     stop = account.stops.pop(_key(record), None)
     if stop:
@@ -68,8 +80,22 @@ def delete(account: Account, params: Record) -> Record:
     return {}
 
 
+def _retained(config: Record, record: Record) -> Record:
+    """The configuration with the number of instances that its variants have by now."""
+    counts = {row["VariantName"]: row.get("DesiredInstanceCount") for row in record["ProductionVariants"]}
+    kept = copy.deepcopy(config)
+    for variant in kept["ProductionVariants"]:
+        if count := counts.get(variant["VariantName"]):
+            variant["InitialInstanceCount"] = count
+    return kept
+
+
 def _start(account: Account, record: Record, config: Record) -> None:
-    if account.held:
+    empty = "ModelName" not in config["ProductionVariants"][0]  # a component brings the model, and a host for it
+    if account.held or empty:
+        if account.at_once or empty:
+            record.pop("DataCaptureConfig", None)
+            account.store.change(record, EndpointStatus="InService", **_shown(config))
         return
     stop, before = threading.Event(), account.stops.get(_key(record))
     account.stops[_key(record)] = stop
@@ -106,6 +132,7 @@ class _Work:
             with started(self._account, self._model, folder, log) as host:
                 host.wait_healthy(self._over)
                 self._account.hosts[name] = host
+                self._record.pop("DataCaptureConfig", None)  # of an earlier configuration
                 self._account.store.change(self._record, EndpointStatus="InService", **_shown(self._config))
                 self._ready()
                 while not self._over() and host.process.poll() is None:
@@ -141,9 +168,19 @@ def _shown(config: Record) -> dict[str, Any]:
         else:
             count = variant.get("InitialInstanceCount", 1)
             row |= {"CurrentInstanceCount": count, "DesiredInstanceCount": count}
+            if "InstancePools" in variant:  # there is always enough of the first
+                row["InstancePools"] = [{"InstanceType": limits.first_type(variant), "CurrentInstanceCount": count}]
         rows.append(row)
     # The last is for us, who count instances after the configuration is gone; no answer shows it.
     more = {"AsyncInferenceConfig": config["AsyncInferenceConfig"]} if "AsyncInferenceConfig" in config else {}
+    if capture := config.get("DataCaptureConfig"):
+        more["DataCaptureConfig"] = {
+            "EnableCapture": capture.get("EnableCapture", True),
+            "CaptureStatus": "Started",
+            "CurrentSamplingPercentage": capture["InitialSamplingPercentage"],
+            "DestinationS3Uri": capture["DestinationS3Uri"],
+            "KmsKeyId": capture.get("KmsKeyId", ""),
+        }
     return {
         "ProductionVariants": rows,
         "EndpointConfigName": config["EndpointConfigName"],

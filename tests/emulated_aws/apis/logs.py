@@ -9,7 +9,8 @@ from botocore.exceptions import ClientError
 
 from ..http.account import Account
 
-TRAINING, TRANSFORM, ENDPOINTS = (f"/aws/sagemaker/{kind}" for kind in ("TrainingJobs", "TransformJobs", "Endpoints"))
+_KINDS = ("TrainingJobs", "TransformJobs", "Endpoints", "InferenceComponents")
+TRAINING, TRANSFORM, ENDPOINTS, COMPONENTS = (f"/aws/sagemaker/{kind}" for kind in _KINDS)
 _BATCH = 1000  # events in one call, of 10,000 that the service takes
 
 

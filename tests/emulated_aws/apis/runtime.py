@@ -11,7 +11,7 @@ from ..http.account import Account
 from ..http.errors import AwsError
 from ..http.resources import ACCOUNT, Record
 from ..runners.hosting import Host, model_error
-from . import objects
+from . import components, objects
 
 _MB = 1024 * 1024
 REAL_TIME, SERVERLESS, ASYNCHRONOUS = 25 * _MB, 4 * _MB, 1024 * _MB  # bodies
@@ -33,7 +33,7 @@ def answer(account: Account, operation: str, params: dict[str, Any]) -> Response
     """
     if operation not in ("InvokeEndpoint", "InvokeEndpointAsync"):
         return None
-    record, host = _host(account, params["EndpointName"])
+    record, host = _host(account, params["EndpointName"], params.get("InferenceComponentName", ""))
     asynchronous = "AsyncInferenceConfig" in record
     if asynchronous != (operation == "InvokeEndpointAsync"):
         kind = "an asynchronous" if asynchronous else "no asynchronous"
@@ -41,9 +41,13 @@ def answer(account: Account, operation: str, params: dict[str, Any]) -> Response
     return _later(account, record, host, params) if asynchronous else _now(account, record, host, params)
 
 
-def _host(account: Account, name: str) -> tuple[Record, Host]:
+def _host(account: Account, name: str, component: str) -> tuple[Record, Host]:
     found = [one for one in account.store.all("Endpoint") if one["EndpointName"] == name]
-    host = account.hosts.get(name)
+    if found and bool(component) != any("ModelName" not in one for one in found[0]["Variants"]):
+        raise AwsError("ValidationError", f"Endpoint {name}: InferenceComponentName is for endpoints that have some.")
+    if component:
+        components.has_copy(account, component)
+    host = account.hosts.get(components.key(component) if component else name)
     if not found or not host or found[0]["EndpointStatus"] not in ("InService", "Updating"):
         raise AwsError("ValidationError", f"Endpoint {name} of account {ACCOUNT} not found.")
     return found[0], host

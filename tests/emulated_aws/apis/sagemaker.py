@@ -8,7 +8,7 @@ from ..http.account import Account
 from ..http.errors import invalid
 from ..http.resources import KINDS, page
 from ..runners import training, transform, tuning
-from . import endpoints
+from . import components, endpoints
 
 Params = dict[str, Any]
 
@@ -130,6 +130,8 @@ _OPERATIONS: dict[str, Callable[[Account, Params], Params]] = {
     "CreateTransformJob": _create_transform_job,
     "UpdateEndpoint": endpoints.update,
     "DeleteEndpoint": endpoints.delete,
+    "CreateInferenceComponent": components.create,
+    "DeleteInferenceComponent": components.delete,
     "StopTrainingJob": _stop("TrainingJob"),
     "StopHyperParameterTuningJob": _stop("HyperParameterTuningJob"),
     "StopTransformJob": _stop("TransformJob"),

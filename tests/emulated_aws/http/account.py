@@ -54,9 +54,11 @@ class Account:
         self.prices: dict[tuple[str, str], float] = {}  # (instance type, component) -> USD an hour
         self.stops: dict[str, threading.Event] = {}  # job -> set when it is to stop
         self.hosts: dict[str, Any] = {}  # endpoint -> hosting.Host
+        self.scaling: dict[str, list[dict[str, Any]]] = {"target": [], "policy": [], "action": []}
         self.denied: set[tuple[str, str]] = set()  # (service, operation) that the caller may not do
         self.interrupted: set[str] = set()  # spot jobs whose machine is taken away
         self.held = False  # what is created stays as it is, nothing is run
+        self.at_once = False  # and endpoints are in service, though nothing would answer
         self._requests: list[dict[str, Any]] = []
         self._lock = threading.Lock()
 

@@ -84,13 +84,39 @@ def endpoint_config(account: Account, params: dict[str, Any]) -> None:
         AwsError: CreateEndpointConfig refused.
     """
     for variant in params["ProductionVariants"]:
-        account.store.get("Model", variant.get("ModelName", ""))
-        if ("ServerlessConfig" in variant) == ("InstanceType" in variant):
-            raise invalid("Provide either InstanceType and InitialInstanceCount or ServerlessConfig for each variant.")
+        _model_of(account, variant, params)
+        if sum(name in variant for name in ("ServerlessConfig", "InstanceType", "InstancePools")) != 1:
+            raise invalid("Provide one of InstanceType, InstancePools or ServerlessConfig for each variant.")
+        pools = variant.get("InstancePools", [])
+        if any(len({pool[name] for pool in pools}) < len(pools) for name in ("InstanceType", "Priority")):
+            raise invalid("InstancePools must differ in InstanceType and in Priority.")
         if "ServerlessConfig" in variant and "InferenceAmiVersion" in variant:
             raise invalid("InferenceAmiVersion is not supported for serverless endpoints.")
+        serverless = variant.get("ServerlessConfig", {})
+        if serverless.get("ProvisionedConcurrency", 0) > serverless.get("MaxConcurrency", 0):
+            raise invalid("ProvisionedConcurrency must be less than or equal to MaxConcurrency.")
+        # https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints.html
+        if serverless and "DataCaptureConfig" in params:
+            raise invalid("DataCaptureConfig is not supported for serverless endpoints.")
     if "AsyncInferenceConfig" in params:
         _bucket_of(account, params["AsyncInferenceConfig"]["OutputConfig"].get("S3OutputPath", ""), "the model's role")
+    if "DataCaptureConfig" in params:
+        _bucket_of(account, params["DataCaptureConfig"]["DestinationS3Uri"], "the model's role")
+
+
+def _model_of(account: Account, variant: dict[str, Any], config: dict[str, Any]) -> None:
+    """A variant without a model is one for inference components; only that one may have no instances.
+
+    Raises:
+        AwsError: there is no such model, or what it needs instead is missing.
+    """
+    least = variant.get("ManagedInstanceScaling", {}).get("MinInstanceCount", 1)
+    if "ModelName" in variant:
+        account.store.get("Model", variant["ModelName"])
+        if least < 1:
+            raise invalid("MinInstanceCount 0 is supported for endpoints with inference components only.")
+    elif "ServerlessConfig" in variant or "ExecutionRoleArn" not in config:
+        raise invalid("ModelName is required, or an ExecutionRoleArn for inference components on instances.")
 
 
 def endpoint(account: Account, config: dict[str, Any]) -> None:
@@ -99,8 +125,35 @@ def endpoint(account: Account, config: dict[str, Any]) -> None:
         AwsError: CreateEndpoint refused.
     """
     for variant in config["ProductionVariants"]:
-        account.store.get("Model", variant["ModelName"])
-        limits.check(account, variant.get("InstanceType", ""), "endpoint usage", variant.get("InitialInstanceCount", 1))
+        _model_of(account, variant, config)
+        kind = limits.first_type(variant)
+        limits.check(account, kind, "endpoint usage", variant.get("InitialInstanceCount", 1))
+
+
+def scaled(targets: list[dict[str, Any]], before: list[dict[str, Any]], config: dict[str, Any]) -> None:
+    """What a scalable target does not let an update change.
+
+    https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-scaling-update.html
+
+    Args:
+        targets: the endpoint's.
+        before: its variants, as its configuration has them.
+
+    Raises:
+        AwsError: UpdateEndpoint refused.
+    """
+    keys = ("InstanceType", "InstancePools")
+    types = [
+        {one["VariantName"]: [one.get(key) for key in keys] for one in rows}
+        for rows in (before, config["ProductionVariants"])
+    ]
+    for target in targets:
+        variant = target["ResourceId"].rpartition("/")[2]
+        if types[0].get(variant) != types[1].get(variant):
+            raise invalid(
+                f"Cannot change or remove the instance type of variant {variant} while it is configured for auto "
+                "scaling. Deregister it as a scalable target first."
+            )
 
 
 def transform(account: Account, params: dict[str, Any]) -> None:

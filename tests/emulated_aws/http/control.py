@@ -24,7 +24,7 @@ def _requests(account: Account, fields: Told) -> Told:
 
 
 def _hold(account: Account, fields: Told) -> None:
-    account.held = True
+    account.held, account.at_once = True, fields.get("at_once", False)
 
 
 def _change(account: Account, fields: Told) -> None:

@@ -1,5 +1,7 @@
 """How many instances an account may have at once, of each type and for each use: a quota, less what runs."""
 
+from typing import Any
+
 from ..apis import quotas
 from .account import Account
 from .errors import AwsError
@@ -25,12 +27,18 @@ def check(account: Account, instance_type: str, use: str, asked: int) -> None:
         raise AwsError("ResourceLimitExceeded", _OVER.format(name=name, limit=limit, used=used, asked=asked))
 
 
+def first_type(variant: dict[str, Any]) -> str:
+    """The instance type that a variant gets, of several the one that comes first; empty: serverless."""
+    pools = sorted(variant.get("InstancePools", []), key=lambda pool: pool["Priority"])
+    return str(variant.get("InstanceType") or (pools[0]["InstanceType"] if pools else ""))
+
+
 def _used(account: Account, instance_type: str, use: str) -> int:
     """Instances of this type that run now, for this use."""
     store = account.store
     if use == "endpoint usage":
         rows = [variant for one in store.all("Endpoint") for variant in one["Variants"]]
-        return sum(row.get("InitialInstanceCount", 1) for row in rows if row.get("InstanceType") == instance_type)
+        return sum(row.get("InitialInstanceCount", 1) for row in rows if first_type(row) == instance_type)
     kind, member = ("TransformJob", "TransformResources") if "transform" in use else ("TrainingJob", "ResourceConfig")
     running = [one[member] for one in store.all(kind) if one[f"{kind}Status"] == "InProgress"]
     return sum(row["InstanceCount"] for row in running if row.get("InstanceType") == instance_type)

@@ -42,6 +42,7 @@ KINDS = {
         Kind("TransformJob", "transform-job", "InProgress"),
         Kind("Endpoint", "endpoint", "Creating"),
         Kind("EndpointConfig", "endpoint-config"),
+        Kind("InferenceComponent", "inference-component", "Creating"),
         Kind("Model", "model"),
     )
 }
@@ -172,6 +173,7 @@ def _wanted(record: Record, params: Record, kind: str) -> bool:
     created, changed = (record[f"{which}Time"].timestamp() for which in ("Creation", "LastModified"))
     return (
         params.get("NameContains", "").lower() in record[f"{kind}Name"].lower()
+        and params.get("EndpointNameEquals", record.get("EndpointName")) == record.get("EndpointName")
         and params.get("StatusEquals", record.get(KINDS[kind].status)) == record.get(KINDS[kind].status)
         and params.get("CreationTimeAfter", 0) <= created <= params.get("CreationTimeBefore", created)
         and params.get("LastModifiedTimeAfter", 0) <= changed <= params.get("LastModifiedTimeBefore", changed)

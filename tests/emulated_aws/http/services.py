@@ -5,7 +5,7 @@ from typing import Any
 
 from werkzeug import Response
 
-from ..apis import prices, quotas, runtime, sagemaker
+from ..apis import prices, quotas, runtime, sagemaker, scaling
 from .account import Account
 from .errors import AwsError
 from .recognition import Call
@@ -16,6 +16,7 @@ _OURS: dict[str, Callable[[Account, str, dict[str, Any]], Answer | None]] = {
     "sagemaker-runtime": runtime.answer,
     "service-quotas": quotas.answer,
     "pricing": prices.answer,
+    scaling.SERVICE: scaling.answer,
 }
 _SHOWN = 1000  # bytes of a body in the record of requests
 
