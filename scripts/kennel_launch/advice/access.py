@@ -4,7 +4,7 @@ Asks IAM, S3 and STS; what these don't answer is a line, not a refusal.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kennel.errors import UserError
@@ -13,6 +13,12 @@ from kennel_launch.aws import readonly, session
 from kennel_launch.settings import Settings
 
 SERVICE = "sagemaker.amazonaws.com"
+# By a pipeline's role: https://docs.aws.amazon.com/sagemaker/latest/dg/build-and-manage-access.html (2026-11)
+_PIPELINE = (
+    *(f"sagemaker:{verb}TrainingJob" for verb in ("Create", "Describe", "Stop")),
+    "sagemaker:CreateModelPackage",
+    "sagemaker:AddTags",
+)
 ROLES_PAGE = "https://docs.aws.amazon.com/sagemaker/latest/dg/sagemaker-roles.html"
 
 
@@ -57,6 +63,20 @@ def check_role(settings: Settings, image: Address) -> list[str]:
         )
     with readonly.if_allowed(f"whether role {name} may use the bucket and the image", lines):
         lines += _rights(client, role["Arn"], settings, image)
+    return lines
+
+
+def check_pipeline(settings: Settings) -> list[str]:
+    """
+    Returns:
+        lines: which rights of a pipeline's the role lacks, or that this could not be checked.
+    """
+    role = settings.role
+    lines: list[str] = []
+    with readonly.if_allowed(f"whether role {role.rpartition('/')[2]} may run a pipeline", lines):
+        client = readonly.client("iam", settings)
+        for actions, resource in ((_PIPELINE, "*"), (("iam:PassRole",), role)):
+            lines += [_lacks(role, action, resource) for action in _denied(client, role, actions, resource)]
     return lines
 
 
@@ -117,18 +137,26 @@ def _rights(client: Any, role: str, settings: Settings, image: Address) -> list[
         wanted += [(["s3:ListBucket"], bucket), (["s3:GetObject", "s3:PutObject"], f"{bucket}/{settings.prefix}/x")]
     lines = []
     for actions, resource in wanted:
-        answer = client.simulate_principal_policy(PolicySourceArn=role, ActionNames=actions, ResourceArns=[resource])
-        for result in answer["EvaluationResults"]:
-            if result["EvalDecision"] == "allowed":
-                continue
-            action = result["EvalActionName"]
+        for action in _denied(client, role, actions, resource):
             if action.startswith("s3:") and not _has_policy(settings):
                 raise UserError(
                     f"role {role.rpartition('/')[2]!r} may not {action} in bucket {settings.bucket!r}: add that "
                     "right to the role, or name another by --role"
                 )
-            lines.append(f"role {role.rpartition('/')[2]} has no right {action} of its own on {resource}")
+            lines.append(_lacks(role, action, resource))
     return lines
+
+
+def _denied(client: Any, role: str, actions: Sequence[str], resource: str) -> Iterator[str]:
+    """The actions that the role's own policies do not allow, by IAM's simulator."""
+    answer = client.simulate_principal_policy(PolicySourceArn=role, ActionNames=list(actions), ResourceArns=[resource])
+    for result in answer["EvaluationResults"]:
+        if result["EvalDecision"] != "allowed":
+            yield result["EvalActionName"]
+
+
+def _lacks(role: str, action: str, resource: str) -> str:
+    return f"role {role.rpartition('/')[2]} has no right {action} of its own on {resource}"
 
 
 def _has_policy(settings: Settings) -> bool:

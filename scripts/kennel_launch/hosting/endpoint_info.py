@@ -22,6 +22,7 @@ class EndpointInfo:
     image: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     reason: str = ""
+    package: str = ""  # of the model registry, its ARN; then `data` and `image` are ""
     concurrency: int | None = None  # requests that it takes at once, where that is limited
 
     @property
@@ -58,6 +59,7 @@ def find(name: str, settings: Settings) -> EndpointInfo | None:
         container.get("Image", ""),
         dict(container.get("Environment", {})),
         endpoint.get("FailureReason", ""),
+        container.get("ModelPackageName", ""),
         next((v["ServerlessConfig"]["MaxConcurrency"] for v in variants if "ServerlessConfig" in v), None),
     )
 

@@ -76,32 +76,40 @@ def calls(
     return found
 
 
-def send(wanted: list[Call], settings: Settings) -> None:
+def send(wanted: list[Call], settings: Settings, *, removal: str = "kennel delete {name}") -> dict[str, Any]:
     """Sends all, or leaves nothing behind.
 
     Where the answer to the last was lost, it may be made all the same: then what it needs stays, and that is said.
+
+    Args:
+        removal: the command that removes what the last makes.
+
+    Returns:
+        The answer to the last.
 
     Raises:
         UserError: AWS refused one; what was made before it is gone again.
     """
     done: list[Call] = []
+    answer: dict[str, Any] = {}
     try:
         for call in wanted:
             with session.translate_errors(f"{call.operation.replace('_', ' ')} {call.name}"):
-                getattr(session.client(call.service, settings), call.operation)(**call.request)
+                answer = getattr(session.client(call.service, settings), call.operation)(**call.request)
             done.append(call)
     except BaseException as error:  # Ctrl-C, too
         if not _refused(error):
             if call is wanted[-1]:
                 print(
                     f"whether {call.name} was made or changed is not known: kennel status {call.name} says it, "
-                    f"kennel delete {call.name} removes all of it",
+                    f"{removal.format(name=call.name)} removes all of it",
                     file=sys.stderr,
                 )
                 raise
             done.append(call)
         undo(done, settings)
         raise
+    return answer
 
 
 def _refused(error: BaseException) -> bool:
