@@ -123,7 +123,7 @@ def planned(group: str, job: Resource, options: argparse.Namespace, settings: Se
     report = json.loads(files.get(archive.FIGURES, b"{}"))
     folder = f"{model_packages.folder(group, settings)}{specs.stamped(job.name, specs.stamp())}/"
     quality = model_quality.statistics(report, model_quality.finals(job.about))
-    puts = [_put(folder + _STATISTICS, json.dumps(quality, indent=1), "application/json", settings)]
+    puts = [_put(folder + _STATISTICS, json.dumps(quality, indent=1).encode(), "application/json", settings)]
     properties = dict(kennel_settings.TAG)
     if archive.REPORT in files:
         puts.append(_put(folder + archive.REPORT, files[archive.REPORT], "text/html", settings))
@@ -140,7 +140,7 @@ def planned(group: str, job: Resource, options: argparse.Namespace, settings: Se
     return [*puts, *_group(group, lines, settings), _create(request)], lines
 
 
-def _put(key: str, body: str | bytes, kind: str, settings: Settings) -> Call:
+def _put(key: str, body: bytes, kind: str, settings: Settings) -> Call:
     request = {"Bucket": settings.bucket, "Key": key, "Body": body, "ContentType": kind, **s3.encryption(settings)}
     return Call("s3", "put_object", request, "Key", "delete_object", {"Bucket": settings.bucket})
 
