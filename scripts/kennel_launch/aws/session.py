@@ -123,6 +123,11 @@ def code_of(error: Exception) -> str:
     return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
 
 
+def is_denied(error: UserError) -> bool:
+    """Whether it is that the caller lacks a right, of what `translate_errors` raised."""
+    return isinstance(error.__cause__, Exception) and "AccessDenied" in code_of(error.__cause__)
+
+
 def describe(client: Any, operation: str, **request: Any) -> dict[str, Any] | None:
     """The answer, or None where there is no such thing.
 

@@ -171,6 +171,8 @@ def summary_lines(
     yield f"  model: {artifact.data}"
     if plan.source.package:
         yield f"  of model package {plan.source.package}"
+    if plan.instance_type and artifact.types and plan.instance_type not in artifact.types:
+        yield f"  {plan.instance_type} is not what it was registered for: {', '.join(artifact.types)}"
     yield f"  also made: model and endpoint configuration {plan.version}"
     if options.ttl:
         yield f"  deleted automatically after {options.ttl}"

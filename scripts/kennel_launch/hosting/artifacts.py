@@ -20,6 +20,7 @@ class Artifact:
     data: str  # s3://
     image: str
     package: str = ""  # of the model registry, its ARN
+    types: tuple[str, ...] = ()  # instance types that the package says to be served on
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +84,7 @@ def of_package(options: argparse.Namespace, settings: Settings) -> Artifact:
         raise UserError(
             f"--image {options.image}: model package {package} names its own, {package.image}: leave it out"
         )
-    return Artifact(package.group, package.data, package.image, package.arn)
+    return Artifact(package.group, package.data, package.image, package.arn, package.instance_types)
 
 
 def _last_folder(key: str) -> str:

@@ -1,6 +1,5 @@
 """What `kennel delete` finds of pipelines and of the model registry; what others made there stays. Removes nothing."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from kennel.errors import UserError
@@ -63,11 +62,15 @@ def tagged(settings: Settings) -> tuple[list[Leftover], list[str]]:
     client = session.client("sagemaker", settings)
     found: list[Leftover] = []
     stays: list[str] = []
-    with session.translate_errors("what there is of pipelines and model packages"):
-        pipelines = [name for name, _ in _ours(client, "list_pipelines", "PipelineSummaries", "Pipeline")]
-        rows = _ours(client, "list_model_package_groups", "ModelPackageGroupSummaryList", "ModelPackageGroup")
-        groups = list(rows)
-    for name in pipelines:
+    try:
+        with session.translate_errors("what there is of pipelines and model packages"):
+            pipelines = _ours(client, "list_pipelines", "PipelineSummaries", "Pipeline")
+            groups = _ours(client, "list_model_package_groups", "ModelPackageGroupSummaryList", "ModelPackageGroup")
+    except UserError as error:  # what costs by the hour can go without these rights
+        if not session.is_denied(error):
+            raise
+        return [], [f"not known: {error}"]
+    for name, _ in pipelines:
         try:
             found += of_pipeline(name, settings)
         except UserError as error:  # all else can go
@@ -117,8 +120,7 @@ def _package(package: ModelPackage) -> Leftover:
     return Leftover("model package", call, str(package))
 
 
-def _ours(client: Any, operation: str, rows: str, noun: str) -> Iterator[tuple[str, str]]:
-    for page in client.get_paginator(operation).paginate():
-        for row in page[rows]:
-            if inventory.is_tagged(client, row[f"{noun}Arn"]):
-                yield row[f"{noun}Name"], row[f"{noun}Arn"]
+def _ours(client: Any, operation: str, rows: str, noun: str) -> list[tuple[str, str]]:
+    """(name, ARN) of each with our tag."""
+    found = [row for page in client.get_paginator(operation).paginate() for row in page[rows]]
+    return [(row[f"{noun}Name"], row[f"{noun}Arn"]) for row in found if inventory.is_tagged(client, row[f"{noun}Arn"])]

@@ -33,7 +33,7 @@ JUDGED = {
 }
 REPORT = {
     "class_names": ["ant", "bee, queen"],
-    "hyperparameters": {"backbone": "resnet18"},
+    "hyperparameters": {"backbone": "resnet18,own"},
     "evaluation": {"validation": JUDGED | {"top1": 0.9}, "test": JUDGED},
 }
 HTML = b"<html>a report</html>"
@@ -96,7 +96,7 @@ def test_a_version_has_the_figures_of_its_job(kennel: Kennel) -> None:
         "training_job": "pets-1",
         "validation:accuracy": "0.8",
         "test:accuracy": "0.8",
-        "backbone": "resnet18",
+        "backbone": "resnet18 own",  # a property has no comma
         "classes": "2",
         "judged_by": "10 test photos",
         "temperature": "1.5",
@@ -167,6 +167,9 @@ def test_the_newest_approved_version_is_deployed_or_the_one_that_is_named(kennel
         made = dict(shown(done.stdout))["CreateModel"]
         assert made["PrimaryContainer"] == {"ModelPackageName": arns[version]}
         assert f"  of model package {arns[version]}" in done.stderr
+        assert "is not what it was registered for" not in done.stderr
+    other = kennel("deploy", "--from-registry", "pets", "--instance-type", "ml.m5.large", "--dry-run")
+    assert "  ml.m5.large is not what it was registered for: ml.c7i.large" in other.stderr
     done = kennel("register", "pets/2", "--reject", "--yes")
     assert (done.returncode, done.stdout) == (0, "pets/2: Rejected\n"), done.stderr
     done = kennel("deploy", "--from-registry", "pets", "--dry-run")
@@ -246,6 +249,24 @@ def test_all_takes_the_registry_with_it_and_asks_first(kennel: Kennel) -> None:
     assert kennel("delete", "--all", "--yes").returncode == 0
     assert registry(kennel) == EMPTY
     assert kennel.left() == NOTHING
+
+
+def test_status_and_delete_work_without_rights_to_the_registry(kennel: Kennel) -> None:
+    for operation in ("ListPipelines", "ListModelPackageGroups"):
+        kennel.front.denied.add(operation)
+    client = kennel.aws.client("sagemaker")
+    container = {"Image": kennel.settings["image"]}
+    tags = [{"Key": "kennel", "Value": "1"}]
+    client.create_model(ModelName="zoo", ExecutionRoleArn=kennel.aws.role, PrimaryContainer=container, Tags=tags)
+    kennel.aws.client("sagemaker").add_tags(ResourceArn=about(kennel, "pets-1")["TrainingJobArn"], Tags=tags)
+    done = kennel("status")
+    assert done.returncode == 0, done.stderr
+    assert "pets-1" in done.stdout
+    assert "not known: whether there are pipelines: AWS refuses (AccessDeniedException" in done.stderr
+    assert "not known: whether there are model package groups" in done.stderr
+    done = kennel("delete", "--all", "--yes")
+    assert (done.returncode, done.stdout) == (0, "removed model zoo\n"), done.stderr
+    assert "not known: what there is of pipelines and model packages" in done.stderr
 
 
 def test_an_endpoints_data_does_not_take_a_registered_model_with_it(kennel: Kennel) -> None:
