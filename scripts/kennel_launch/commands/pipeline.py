@@ -12,7 +12,7 @@ from kennel_launch import settings as kennel_settings
 from kennel_launch.advice import access, adviser, costs
 from kennel_launch.aws import manifests, session, sync
 from kennel_launch.console import confirm, flags
-from kennel_launch.hosting import model_packages, rollout, specs
+from kennel_launch.hosting import model_packages, package_requests, rollout, specs
 from kennel_launch.jobs import input_channels, pipeline, pipeline_run, training_job
 from kennel_launch.jobs.pipeline import Registration
 from kennel_launch.jobs.requests import Training
@@ -147,7 +147,7 @@ def defined(
         f"registers in model package group {asked.group} from {asked.metric} {asked.threshold:g}",
     ]
     if not model_packages.group_is_there(asked.group, settings):
-        calls.insert(0, model_packages.group_call(asked.group, settings))
+        calls.insert(0, package_requests.group_call(asked.group, settings))
         lines.append(f"also made: model package group {asked.group}")
     lines += [*input_channels.shown(training.channels, plans), *volume, *access.check_pipeline(settings)]
     return Planned(definition, [*lines, *advice.lines], calls, list(plans.values()))

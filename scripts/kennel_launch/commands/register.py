@@ -9,7 +9,7 @@ from kennel_launch import settings as kennel_settings
 from kennel_launch.aws import inventory, job_output, s3, session
 from kennel_launch.aws.inventory import TRAINING, Resource
 from kennel_launch.console import confirm, flags
-from kennel_launch.hosting import artifacts, model_packages, model_quality, specs
+from kennel_launch.hosting import artifacts, model_packages, model_quality, package_requests, specs
 from kennel_launch.hosting.model_packages import APPROVED, PENDING, REJECTED
 from kennel_launch.hosting.rollout import Call, send
 from kennel_launch.machine import archive
@@ -121,7 +121,7 @@ def planned(group: str, job: Resource, options: argparse.Namespace, settings: Se
         files = {}
         lines.append(f"  {error}: its accuracy is what SageMaker read from its log")
     report = json.loads(files.get(archive.FIGURES, b"{}"))
-    folder = f"{model_packages.folder(group, settings)}{specs.stamped(job.name, specs.stamp())}/"
+    folder = f"{package_requests.folder(group, settings)}{specs.stamped(job.name, specs.stamp())}/"
     quality = model_quality.statistics(report, model_quality.finals(job.about))
     puts = [_put(folder + _STATISTICS, json.dumps(quality, indent=1).encode(), "application/json", settings)]
     properties = dict(kennel_settings.TAG)
@@ -132,7 +132,7 @@ def planned(group: str, job: Resource, options: argparse.Namespace, settings: Se
     container = {"Image": artifact.image, "ModelDataUrl": artifact.data}
     types = options.types or [settings.endpoint_instance_type]
     approval = APPROVED if options.approve else PENDING
-    request = model_packages.request(group, container, types, approval, properties, settings)
+    request = package_requests.request(group, container, types, approval, properties, settings)
     statistics = {"ContentType": "application/json", "S3Uri": f"s3://{settings.bucket}/{folder}{_STATISTICS}"}
     request["ModelMetrics"] = {"ModelQuality": {"Statistics": statistics}}
     lines += [f"  {name}: {value}" for name, value in properties.items() if name not in kennel_settings.TAG]
@@ -150,7 +150,7 @@ def _group(group: str, lines: list[str], settings: Settings) -> list[Call]:
     if model_packages.group_is_there(group, settings):
         return []
     lines.append(f"  also made: model package group {group}")
-    return [model_packages.group_call(group, settings)]
+    return [package_requests.group_call(group, settings)]
 
 
 def _create(request: dict[str, Any]) -> Call:

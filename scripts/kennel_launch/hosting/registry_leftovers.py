@@ -4,7 +4,7 @@ from typing import Any
 
 from kennel.errors import UserError
 from kennel_launch.aws import inventory, s3, session
-from kennel_launch.hosting import model_packages
+from kennel_launch.hosting import model_packages, package_requests
 from kennel_launch.hosting.leftovers import Leftover
 from kennel_launch.hosting.model_packages import ModelPackage
 from kennel_launch.hosting.rollout import Call
@@ -84,7 +84,7 @@ def tagged(settings: Settings) -> tuple[list[Leftover], list[str]]:
 def data(text: str, found: list[Leftover], settings: Settings) -> list[str]:
     """The S3 prefixes of what is removed of GROUP or GROUP/VERSION: statistics and reports, never the models."""
     group, version = model_packages.split(text)
-    place = f"s3://{settings.bucket}/{model_packages.folder(group, settings)}"
+    place = f"s3://{settings.bucket}/{package_requests.folder(group, settings)}"
     folders = [place]
     if version is not None or all(item.what == "model package" for item in found):
         packages = [model_packages.describe(item.call.name, settings) for item in found]

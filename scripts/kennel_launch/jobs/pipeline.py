@@ -1,7 +1,7 @@
 """A SageMaker pipeline as plain data, as CreatePipeline takes it: train, check the accuracy, register the model.
 
-Its training step is `requests.training_job`'s request, its package `model_packages.request`'s, with variables where an
-execution may differ. The condition reads the training step's own FinalMetricDataList, so that no processing job is
+Its training step is `requests.training_job`'s request, its package `package_requests.request`'s, with variables where
+executions may differ. The condition reads the training step's own FinalMetricDataList, so that no processing job is
 needed. Field by field what version 2 of SageMaker's SDK writes: tests/launch/jobs/test_pipeline.py.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 from kennel import metrics
 from kennel.errors import UserError
 from kennel_launch import settings as kennel_settings
-from kennel_launch.hosting import model_packages
+from kennel_launch.hosting import package_requests
 from kennel_launch.hosting.model_packages import APPROVED, PENDING
 from kennel_launch.jobs import requests
 from kennel_launch.jobs.requests import Training
@@ -152,7 +152,7 @@ def _package(settings: Settings, registration: Registration, accuracy: dict[str,
     container = {"Image": settings.image, "ModelDataUrl": model}
     types = [settings.endpoint_instance_type]
     approval = _parameter(APPROVAL)
-    return model_packages.request(registration.group, container, types, approval, properties, settings)
+    return package_requests.request(registration.group, container, types, approval, properties, settings)
 
 
 def _any_type(settings: Settings) -> bool:

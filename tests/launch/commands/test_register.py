@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kennel_launch.hosting import model_packages, model_quality
+from kennel_launch.hosting import model_quality, package_requests
 
 from ...emulated_aws.client import Aws
 from ..conftest import REPOSITORY, Command
@@ -141,7 +141,7 @@ def test_the_statistics_are_of_the_form_that_sagemakers_sdk_reads() -> None:
 
 def test_the_content_types_are_those_of_the_endpoint() -> None:
     page = (REPOSITORY / "serve" / "openapi.yaml").read_text()
-    for kind in (*model_packages.CONTENT_TYPES, *model_packages.RESPONSE_TYPES):
+    for kind in (*package_requests.CONTENT_TYPES, *package_requests.RESPONSE_TYPES):
         assert f"{kind}: {{" in page or f"{kind}:\n" in page, kind
 
 

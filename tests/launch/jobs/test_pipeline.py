@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kennel.errors import UserError
-from kennel_launch.hosting import model_packages
+from kennel_launch.hosting import package_requests
 from kennel_launch.jobs import pipeline
 from kennel_launch.jobs.pipeline import Registration
 from kennel_launch.sdks import v2
@@ -67,8 +67,8 @@ def theirs(name: str) -> dict[str, Any]:
         "pipeline_execution": ExecutionVariables.PIPELINE_EXECUTION_ID,
     }
     package = model.register(
-        list(model_packages.CONTENT_TYPES),
-        list(model_packages.RESPONSE_TYPES),
+        list(package_requests.CONTENT_TYPES),
+        list(package_requests.RESPONSE_TYPES),
         serves,
         serves,
         model_package_group_name=asked.group,
