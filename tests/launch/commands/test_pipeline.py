@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ...emulated_aws.asking import appears
 from ...emulated_aws.client import Aws
 from ...emulated_aws.runners import pictures
 from ..conftest import Command
@@ -115,12 +116,22 @@ def test_an_execution_trains_and_what_it_registers_is_deployed(kennel: Kennel, p
     assert answered.returncode == 0, answered.stderr
     assert {"red", "green"} <= set(answered.stdout.split()), answered.stdout
 
-    for words in (["served"], ["--pipeline", "pets"], ["--registry", "pets"]):
+    done = kennel("register", "pets", "--job", job["TrainingJobName"], "--yes")  # the same model, with its report
+    assert done.returncode == 0, done.stderr
+    again = about(kennel, "pets/2")
+    assert again["CustomerMetadataProperties"]["judged_by"] == "6 test photos"
+    url = again["ModelMetrics"]["ModelQuality"]["Statistics"]["S3Uri"]
+    figures = json.loads(appears(kennel.aws, url))["multiclass_classification_metrics"]
+    assert figures["accuracy"]["value"] == pytest.approx(finals["test:accuracy"], abs=1e-5)
+    assert sum(figures["confusion_matrix"]["red"].values()) == 3
+
+    for words in (["served"], ["--pipeline", "pets"], ["--registry", "pets", "--data"]):
         done = kennel("delete", *words, "--yes")
         assert done.returncode == 0, done.stderr
     wait_until_gone(kennel)
     assert kennel.left() == NOTHING
     assert registry(kennel) == EMPTY
+    assert kennel.keys("kennel/registry/") == []
     assert kennel("status", "--json").stdout.count('"TrainingJobName"') == 2  # jobs cannot be deleted
 
 
