@@ -18,8 +18,10 @@ COMMANDS = {
     "deploy": "a trained model becomes an endpoint",
     "invoke": "ask an endpoint about photos",
     "transform": "ask a model about many photos, without an endpoint",
-    "delete": "an endpoint and all that was made for it",
-    "status": "what there is of jobs and endpoints, or one of them in detail",
+    "register": "a job's model into the model registry, or approve one there",
+    "pipeline": "train, check the accuracy, register: as a SageMaker pipeline",
+    "delete": "an endpoint and all that was made for it; pipelines, model packages",
+    "status": "what there is: jobs, endpoints, pipelines, model packages",
     "logs": "what a job or an endpoint wrote",
     "report": "a training job's HTML report",
 }

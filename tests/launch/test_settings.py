@@ -150,6 +150,7 @@ client = session.client("sagemaker", made)
 answer = client.create_endpoint(EndpointName="pets", EndpointConfigName="pets")
 assert answer["EndpointArn"], answer
 session.client("s3", made).put_object(Bucket="b", Key="k", Body=b"123")
+session.client("s3", made).put_object(Bucket="b", Key="k", Body=b"\\xff")
 client.describe_endpoint(EndpointName="pets")
 """
 
@@ -160,15 +161,16 @@ def test_a_dry_run_prints_what_would_be_sent_and_still_reads() -> None:
     done = subprocess.run(
         [sys.executable, "-c", DRY], env={**os.environ, **nowhere}, capture_output=True, text=True, check=False
     )
-    first, second = json.loads("[" + done.stdout.replace("}\n{", "},{") + "]")
+    first, *puts = json.loads("[" + done.stdout.replace("}\n{", "},{") + "]")
     assert first == {
         "service": "sagemaker",
         "operation": "CreateEndpoint",
         "request": {"EndpointName": "pets", "EndpointConfigName": "pets"},
     }
-    assert (second["operation"], second["request"]["Body"]) == ("PutObject", "<BytesIO>")
+    bodies = [(put["operation"], put["request"]["Body"]) for put in puts]
+    assert bodies == [("PutObject", "123"), ("PutObject", "<BytesIO>")]
     assert "EndpointConnectionError" in done.stderr
-    assert "line 10, in <module>" in done.stderr  # the reading call, which was made
+    assert "line 11, in <module>" in done.stderr  # the reading call, which was made
 
 
 def test_a_request_that_botocore_would_not_send_is_not_printed(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

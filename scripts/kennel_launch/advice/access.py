@@ -15,6 +15,12 @@ from kennel_launch.settings import Settings
 SERVICE = "sagemaker.amazonaws.com"
 # https://docs.aws.amazon.com/sagemaker/latest/dg/train-remote-debugging.html
 _REMOTE_DEBUG = tuple(f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data"))
+# By a pipeline's role: https://docs.aws.amazon.com/sagemaker/latest/dg/build-and-manage-access.html (2026-11)
+_PIPELINE = (
+    *(f"sagemaker:{verb}TrainingJob" for verb in ("Create", "Describe", "Stop")),
+    "sagemaker:CreateModelPackage",
+    "sagemaker:AddTags",
+)
 ROLES_PAGE = "https://docs.aws.amazon.com/sagemaker/latest/dg/sagemaker-roles.html"
 
 
@@ -75,6 +81,20 @@ def check_remote_debug(settings: Settings, lines: list[str]) -> None:
         missing = list(_denied(client, role, _REMOTE_DEBUG, "*"))
         if missing:
             raise UserError(f"--remote-debug: role {name!r} may not {', '.join(missing)}: add these rights to it, on *")
+
+
+def check_pipeline(settings: Settings) -> list[str]:
+    """
+    Returns:
+        lines: which rights of a pipeline's the role lacks, or that this could not be checked.
+    """
+    role = settings.role
+    lines: list[str] = []
+    with readonly.if_allowed(f"whether role {role.rpartition('/')[2]} may run a pipeline", lines):
+        client = readonly.client("iam", settings)
+        for actions, resource in ((_PIPELINE, "*"), (("iam:PassRole",), role)):
+            lines += [_lacks(role, action, resource) for action in _denied(client, role, actions, resource)]
+    return lines
 
 
 def check_bucket(settings: Settings) -> list[str]:
@@ -140,16 +160,20 @@ def _rights(client: Any, role: str, settings: Settings, image: Address) -> list[
                     f"role {role.rpartition('/')[2]!r} may not {action} in bucket {settings.bucket!r}: add that "
                     "right to the role, or name another by --role"
                 )
-            lines.append(f"role {role.rpartition('/')[2]} has no right {action} of its own on {resource}")
+            lines.append(_lacks(role, action, resource))
     return lines
 
 
 def _denied(client: Any, role: str, actions: Sequence[str], resource: str) -> Iterator[str]:
-    """Those of the actions that the role's own policies do not allow, by IAM's simulator."""
+    """The actions that the role's own policies do not allow, by IAM's simulator."""
     answer = client.simulate_principal_policy(PolicySourceArn=role, ActionNames=list(actions), ResourceArns=[resource])
     for result in answer["EvaluationResults"]:
         if result["EvalDecision"] != "allowed":
             yield result["EvalActionName"]
+
+
+def _lacks(role: str, action: str, resource: str) -> str:
+    return f"role {role.rpartition('/')[2]} has no right {action} of its own on {resource}"
 
 
 def _has_policy(settings: Settings) -> bool:

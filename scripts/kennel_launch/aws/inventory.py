@@ -1,5 +1,6 @@
-"""What of ours there is on SageMaker: jobs and endpoints, found by name or by our tag. Changes nothing."""
+"""What of ours there is on SageMaker, by name or by our tag: jobs, endpoints, pipelines, groups. Changes nothing."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +23,8 @@ class Kind:
 
     shown: str
     noun: str  # in the names of operations and members: TrainingJob
-    log_group: str  # of CloudWatch, without the name where one group holds many
+    log_group: str = ""  # of CloudWatch, without the name where one group holds many
+    rows: str = ""  # the member of its list
 
     @property
     def snake(self) -> str:
@@ -30,19 +32,26 @@ class Kind:
 
     @property
     def summaries(self) -> str:
-        return "Endpoints" if self.noun == "Endpoint" else f"{self.noun}Summaries"
+        return self.rows or f"{self.noun}Summaries"
+
+    @property
+    def is_job(self) -> bool:
+        return self.noun.endswith("Job")
 
 
 TRAINING = Kind("training", "TrainingJob", "/aws/sagemaker/TrainingJobs")
-TUNING = Kind("tuning", "HyperParameterTuningJob", "")  # its training jobs have the logs
+TUNING = Kind("tuning", "HyperParameterTuningJob")  # its training jobs have the logs
 TRANSFORM = Kind("transform", "TransformJob", "/aws/sagemaker/TransformJobs")
-ENDPOINT = Kind("endpoint", "Endpoint", "/aws/sagemaker/Endpoints")
-KINDS = (TRAINING, TUNING, TRANSFORM, ENDPOINT)
+ENDPOINT = Kind("endpoint", "Endpoint", "/aws/sagemaker/Endpoints", "Endpoints")
+PIPELINE = Kind("pipeline", "Pipeline")
+GROUP = Kind("model package group", "ModelPackageGroup", rows="ModelPackageGroupSummaryList")
+KINDS = (TRAINING, TUNING, TRANSFORM, ENDPOINT)  # those that run by themselves
+ALL = (*KINDS, PIPELINE, GROUP)
 
 
 @dataclass(frozen=True)
 class Resource:
-    """One job or endpoint; `about` is what SageMaker says of it, in short (of a list) or in full (of find)."""
+    """One job, endpoint, pipeline or group; `about`: what SageMaker says, in short (of a list) or in full (of find)."""
 
     kind: Kind
     name: str
@@ -56,7 +65,7 @@ class Resource:
 
 
 def find(name: str, settings: Settings, kinds: tuple[Kind, ...] = KINDS) -> Resource:
-    """The job or endpoint of that name, in full; the first of those kinds.
+    """What has that name, in full; the first of those kinds.
 
     Raises:
         UserError: there is none, or AWS refuses.
@@ -65,12 +74,12 @@ def find(name: str, settings: Settings, kinds: tuple[Kind, ...] = KINDS) -> Reso
     for kind in kinds:
         if about := _described(client, kind, name):
             return _resource(kind, about)
-    shown = " or ".join(kind.shown + ("" if kind is ENDPOINT else " job") for kind in kinds)
+    shown = " or ".join(kind.shown + (" job" if kind.is_job else "") for kind in kinds)
     raise UserError(f"there is no {shown} {name!r} in {session.region(settings)}: kennel status lists what there is")
 
 
 def ours(settings: Settings) -> list[Resource]:
-    """What is ours, the newest first: all endpoints, all jobs that run, and the newest of those that have ended.
+    """What is ours, the newest first: all that stays, all jobs that run, and the newest of those that have ended.
 
     Raises:
         UserError: AWS refuses.
@@ -78,6 +87,14 @@ def ours(settings: Settings) -> list[Resource]:
     client = session.client("sagemaker", settings)
     with session.translate_errors("what there is on SageMaker"):
         found = [resource for kind in KINDS for resource in _listed(client, kind)]
+    for kind in (PIPELINE, GROUP):  # rights that not all have who train and deploy
+        try:
+            with session.translate_errors(f"whether there are {kind.shown}s"):
+                found += _listed(client, kind)
+        except UserError as error:
+            if not session.is_denied(error):
+                raise
+            print(f"not known: {error}", file=sys.stderr)
     return sorted(found, key=lambda resource: resource.created, reverse=True)
 
 
@@ -90,7 +107,7 @@ def is_tagged(client: Any, arn: str) -> bool:
 def _listed(client: Any, kind: Kind) -> Iterator[Resource]:
     """An account may have thousands of others' jobs: of those that have ended only so many are looked at."""
     asked: tuple[dict[str, Any], ...] = ({},)
-    if kind is not ENDPOINT:
+    if kind.is_job:
         newest = {"PaginationConfig": {"MaxItems": NEWEST, "PageSize": NEWEST}}
         running = ({"StatusEquals": "InProgress"}, {"StatusEquals": "Stopping"})
         asked = (*running, newest, newest | {"NameContains": PREFIX})
@@ -121,8 +138,8 @@ def _described(client: Any, kind: Kind, name: str) -> Mapping[str, Any] | None:
 
 
 def _resource(kind: Kind, about: Mapping[str, Any]) -> Resource:
-    name, status = (str(about[f"{kind.noun}{what}"]) for what in ("Name", "Status"))
-    return Resource(kind, name, status, about["CreationTime"], about)
+    status = about.get(f"{kind.noun}Status", "Active")  # a list of pipelines leaves it out
+    return Resource(kind, str(about[f"{kind.noun}Name"]), str(status), about["CreationTime"], about)
 
 
 def best_training_job(tuning: Resource) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BytesIO
 from typing import Any
 
 from kennel.errors import UserError
@@ -32,6 +33,7 @@ _FIXES = {  # by a part of AWS's error code
     "PermanentRedirect": "name the bucket's own region by --region",
 }
 _FIX = "fix what it names"
+_SHOWN = 10_000  # bytes of a text in what --dry-run prints
 _ABSENT = ("could not find", "does not exist", "not found", "cannot find")  # what SageMaker says of what is not there
 
 
@@ -121,6 +123,11 @@ def code_of(error: Exception) -> str:
     return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
 
 
+def is_denied(error: UserError) -> bool:
+    """Whether it is that the caller lacks a right, of what `translate_errors` raised."""
+    return isinstance(error.__cause__, Exception) and "AccessDenied" in code_of(error.__cause__)
+
+
 def describe(client: Any, operation: str, **request: Any) -> dict[str, Any] | None:
     """The answer, or None where there is no such thing.
 
@@ -166,7 +173,10 @@ def _print_instead(model: Any, context: Mapping[str, Any], **_: Any) -> tuple[An
 
 
 def _opaque(value: Any) -> str:
-    """What JSON cannot say: a date as ISO, bytes and files by their kind."""
+    """What JSON cannot say: a date as ISO, a short text as that, other bytes and files by their kind."""
+    body = value.getvalue() if isinstance(value, BytesIO) else value  # what botocore makes of S3's bodies
+    if isinstance(body, bytes) and len(body) < _SHOWN and body.isascii():
+        return body.decode()
     return value.isoformat() if hasattr(value, "isoformat") else f"<{type(value).__name__}>"
 
 

@@ -21,7 +21,7 @@ from kennel_launch.settings import Settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "kennel deploy --job NAME|--tuning-job NAME|--model S3-URI|--local [flags]"
+    parser.usage = "kennel deploy --job JOB|--from-registry GROUP|--model URI|--local [flags]"
     parser.epilog = "--local serves what kennel train --local left in --out, or --model FILE.tar.gz|FOLDER"
     artifacts.add_arguments(parser)
     parser.add_argument("--mode", default=REAL_TIME, choices=specs.MODES)
@@ -127,7 +127,7 @@ def planned(options: argparse.Namespace, settings: Settings, artifact: Artifact)
         name,
         specs.stamp(),
         options.mode,
-        Source(data, artifact.image),
+        Source(data, artifact.image, "" if options.mode == MULTI_MODEL else artifact.package),
         "" if options.mode == SERVERLESS else settings.endpoint_instance_type,
         specs.MEMORY if options.memory is None else options.memory,
         specs.CONCURRENCY if options.max_concurrency is None else options.max_concurrency,
@@ -206,6 +206,10 @@ def summary_lines(
     verb = f"updates endpoint {plan.name} (now {', '.join(there.models)})" if there else f"creates endpoint {plan.name}"
     yield f"{verb}: {plan.mode}"
     yield f"  model: {artifact.data}"
+    if plan.source.package:
+        yield f"  of model package {plan.source.package}"
+    if plan.instance_type and artifact.types and plan.instance_type not in artifact.types:
+        yield f"  {plan.instance_type} is not what it was registered for: {', '.join(artifact.types)}"
     yield f"  also made: model and endpoint configuration {plan.version}"
     if options.ttl:
         yield f"  deleted automatically after {options.ttl}"

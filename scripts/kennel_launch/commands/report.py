@@ -3,11 +3,10 @@
 import argparse
 import webbrowser
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from kennel.errors import UserError
 from kennel_launch import settings as kennel_settings
-from kennel_launch.aws import inventory, session
+from kennel_launch.aws import inventory, job_output
 from kennel_launch.aws.inventory import TRAINING, TUNING, Resource
 from kennel_launch.machine import archive
 from kennel_launch.settings import Settings
@@ -38,26 +37,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def fetch(job: Resource, settings: Settings) -> bytes:
-    """The report; of the archive nothing else is kept, and nothing is unpacked to the disk.
+    """The report.
 
     Raises:
         UserError: there is no output, no report in it, or AWS refuses.
     """
-    if not job.ended:
-        raise UserError(
-            f"training job {job.name} is {job.status}: its report comes at the end, kennel status {job.name}"
-        )
-    uri = f"{job.about['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{job.name}/output/output.tar.gz"
-    place = urlsplit(uri)
-    client = session.client("s3", settings)
-    with session.translate_errors(uri):
-        try:
-            body = client.get_object(Bucket=place.netloc, Key=place.path.lstrip("/"))["Body"]
-        except client.exceptions.NoSuchKey as error:
-            raise UserError(
-                f"training job {job.name} has left no output ({uri}; it is {job.status}): kennel logs {job.name}"
-            ) from error
-        return archive.member(body, uri)
+    found = job_output.read(job, (archive.REPORT,), settings)
+    if archive.REPORT not in found:
+        raise UserError(f"{job_output.address(job)} holds no {archive.REPORT}: was the job one of this image?")
+    return found[archive.REPORT]
 
 
 def _job(name: str, settings: Settings) -> Resource:

@@ -1,4 +1,4 @@
-"""`kennel status [NAME]`: a table of our jobs and endpoints, or one of them in detail. Changes nothing."""
+"""`kennel status [NAME]`: a table of our jobs, endpoints, pipelines and models, or one in detail. Changes nothing."""
 
 import argparse
 import json
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from kennel_launch import settings as kennel_settings
 from kennel_launch.advice import costs
 from kennel_launch.aws import inventory, session
-from kennel_launch.aws.inventory import ENDPOINT, TRAINING, TUNING, Resource
+from kennel_launch.aws.inventory import ENDPOINT, GROUP, PIPELINE, TRAINING, TRANSFORM, TUNING, Resource
 from kennel_launch.console import terminal
-from kennel_launch.hosting import scaling
+from kennel_launch.hosting import endpoint_info, model_packages, scaling
+from kennel_launch.jobs import pipeline_run
 from kennel_launch.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ _STYLES = {"Failed": "red", "InProgress": "cyan", "Creating": "cyan", "InService
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", default="", help="of a job or an endpoint; without one, a table of them all")
+    parser.add_argument(
+        "name", nargs="?", default="", help="of a job, endpoint, pipeline or model package; none: a table"
+    )
     parser.add_argument("--json", action="store_true", help="all that SageMaker says, as JSON")
     kennel_settings.add_flags(parser, kennel_settings.OF_ACCESS)
 
@@ -36,11 +39,11 @@ def run(options: argparse.Namespace) -> int:
     settings = kennel_settings.load(vars(options))
     console = terminal.out(160)
     if options.name:
-        found = inventory.find(options.name, settings)
+        about, lines = one(options.name, settings)
         if options.json:
-            print(_json(found.about))
+            print(_json(about))
             return 0
-        for key, value in details(found, settings):
+        for key, value in lines:
             console.print(f"{key + ':':<21}{value}", markup=False, highlight=False, soft_wrap=True)
         return 0
     ours = inventory.ours(settings)
@@ -51,6 +54,19 @@ def run(options: argparse.Namespace) -> int:
     else:
         print("nothing of ours: kennel train starts a job", file=sys.stderr)
     return 0
+
+
+def one(name: str, settings: Settings) -> tuple[Mapping[str, Any], Iterator[tuple[str, str]]]:
+    """(all that SageMaker says of it, the lines for a person).
+
+    Raises:
+        UserError: nothing of that name, or AWS refuses.
+    """
+    if "/" in name:  # GROUP/VERSION
+        package = model_packages.find(name, settings)
+        return model_packages.described(package.arn, settings), model_packages.details(package)
+    found = inventory.find(name, settings, inventory.ALL)
+    return found.about, details(found, settings)
 
 
 def table(ours: list[Resource]) -> "Table":
@@ -80,9 +96,13 @@ def details(found: Resource, settings: Settings) -> Iterator[tuple[str, str]]:
         yield from _of_tuning(about)
     elif found.kind is ENDPOINT:
         yield from _of_endpoint(found.name, about, settings)
+    elif found.kind is PIPELINE:
+        yield from pipeline_run.details(about, settings)
+    elif found.kind is GROUP:
+        yield from model_packages.group_details(found.name, settings)
     else:
         yield from _of_transform(about)
-    if found.kind is not TUNING:
+    if found.kind in (TRAINING, TRANSFORM, ENDPOINT):
         yield "log", f"kennel logs {found.name}"
 
 
@@ -120,6 +140,9 @@ def _of_tuning(about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _of_endpoint(name: str, about: Mapping[str, Any], settings: Settings) -> Iterator[tuple[str, str]]:
     yield "configuration", str(about.get("EndpointConfigName", "?"))
+    served = endpoint_info.find(name, settings)
+    if served and served.package:
+        yield "model package", model_packages.name_of(served.package)
     variants = about.get("ProductionVariants", [])
     for variant in variants:
         count, serverless = variant.get("CurrentInstanceCount"), variant.get("CurrentServerlessConfig", {})
@@ -149,6 +172,8 @@ def _remark(row: Resource) -> str:
 
 
 def _minutes(row: Resource) -> str:
+    if row.kind in (PIPELINE, GROUP):
+        return ""
     ends = ("TrainingEndTime", "TransformEndTime", "HyperParameterTuningEndTime")
     end = next((row.about[key] for key in ends if row.about.get(key)), None)
     end = end or (row.about.get("LastModifiedTime") if row.ended else None) or datetime.now(UTC)

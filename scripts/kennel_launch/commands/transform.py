@@ -25,7 +25,7 @@ _ENDED = ("Completed", "Failed", "Stopped")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "kennel transform --job NAME|--model S3-URI --data PHOTOS [flags]"
+    parser.usage = "kennel transform --job NAME|--from-registry GROUP --data PHOTOS [flags]"
     artifacts.add_arguments(parser)
     parser.add_argument("--data", required=True, metavar="FOLDER|s3://...", help="photos; a folder is uploaded")
     parser.add_argument("--out", default="", metavar="s3://...", help="their answers go to a folder there")
@@ -82,7 +82,9 @@ def planned(options: argparse.Namespace, artifact: Artifact) -> EndpointPlan:
     """The model that the job makes its answers with; it has the job's name."""
     stamp = specs.stamp()
     name = specs.checked(options.name, "transform job") if options.name else specs.stamped(artifact.name, stamp)
-    return EndpointPlan(name, stamp, REAL_TIME, Source(artifact.data, artifact.image), engine=options.engine)
+    return EndpointPlan(
+        name, stamp, REAL_TIME, Source(artifact.data, artifact.image, artifact.package), engine=options.engine
+    )
 
 
 def output(name: str, given: str, settings: Settings) -> str:

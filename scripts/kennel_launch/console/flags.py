@@ -184,8 +184,8 @@ def checked_training(options: argparse.Namespace) -> dict[str, Any]:
     return arguments | {"environment": environment(options.env)}
 
 
-def environment(words: Collection[str]) -> dict[str, str]:
-    """`NAME=VALUE` words as a table.
+def environment(words: Collection[str], flag: str = "--env") -> dict[str, str]:
+    """`NAME=VALUE` words of a flag as a table.
 
     Raises:
         UserError: a word of another form.
@@ -193,7 +193,7 @@ def environment(words: Collection[str]) -> dict[str, str]:
     pairs = [word.partition("=") for word in words]
     for name, sign, _ in pairs:
         if not sign or not name.isidentifier():
-            raise UserError(f"--env {name}{sign}: write NAME=VALUE, a name of letters, digits and _")
+            raise UserError(f"{flag} {name}{sign}: write NAME=VALUE, a name of letters, digits and _")
     return {name: value for name, _, value in pairs}
 
 

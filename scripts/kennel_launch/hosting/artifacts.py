@@ -1,4 +1,4 @@
-"""Which model is meant: by a training job, by the best job of a search, or by its file's address in S3."""
+"""Which model is meant: by a training job, a search's best, a package of the model registry, its address in S3."""
 
 import argparse
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import Any
 
 from kennel.errors import UserError
 from kennel_launch.aws import inventory, s3, session
+from kennel_launch.hosting import model_packages
 from kennel_launch.settings import Settings
 
 _USABLE = ("Completed", "Stopped")  # a stopped job leaves its best epoch so far
@@ -18,6 +19,8 @@ class Artifact:
     name: str
     data: str  # s3://
     image: str
+    package: str = ""  # of the model registry, its ARN
+    types: tuple[str, ...] = ()  # instance types that the package says to be served on
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--job", default="", metavar="NAME", help="the model of this training job")
     source.add_argument("--tuning-job", default="", metavar="NAME", help="the model of its best training job")
     source.add_argument("--model", default="", metavar="s3://", help="a model.tar.gz")
+    source.add_argument(
+        "--from-registry", default="", metavar="GROUP[/N]", help="its newest approved version, or that version"
+    )
 
 
 def find(options: argparse.Namespace, settings: Settings) -> Artifact:
@@ -43,7 +49,11 @@ def find(options: argparse.Namespace, settings: Settings) -> Artifact:
         return of_job(inventory.best_training_job(search)["TrainingJobName"], settings)
     if options.job:
         return of_job(options.job, settings)
-    raise UserError("say which model: --job NAME, --tuning-job NAME or --model s3://BUCKET/.../model.tar.gz")
+    if options.from_registry:
+        return of_package(options, settings)
+    raise UserError(
+        "say which model: --job NAME, --tuning-job NAME, --from-registry GROUP or --model s3://BUCKET/.../model.tar.gz"
+    )
 
 
 def of_job(name: str, settings: Settings) -> Artifact:
@@ -61,6 +71,20 @@ def of_job(name: str, settings: Settings) -> Artifact:
         ended = "wait until it has ended" if status in ("InProgress", "Stopping") else "name another one"
         raise UserError(f"training job {name} is {status}{why} and has no model to serve: {ended}")
     return Artifact(name, data, settings.image or job["AlgorithmSpecification"].get("TrainingImage", ""))
+
+
+def of_package(options: argparse.Namespace, settings: Settings) -> Artifact:
+    """The model of a package, with the image that it was registered with.
+
+    Raises:
+        UserError: there is none that is approved, or another image is asked for.
+    """
+    package = model_packages.to_serve(options.from_registry, settings)
+    if options.image and options.image != package.image:
+        raise UserError(
+            f"--image {options.image}: model package {package} names its own, {package.image}: leave it out"
+        )
+    return Artifact(package.group, package.data, package.image, package.arn, package.instance_types)
 
 
 def _last_folder(key: str) -> str:

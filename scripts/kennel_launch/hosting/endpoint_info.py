@@ -22,6 +22,7 @@ class EndpointInfo:
     image: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     reason: str = ""
+    package: str = ""  # of the model registry, its ARN; then `data` and `image` are ""
     concurrency: int | None = None  # requests that it takes at once, where that is limited
     variants: dict[str, tuple[str, ...]] = field(default_factory=dict)  # name -> instance types; (): serverless
     instances: int = 0  # wanted now, of all variants
@@ -65,6 +66,7 @@ def find(name: str, settings: Settings) -> EndpointInfo | None:
         container.get("Image", ""),
         dict(container.get("Environment", {})),
         endpoint.get("FailureReason", ""),
+        container.get("ModelPackageName", ""),
         next((v["ServerlessConfig"]["MaxConcurrency"] for v in variants if "ServerlessConfig" in v), None),
         {variant["VariantName"]: _types(variant) for variant in variants},
         sum(variant.get("DesiredInstanceCount", 0) for variant in endpoint.get("ProductionVariants", [])),

@@ -33,9 +33,10 @@ class Leftover:
 
     what: str
     call: Call
+    name: str = ""  # where the call has another one
 
     def __str__(self) -> str:
-        return f"{self.what} {self.call.name}"
+        return f"{self.what} {self.name or self.call.name}"
 
 
 def of_endpoint(name: str, settings: Settings) -> list[Leftover]:

@@ -11,7 +11,7 @@ from kennel.photos.file_formats import PHOTO_SUFFIXES
 from kennel_launch.aws import s3, session
 from kennel_launch.settings import Settings
 
-_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff")
+TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff")
 ANY_PHOTO = "application/x-image"  # an endpoint looks at the bytes
 
 
@@ -45,7 +45,7 @@ class Photo:
 def content_type(name: str) -> str:
     """By the file's name: `image/jpeg`."""
     found = mimetypes.guess_type(name, strict=False)[0]  # webp is not official
-    return found if found in _TYPES else ANY_PHOTO
+    return found if found in TYPES else ANY_PHOTO
 
 
 def find(text: str, settings: Settings) -> list[Photo]:

@@ -78,10 +78,13 @@ def calls(
     return found
 
 
-def send(wanted: list[Call], settings: Settings) -> list[dict[str, Any]]:
+def send(wanted: list[Call], settings: Settings, *, removal: str = "kennel delete {name}") -> list[dict[str, Any]]:
     """Sends all, or leaves nothing behind; the answers.
 
     Where the answer to the last was lost, it may be made all the same: then what it needs stays, and that is said.
+
+    Args:
+        removal: the command that removes what the last makes.
 
     Raises:
         UserError: AWS refused one; what was made before it is gone again.
@@ -95,10 +98,10 @@ def send(wanted: list[Call], settings: Settings) -> list[dict[str, Any]]:
             done.append(call)
     except BaseException as error:  # Ctrl-C, too
         if not _refused(error):
-            if call is wanted[-1] and call.key == "EndpointName":
+            if call is wanted[-1] and call.service == "sagemaker":
                 print(
                     f"whether {call.name} was made or changed is not known: kennel status {call.name} says it, "
-                    f"kennel delete {call.name} removes all of it",
+                    f"{removal.format(name=call.name)} removes all of it",
                     file=sys.stderr,
                 )
                 raise

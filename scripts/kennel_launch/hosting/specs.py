@@ -33,6 +33,7 @@ class Source:
 
     data: str  # s3://
     image: str
+    package: str = ""  # of the model registry, whose ARN stands for both
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ def checked(name: str, what: str) -> str:
 def model(plan: EndpointPlan, settings: Settings) -> dict[str, Any]:
     """CreateModel's request."""
     container: dict[str, Any] = {"Image": plan.source.image, "ModelDataUrl": plan.source.data}
+    if plan.source.package:  # a container that names one has neither of these
+        container = {"ModelPackageName": plan.source.package}
     if plan.mode == MULTI_MODEL:
         container["Mode"] = "MultiModel"
     if environment := _environment(plan):

@@ -95,7 +95,7 @@ def find(endpoint: str, settings: Settings) -> dict[str, Any] | None:
         with session.translate_errors(f"whether a schedule deletes {endpoint}"):
             found = session.describe(session.client("scheduler", settings), "get_schedule", Name=endpoint)
     except UserError as error:
-        if not isinstance(error.__cause__, Exception) or "AccessDenied" not in session.code_of(error.__cause__):
+        if not session.is_denied(error):
             raise
         print(f"not known: {error}", file=sys.stderr)
         return None

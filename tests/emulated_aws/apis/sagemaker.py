@@ -8,7 +8,7 @@ from ..http.account import Account
 from ..http.errors import invalid
 from ..http.resources import KINDS, page
 from ..runners import training, transform, tuning
-from . import components, endpoints
+from . import components, endpoints, pipelines, registry
 
 Params = dict[str, Any]
 
@@ -19,6 +19,9 @@ def answer(account: Account, operation: str, params: Params) -> Params | None:
     Raises:
         AwsError: refused.
     """
+    for module in (registry, pipelines):
+        if operation in module.OPERATIONS:
+            return module.OPERATIONS[operation](account, params)
     if operation in _OPERATIONS:
         return _OPERATIONS[operation](account, params)
     for kind in KINDS:
@@ -30,8 +33,9 @@ def answer(account: Account, operation: str, params: Params) -> Params | None:
 
 
 def _create_model(account: Account, params: Params) -> Params:
-    checks.model(account, params)
-    return {"ModelArn": account.store.add("Model", params)["ModelArn"]}
+    served = registry.containers(account, params)
+    checks.model(account, params | {"ServedContainers": served})
+    return {"ModelArn": account.store.add("Model", params, ServedContainers=served)["ModelArn"]}
 
 
 def _create_endpoint_config(account: Account, params: Params) -> Params:

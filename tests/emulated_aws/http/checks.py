@@ -42,7 +42,7 @@ def training(account: Account, params: dict[str, Any]) -> None:
     spec, resources = params["AlgorithmSpecification"], params.get("ResourceConfig", {})
     if bool(spec.get("TrainingImage")) == bool(spec.get("AlgorithmName")):
         raise invalid("Invalid request: provide either AlgorithmName or TrainingImage, not both and not neither.")
-    _role(account, params["RoleArn"])
+    trusted_role(account, params["RoleArn"])
     if spec.get("TrainingImage"):
         _training_image(account, spec["TrainingImage"], params["RoleArn"])
     _channels(account, params)
@@ -63,19 +63,27 @@ def model(account: Account, params: dict[str, Any]) -> None:
         AwsError: CreateModel refused.
     """
     role = params.get("ExecutionRoleArn", "")
-    _role(account, role)
+    trusted_role(account, role)
     for container in containers(params):
-        if not image_there(account, container.get("Image", "")):
-            raise invalid(f"Requested image {container.get('Image')} not found.")
-        url = container.get("ModelDataUrl", "")
-        many = container.get("Mode") == "MultiModel"
-        if url and not (bucket_there(account, url) if many else key_there(account, url)):
-            raise invalid(
-                f'Could not access model data at {url}. Please ensure that the role "{role}" exists and that its trust '
-                'relationship policy allows the action "sts:AssumeRole" for the service principal '
-                '"sagemaker.amazonaws.com". Also ensure that the role has "s3:GetObject" permissions and that the '
-                f"object is located in {REGION}."
-            )
+        served(account, container, role)
+
+
+def served(account: Account, container: dict[str, Any], role: str) -> None:
+    """
+    Raises:
+        AwsError: a container's image or model is not there.
+    """
+    if not image_there(account, container.get("Image", "")):
+        raise invalid(f"Requested image {container.get('Image')} not found.")
+    url = container.get("ModelDataUrl", "")
+    many = container.get("Mode") == "MultiModel"
+    if url and not (bucket_there(account, url) if many else key_there(account, url)):
+        raise invalid(
+            f'Could not access model data at {url}. Please ensure that the role "{role}" exists and that its trust '
+            'relationship policy allows the action "sts:AssumeRole" for the service principal '
+            '"sagemaker.amazonaws.com". Also ensure that the role has "s3:GetObject" permissions and that the '
+            f"object is located in {REGION}."
+        )
 
 
 def endpoint_config(account: Account, params: dict[str, Any]) -> None:
@@ -169,7 +177,11 @@ def transform(account: Account, params: dict[str, Any]) -> None:
     limits.check(account, resources["InstanceType"], "transform job usage", resources["InstanceCount"])
 
 
-def _role(account: Account, arn: str) -> None:
+def trusted_role(account: Account, arn: str) -> None:
+    """
+    Raises:
+        AwsError: there is no such role, or SageMaker may not take it.
+    """
     name = arn.rpartition("/")[2]
     try:
         role = account.client("iam").get_role(RoleName=name)["Role"]

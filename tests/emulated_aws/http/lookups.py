@@ -15,8 +15,8 @@ IMAGE = re.compile(
 
 
 def containers(params: dict[str, Any]) -> list[dict[str, Any]]:
-    """Those of a model."""
-    return params.get("Containers") or [params.get("PrimaryContainer", {})]
+    """Those of a model; of one that names a package of the registry, the package's."""
+    return params.get("ServedContainers") or params.get("Containers") or [params.get("PrimaryContainer", {})]
 
 
 def s3_parts(url: str) -> tuple[str, str]:

@@ -44,6 +44,10 @@ KINDS = {
         Kind("EndpointConfig", "endpoint-config"),
         Kind("InferenceComponent", "inference-component", "Creating"),
         Kind("Model", "model"),
+        Kind("ModelPackageGroup", "model-package-group", "Completed"),
+        Kind("ModelPackage", "model-package", "Completed"),  # by GROUP/VERSION
+        Kind("Pipeline", "pipeline", "Active"),
+        Kind("PipelineExecution", "pipeline-execution", "Executing"),
     )
 }
 
@@ -139,6 +143,10 @@ class Store:
         if kind.endswith("Job"):
             code = "ResourceNotFound" if kind == "TransformJob" else "ValidationException"
             return AwsError(code, "Requested resource not found.")
+        if kind.startswith("Pipeline"):
+            return AwsError("ResourceNotFound", f"{kind} with name {name} does not exist.")
+        if kind.startswith("ModelPackage"):
+            return invalid(f"{kind} {self.arn(kind, name)} does not exist.")
         return invalid(f'Could not find {KINDS[kind].slug.replace("-", " ")} "{self.arn(kind, name)}".')
 
 

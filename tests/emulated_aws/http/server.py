@@ -56,7 +56,8 @@ class Emulator:
         self._account.close()
 
     def _answer(self, request: Request) -> Any:
-        if request.headers.get("X-Amz-Target") or request.mimetype in ("application/json",):
+        whole = "X-Amz-Target" in request.headers or request.mimetype == "application/json"
+        if whole:
             request.get_data()  # read before it is known who answers: moto reads it again
         call = recognition.read(request)
         account = self._account
@@ -68,7 +69,7 @@ class Emulator:
         found = services.answer(account, call)
         if found is not None:
             return found if isinstance(found, Response) else _json(found)
-        if call.service not in ("s3", ""):
+        if whole or call.service not in ("s3", ""):
             request.environ["wsgi.input"] = BytesIO(request.get_data())
         return self._moto
 

@@ -138,7 +138,7 @@ def test_hosts_without_disks_of_their_own(kind: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--dry-run"], "say which model: --job NAME, --tuning-job NAME or --model s3://"),
+        (["--dry-run"], "say which model: --job NAME, --tuning-job NAME, --from-registry GROUP or --model s3://"),
         (["--model", "x.tar.gz"], "'x.tar.gz' is no address in S3"),
         (["--model", "MODEL"], "nothing is done without a yes, and here is no terminal to ask at: add --yes"),
         (["--model", "MODEL", "--memory", "2048"], "--memory is of serverless endpoints: add --mode serverless"),

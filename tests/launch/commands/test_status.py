@@ -112,8 +112,8 @@ def test_a_name_that_nothing_has(aws: Aws, command: Command) -> None:
     done = command("cli", "status", "nothing", **aws.env)
     assert done.returncode == 2
     assert done.stderr == (
-        "kennel status: there is no training job or tuning job or transform job or endpoint 'nothing' in eu-west-1: "
-        "kennel status lists what there is\n"
+        "kennel status: there is no training job or tuning job or transform job or endpoint or pipeline or "
+        "model package group 'nothing' in eu-west-1: kennel status lists what there is\n"
     )
 
 
