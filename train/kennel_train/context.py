@@ -11,6 +11,7 @@ from kennel_train.contract.stop import Never, Stop
 from kennel_train.distributed.cluster import Cluster
 from kennel_train.distributed.device import Device
 from kennel_train.measure.timing import Timing
+from kennel_train.tracking.tracker import Destination
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class JobEnvironment:
     weights: Path | None  # a folder of pretrained weights that the image carries
     cuda_compat: str  # the entry point's CUDA compatibility choice in words, for the log
     visible: str | None  # CUDA_VISIBLE_DEVICES, or None for all GPUs
+    tracked: Destination | None  # in MLflow
     give_up: Callable[[str], None]  # ends this process for a reason: a training that stands still cannot be asked to
 
 

@@ -99,7 +99,11 @@ def _run(layout: Layout, stop: Stop) -> None:
 def _train(config: JobConfig, layout: Layout, root: Path, stop: Stop, cluster: "Cluster") -> None:
     from kennel_train import training
     from kennel_train.context import JobEnvironment
+    from kennel_train.tracking import tracker
 
+    if tracked := tracker.Destination.find(config.hp, os.environ):
+        for name, value in tracker.DEFAULTS.items():
+            os.environ.setdefault(name, value)
     weights = os.environ.get("KENNEL_WEIGHTS")
     environment = JobEnvironment(
         config,
@@ -109,6 +113,7 @@ def _train(config: JobConfig, layout: Layout, root: Path, stop: Stop, cluster: "
         weights=Path(weights) if weights else None,
         cuda_compat=os.environ.get("KENNEL_CUDA_COMPAT_CHOICE", ""),
         visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        tracked=tracked,
         give_up=functools.partial(_give_up, layout),
     )
     training.run(environment, cluster, stop)

@@ -1,0 +1,172 @@
+"""A job's run in MLflow, asked of a real server: the log's numbers, restarts, searches, failures, servers that are none."""
+
+import os
+import re
+import socket
+import threading
+
+import pytest
+
+from kennel import metrics
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of MLflow's own imports
+]
+ARN = "arn:aws:sagemaker:eu-west-1:123456789012:mlflow-tracking-server/pets"
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch):
+    """What a job sets for MLflow in this process ends with its test."""
+    from kennel_train.tracking import tracker
+
+    for name in (*tracker.DEFAULTS, "MLFLOW_TRACKING_URI"):
+        monkeypatch.setenv(name, "")
+        del os.environ[name]
+
+
+def logged(log: str, metric: metrics.Metric) -> list[tuple[int, str]]:
+    """(epoch, value) of the log's lines of epochs."""
+    return [(int(at), value) for at, value in re.findall(rf"^epoch=(\d+) .*?{metric.regex}", log, re.MULTILINE)]
+
+
+def test_a_run_has_the_numbers_of_the_log_the_settings_the_model_and_the_report(job, server, capsys):
+    job.photos("train")
+    job.photos("test", {"red": 3, "green": 3})
+    job.configure(epochs="3", mlflow=server.uri, mlflow_experiment="whole", learning_rate="0.05")
+    arn = "arn:aws:sagemaker:eu-west-1:123456789012:training-job/pets-1"
+    job.environ = {"TRAINING_JOB_NAME": "pets-1", "TRAINING_JOB_ARN": arn}
+    job.main()
+    log = capsys.readouterr().out
+    (run,) = server.runs("whole")
+    assert f"mlflow: experiment whole, run {run.id}: {server.uri}/#/experiments/" in log
+    assert "warning" not in log
+    for metric in (metrics.TRAIN_LOSS, metrics.VALIDATION_LOSS, metrics.VALIDATION_ACCURACY):
+        history = run.history(metric.name.replace(":", "/"))
+        assert [(step, f"{value:.6g}") for step, value in history] == logged(log, metric)
+        assert len(history) == 3
+    (accuracy,) = re.findall(metrics.TEST_ACCURACY.regex, log)
+    assert f"{run.metrics['model/test/accuracy']:.6g}" == accuracy
+    assert (run.status, run.row["info"]["run_name"]) == ("FINISHED", "pets-1")
+    assert (run.params["epochs"], run.params["learning_rate"], run.params["strategy"]) == ("3", "0.05", "probe")
+    assert run.tags["sagemaker.training_job_arn"] == arn
+    assert run.files() >= {"report.html", "report.json", "audit.json", "model"}
+    assert run.files("model") == {f"model/{path.name}" for path in (job.base / "model").iterdir()}
+
+
+def test_a_job_that_is_started_again_goes_on_with_its_run(job, server):
+    job.photos("train")
+    job.configure(epochs="400")
+    job.environ = {"MLFLOW_TRACKING_URI": server.uri, "MLFLOW_EXPERIMENT_NAME": "restarted"}
+    code, log, _ = job.run_until("epoch=3 ")
+    assert code == 0, log
+    (run,) = server.runs("restarted")
+    reached = len(logged(log, metrics.VALIDATION_LOSS))
+    assert (run.status, len(run.history("validation/loss"))) == ("KILLED", reached)
+    assert reached < 400
+    assert "model/manifest.json" in run.files("model")
+    code, log = job.run()
+    assert code == 0, log
+    (run,) = server.runs("restarted")
+    assert run.status == "FINISHED"
+    assert [step for step, _ in run.history("validation/loss")] == list(range(1, 401))
+
+
+def test_each_trial_of_a_search_is_a_child_run(job, server):
+    job.photos("train")
+    job.configure(trials="3", search_space="learning_rate=0.001..0.1", mlflow=server.uri, mlflow_experiment="search")
+    job.main()
+    parent, *children = server.runs("search")
+    assert [run.tags["mlflow.parentRunId"] for run in children] == [parent.id] * 3
+    assert {run.status for run in (parent, *children)} == {"FINISHED"}
+    assert len({run.params["learning_rate"] for run in children}) == 3
+    assert all([step for step, _ in run.history("validation/accuracy")] == [1, 2] for run in children)
+    assert parent.params["trials"] == "3"
+    best = max(run.metrics["model/validation/accuracy"] for run in children)
+    assert parent.metrics["model/validation/accuracy"] == best
+    assert "trials.json" in parent.files()
+
+
+def test_a_job_that_fails_ends_the_run_that_it_was_given_with_its_reason(job, server):
+    where = server.ask("experiments/create", {"name": "failed"})["experiment_id"]
+    made = server.ask("runs/create", {"experiment_id": where, "run_name": "given", "start_time": 1})["run"]
+    job.environ = {"MLFLOW_TRACKING_URI": server.uri, "MLFLOW_RUN_ID": made["info"]["run_id"]}
+    (job.data / "train").mkdir()
+    reason = job.fail()
+    (run,) = server.runs("failed")
+    assert (run.id, run.status) == (made["info"]["run_id"], "FAILED")
+    assert run.tags["mlflow.note.content"] == reason.splitlines()[0]
+
+
+def test_sagemakers_own_server_is_named_by_its_arn(job, server):
+    job.photos("train")
+    job.configure(epochs="1", mlflow=ARN, mlflow_experiment="arn")
+    credentials = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "none")
+    job.environ = {"SAGEMAKER_MLFLOW_CUSTOM_ENDPOINT": server.uri, **credentials}
+    job.main()
+    (run,) = server.runs("arn")
+    assert run.status == "FINISHED"
+    assert "model" in run.files()
+
+
+def test_of_several_processes_one_has_the_run(job, server):
+    job.photos("train")
+    job.configure(epochs="1", mlflow=server.uri, mlflow_experiment="ranks")
+    job.environ = {"KENNEL_PROCESSES_PER_HOST": "2"}
+    code, log = job.run()
+    assert code == 0, log
+    (run,) = server.runs("ranks")
+    assert run.status == "FINISHED"
+
+
+@pytest.fixture(params=["refuses", "is silent", "is no MLflow"])
+def no_server(request):
+    """The port of one that no run can be sent to."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        if request.param == "refuses":
+            listening.close()
+        if request.param == "is no MLflow":
+
+            def answer() -> None:
+                while True:
+                    try:
+                        client, _ = listening.accept()
+                    except OSError:
+                        return
+                    with client:
+                        client.recv(10_000)
+                        client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>")
+
+            threading.Thread(target=answer, daemon=True).start()
+        yield port
+        if request.param == "is no MLflow":
+            listening.shutdown(socket.SHUT_RDWR)
+
+
+def test_without_a_server_the_job_goes_on_and_says_so_once(job, no_server, capsys):
+    job.photos("train")
+    job.configure(epochs="2")
+    patience = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    secrets = {"MLFLOW_TRACKING_TOKEN": "shibboleth\n"}  # a line's end, that a file left there, is in a message
+    job.environ = {**patience, **secrets, "MLFLOW_TRACKING_URI": f"http://me:abracadabra@127.0.0.1:{no_server}"}
+    job.main()
+    printed = "".join(capsys.readouterr())
+    assert (job.base / "model" / "manifest.json").exists()
+    assert printed.count("warning: MLflow at http://***@127.0.0.1") == 1
+    assert printed.count("warning") == 1
+    assert "mlflow: not sent: the run, " in printed
+    assert "abracadabra" not in printed
+    assert "shibboleth" not in printed
+
+
+def test_a_job_that_names_no_server_imports_no_mlflow(job):
+    job.photos("train")
+    job.configure(epochs="1")
+    job.environ = {"PYTHONPROFILEIMPORTTIME": "1"}
+    code, log = job.run()
+    assert code == 0, log
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in log.splitlines() if "import time:" in line}
+    assert "kennel_train" in imported
+    assert imported.isdisjoint({"mlflow", "sagemaker_mlflow", "databricks", "fastapi"})
