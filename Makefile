@@ -128,7 +128,7 @@ test: ## everything that this machine can run; all parts, even when one fails
 .test-launch-and-other:
 	@$(MAKE) --no-print-directory --keep-going test-launch test-other
 
-test-core: $(VENV)/.test ## ... the core, training, serving, the image's entry point
+test-core: $(VENV)/.test $(VENV_SDK_V3)/.ready ## ... the core, training, serving, the image's entry point
 	$(WITHOUT_VALUES) $(VENV)/$(PYTEST) $(AT_ONCE) $(wildcard tests/container tests/train tests/serve tests/docker tests/gpu) $(NO_TESTS)
 
 test-gpu: $(VENV)/.test ## ... what only an NVIDIA GPU can show: training and serving on it, and its benchmark
