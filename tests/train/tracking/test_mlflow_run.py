@@ -13,6 +13,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of MLflow's own imports
 ]
+IMPATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 ARN = "arn:aws:sagemaker:eu-west-1:123456789012:mlflow-tracking-server/pets"
 
 
@@ -117,6 +118,7 @@ def test_of_several_processes_one_has_the_run(job, server):
     assert code == 0, log
     (run,) = server.runs("ranks")
     assert run.status == "FINISHED"
+    assert [step for step, _ in run.history("validation/loss")] == [1]
 
 
 @pytest.fixture(params=["refuses", "is silent", "is no MLflow"])
@@ -147,9 +149,8 @@ def no_server(request):
 def test_without_a_server_the_job_goes_on_and_says_so_once(job, no_server, capsys):
     job.photos("train")
     job.configure(epochs="2")
-    patience = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-    secrets = {"MLFLOW_TRACKING_TOKEN": "shibboleth\n"}  # a line's end, that a file left there, is in a message
-    job.environ = {**patience, **secrets, "MLFLOW_TRACKING_URI": f"http://me:abracadabra@127.0.0.1:{no_server}"}
+    uri = f"http://me:abracadabra@127.0.0.1:{no_server}"
+    job.environ = {**IMPATIENT, "MLFLOW_TRACKING_URI": uri}
     job.main()
     printed = "".join(capsys.readouterr())
     assert (job.base / "model" / "manifest.json").exists()
@@ -157,6 +158,14 @@ def test_without_a_server_the_job_goes_on_and_says_so_once(job, no_server, capsy
     assert printed.count("warning") == 1
     assert "mlflow: not sent: the run, " in printed
     assert "abracadabra" not in printed
+
+
+def test_a_token_that_cannot_be_sent_is_no_part_of_the_warning(job, capsys):
+    """The end of a line, that a file left there, has it quoted by what sends it."""
+    job.environ = {**IMPATIENT, "MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_TRACKING_TOKEN": "shibboleth\n"}
+    job.fail()
+    printed = "".join(capsys.readouterr())
+    assert "return character(s) in header value: 'Bearer ***" in printed
     assert "shibboleth" not in printed
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import requests
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -243,7 +244,7 @@ class MlflowRun(Tracker):
         """Once: it is tried again and again."""
         if not self._warned:
             said = self._masked(" ".join(str(error).split()) or repr(error))[:300]
-            if isinstance(error.__context__, OSError):  # of requests: its own text is a page of connection pools
+            if isinstance(error.__context__, requests.ConnectionError | requests.Timeout):  # a page on connection pools
                 said = f"it does not answer ({type(error.__context__).__name__})"
             log.warning(
                 "warning: MLflow at %s: %s; the job goes on, and tries again until it ends", self._sent.uri, said
