@@ -48,7 +48,7 @@ def test_a_run_has_the_numbers_of_the_log_the_settings_the_model_and_the_report(
         assert [(step, f"{value:.6g}") for step, value in history] == logged(log, metric)
         assert len(history) == 3
     (accuracy,) = re.findall(metrics.TEST_ACCURACY.regex, log)
-    assert f"{run.metrics['model/test/accuracy']:.6g}" == accuracy
+    assert f"{run.metrics['model/test_accuracy']:.6g}" == accuracy
     assert (run.status, run.row["info"]["run_name"]) == ("FINISHED", "pets-1")
     assert (run.params["epochs"], run.params["learning_rate"], run.params["strategy"]) == ("3", "0.05", "probe")
     assert run.tags["sagemaker.training_job_arn"] == arn
@@ -81,8 +81,8 @@ def test_each_trial_of_a_search_is_a_child_run(job, server):
     assert len({run.params["learning_rate"] for run in children}) == 3
     assert all([step for step, _ in run.history("validation/accuracy")] == [1, 2] for run in children)
     assert parent.params["trials"] == "3"
-    best = max(run.metrics["model/validation/accuracy"] for run in children)
-    assert parent.metrics["model/validation/accuracy"] == best
+    best = max(run.metrics["model/validation_accuracy"] for run in children)
+    assert parent.metrics["model/validation_accuracy"] == best
     assert "trials.json" in parent.files()
 
 

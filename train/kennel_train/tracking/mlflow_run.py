@@ -89,7 +89,7 @@ class MlflowRun(Tracker):
     def model(self, metrics: Mapping[str, Any]) -> None:
         self._has_model = True
         step, now = int(metrics["epoch"]), _now()
-        values = [Metric(f"model/{_name(key)}", float(value), now, step) for key, value in metrics.items()]
+        values = [Metric(_of_model(key), float(value), now, step) for key, value in metrics.items()]
         self._put("the model's metrics", lambda: self._log(self._sent.run_id, values))
 
     def end(self, status: str, reason: str = "") -> None:
@@ -120,7 +120,7 @@ class MlflowRun(Tracker):
         while True:
             with self._new:
                 self._new.wait_for(lambda: self._todo or self._ending)
-                if not self._todo or (self._ending and failed > 1):
+                if not self._todo or (self._ending and failed > int(self._open)):  # one, of a server never seen
                     return
                 (what, send), ending = self._todo[0], self._ending
             try:
@@ -202,7 +202,7 @@ class MlflowRun(Tracker):
         child, now = self._children[number], _now()
         reason = row["reason"] or (f"as trial {row['same_as']}" if row["same_as"] is not None else "")
         metrics = [metric for point in row["curve"] for metric in _metrics(point, now)]
-        best = [Metric(f"model/{_name(key)}", value, now, row["epoch"] or 0) for key, value in row["metrics"].items()]
+        best = [Metric(_of_model(key), value, now, row["epoch"] or 0) for key, value in row["metrics"].items()]
         params = {key: text(value) for key, value in row["hyperparameters"].items()}
         self._log(child, [*metrics, *best], params, {_NOTE: reason} if reason else {})
         self._client.set_terminated(child, _STATES[row["state"]])
@@ -283,6 +283,11 @@ def _metrics(row: Mapping[str, Any], at: int) -> list[Metric]:
 def _name(metric: str) -> str:
     """`validation:loss` is validation/loss: MLflow draws a group together, and older servers refuse a colon."""
     return metric.replace(":", "/")
+
+
+def _of_model(metric: str) -> str:
+    """One group: the numbers of the best epoch, not of the last one."""
+    return f"model/{metric.replace(':', '_')}"
 
 
 def _sorted(folder: Path) -> list[Path]:
