@@ -131,6 +131,7 @@ class MlflowRun(Tracker):
                 self._warn(error)
                 if not ending:
                     with self._new:
+                        self._todo.rotate(-1)  # what this server will never take holds up nothing else
                         self._new.wait_for(lambda: self._ending, AGAIN)
                     continue
                 failed += 1
