@@ -182,10 +182,10 @@ class MlflowRun(Tracker):
     def _send_epochs(self) -> None:
         with self._new:
             taken = list(self._rows)
-        rows = [(at, row) for at, row in taken if row["epoch"] > self._sent.epoch]
-        if rows:
-            self._log(self._sent.run_id, [metric for at, row in rows for metric in _metrics(row, at)])
-            self._sent.epoch = rows[-1][1]["epoch"]
+        new = {row["epoch"]: (at, row) for at, row in reversed(taken) if row["epoch"] > self._sent.epoch}
+        if new:
+            self._log(self._sent.run_id, [metric for at, row in new.values() for metric in _metrics(row, at)])
+            self._sent.epoch = max(new)
             self._write()
         with self._new:
             del self._rows[: len(taken)]
