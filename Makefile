@@ -125,7 +125,7 @@ test: $(VENV)/.test $(VENV_LAUNCH)/.test $(VENV_SDK_V3)/.ready ## everything tha
 	$(MAKE) --no-print-directory --keep-going test-core test-launch test-other; others=$$?; \
 	wait $$image; image=$$?; cat $$log; rm $$log; [ $$others -eq 0 ] && [ $$image -eq 0 ]
 
-test-core: $(VENV)/.test ## ... the core, training, serving, the image's entry point
+test-core: $(VENV)/.test $(VENV_SDK_V3)/.ready ## ... the core, training, serving, the image's entry point
 	$(WITHOUT_VALUES) $(VENV)/$(PYTEST) $(AT_ONCE) $(wildcard tests/container tests/train tests/serve tests/docker tests/gpu) $(NO_TESTS)
 
 test-gpu: $(VENV)/.test ## ... what only an NVIDIA GPU can show: training and serving on it, and its benchmark

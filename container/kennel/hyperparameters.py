@@ -7,11 +7,12 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kennel import mlflow_uri
 from kennel.errors import UserError, did_you_mean
 
 
@@ -39,6 +40,7 @@ class Rule:
     choices: tuple[str, ...] = ()
     tuning: Tuning | None = None  # what a search covers by default
     per_trial: bool = False  # the trials of one search may differ in it
+    check: Callable[[str], None] | None = None  # of a text, raises UserError
 
 
 def _row(default: Any, help: str, **rule: Any) -> Any:
@@ -164,11 +166,29 @@ class Hyperparameters:
     profile_steps: str = _row("", "steps to record with torch.profiler, `20-24`, for Perfetto or chrome://tracing")
     debug: bool = _row(False, "save tensors with smdebug even where the job has no DebugHookConfig")
     debug_strict: bool = _row(False, "an error in smdebug fails the job, instead of a warning and no more tensors")
+    mlflow: str = _row(
+        "",
+        "an MLflow tracking server, by its URI or, of SageMaker's, by its ARN; default: `MLFLOW_TRACKING_URI` of the "
+        "environment, else none",
+        check=mlflow_uri.check,
+    )
+    mlflow_experiment: str = _row(
+        "", "the experiment there; default: `MLFLOW_EXPERIMENT_NAME` of the environment, else `kennel`"
+    )
 
 
 TABLE: dict[str, Rule] = {f.name: f.metadata["rule"] for f in dataclasses.fields(Hyperparameters)}
 OF_A_SEARCH = ("trials", "search", "search_space", "time_budget")  # a single trial knows nothing of them
-OF_WATCHING = ("rules", "on_rule", "profile", "profile_steps", "debug", "debug_strict")  # they change no weight
+OF_TRACKING = ("mlflow", "mlflow_experiment")
+OF_WATCHING = (
+    "rules",
+    "on_rule",
+    "profile",
+    "profile_steps",
+    "debug",
+    "debug_strict",
+    *OF_TRACKING,
+)  # change no weight
 TYPES: dict[str, type] = {name: type(getattr(Hyperparameters, name)) for name in TABLE}
 
 
@@ -265,6 +285,8 @@ def convert(name: str, value: Any) -> Any:
             return _choice(name, text, rule.choices)
         if not text and getattr(Hyperparameters, name):
             raise UserError(f"hyperparameter {name} is empty: leave it out for {getattr(Hyperparameters, name)!r}")
+        if rule.check:
+            rule.check(text)
         return text
     return _number(name, text, rule, whole=wanted is int)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kennel.errors import UserError, did_you_mean
+from kennel.hyperparameters import OF_TRACKING
 
 FILE = "kennel.toml"  # in the working folder
 TAG = {"kennel": "1"}  # on all that is created, so that it is found again
@@ -46,6 +47,8 @@ class Settings:
     subnets: tuple[str, ...] = _row((), "of a VPC, for what runs inside it", "ID,...")
     security_groups: tuple[str, ...] = _row((), "of your VPC", "ID,...")
     kms_key: str = _row("", "that encrypts volumes and output", "KEY")
+    mlflow: str = _row("", "an MLflow server that jobs log to", "URI|ARN")
+    mlflow_experiment: str = _row("", "the experiment there (kennel)", "NAME")
     profile: str = _row("", "of AWS's own configuration", "NAME", flag="--aws-profile")  # --profile measures steps
 
 
@@ -55,7 +58,7 @@ PAUSE = "KENNEL_PAUSE"  # seconds at most between two questions to AWS
 OF_A_JOB = tuple(name for name in ROWS if name != "endpoint_instance_type")
 # Of what serves: without those of training, and without one that has a shorter flag.
 OF_AN_ENDPOINT = tuple(
-    name for name in ROWS if name not in ("instance_type", "instance_count", "endpoint_instance_type")
+    name for name in ROWS if name not in ("instance_type", "instance_count", "endpoint_instance_type", *OF_TRACKING)
 )
 OF_ACCESS = ("region", "profile")  # what a command needs that creates nothing
 
@@ -118,6 +121,11 @@ def needed(settings: Settings, *names: str) -> None:
                 f"the {name.replace('_', ' ')} is missing ({ROWS[name].metadata['help']}): "
                 f"write {flag(name)} {ROWS[name].metadata['metavar']}, or {name} = ... in {FILE}"
             )
+
+
+def tracking(settings: Settings) -> dict[str, str]:
+    """The hyperparameters by which a job logs to MLflow, where the settings name a server."""
+    return {name: value for name in OF_TRACKING if settings.mlflow and (value := getattr(settings, name))}
 
 
 def tags(settings: Settings) -> list[dict[str, str]]:

@@ -11,6 +11,7 @@ from kennel_train.contract.stop import Never, Stop
 from kennel_train.distributed.cluster import Cluster
 from kennel_train.distributed.device import Device
 from kennel_train.measure.timing import Timing
+from kennel_train.tracking.tracker import Destination
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class JobEnvironment:
     cuda_compat: str  # the entry point's CUDA compatibility choice in words, for the log
     visible: str | None  # CUDA_VISIBLE_DEVICES, or None for all GPUs
     cache: Path | None  # a folder that outlives the job, of a warm pool
+    tracked: Destination | None  # in MLflow
     give_up: Callable[[str], None]  # ends this process for a reason: a training that stands still cannot be asked to
 
 

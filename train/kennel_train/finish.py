@@ -25,8 +25,8 @@ from kennel_train.reporting import Ending
 log = logging.getLogger("kennel")
 
 
-def finish(job: Training, trained: Trained, ending: Ending, program: ONNXProgram | None) -> None:
-    """Everything after the last step; all ranks judge their photos, rank 0 writes.
+def finish(job: Training, trained: Trained, ending: Ending, program: ONNXProgram | None) -> Manifest | None:
+    """Everything after the last step; all ranks judge their photos, rank 0 writes, and has the manifest.
 
     Args:
         program: `export.trace`'s, of before the training; None traces now.
@@ -44,7 +44,7 @@ def finish(job: Training, trained: Trained, ending: Ending, program: ONNXProgram
         mine = {split: _judge(job, inputs[split]) for split in inputs if int8 or split != "train"}
         everyones = {split: _everyones(job, inputs[split], mine[split]) for split in inputs if split != "train"}
     if not job.context.cluster.is_rank_zero:
-        return
+        return None
     temperature = evaluation.calibrate(everyones["validation"].logits, everyones["validation"].labels)
     for split, row in everyones.items():
         if len(row.labels) < inputs[split].total:
@@ -59,6 +59,7 @@ def finish(job: Training, trained: Trained, ending: Ending, program: ONNXProgram
     log.info("int8: %s", manifest.int8.get("reason", "not tried"))
     reporting.write(job, trained, ending, manifest, found, mine)
     log.info("time: %s", ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in job.context.timing.seconds.items()))
+    return manifest
 
 
 def _agree(job: Training) -> None:

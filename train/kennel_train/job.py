@@ -105,7 +105,11 @@ def _run(layout: Layout, stop: Stop) -> None:
 def _train(config: JobConfig, layout: Layout, root: Path, stop: Stop, cluster: "Cluster") -> None:
     from kennel_train import training
     from kennel_train.context import JobEnvironment
+    from kennel_train.tracking import tracker
 
+    if tracked := tracker.Destination.find(config.hp, os.environ):
+        for name, value in tracker.DEFAULTS.items():
+            os.environ.setdefault(name, value)
     weights = os.environ.get("KENNEL_WEIGHTS")
     # https://docs.aws.amazon.com/sagemaker/latest/dg/train-warm-pools.html, persistent cache
     cache = os.environ.get("SAGEMAKER_MANAGED_WARMPOOL_CACHE_DIRECTORY")
@@ -118,6 +122,7 @@ def _train(config: JobConfig, layout: Layout, root: Path, stop: Stop, cluster: "
         cuda_compat=os.environ.get("KENNEL_CUDA_COMPAT_CHOICE", ""),
         visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
         cache=Path(cache) / "kennel" if cache else None,
+        tracked=tracked,
         give_up=functools.partial(_give_up, layout),
     )
     training.run(environment, cluster, stop)

@@ -40,6 +40,7 @@ from kennel_train.measure.history import EpochRow
 from kennel_train.measure.timing import Timing
 from kennel_train.model import export
 from kennel_train.reporting import Ending
+from kennel_train.tracking.tracker import Tracker, tracking
 
 log = logging.getLogger("kennel")
 
@@ -67,7 +68,13 @@ def run(environment: JobEnvironment, cluster: Cluster, stop: Stop) -> None:
         log.info("hyperparameters: %s", " ".join(f"{k}={v}" for k, v in dataclasses.asdict(hp).items()))
         context = Context(hp, chosen, cluster, stop, timing, layout, environment.root, environment.cache)
         hook = user_hook.load(config.raw, layout)
-        observers = stack.enter_context(observing(context, environment.give_up, environment.visible))
+        tracker = stack.enter_context(tracking(environment.tracked if cluster.is_rank_zero else None, layout, stop))
+
+        def give_up(reason: str) -> None:
+            tracker.end("FAILED", reason)
+            environment.give_up(reason)
+
+        observers = stack.enter_context(observing(context, give_up, environment.visible))
         with timing("find photos"):
             channels, sharded = _channels(config.sharded, context)
         torch.manual_seed(hp.seed)
@@ -81,6 +88,7 @@ def run(environment: JobEnvironment, cluster: Cluster, stop: Stop) -> None:
             splits = Splits.decode(channels, sharded, backbone.preprocessing, context, log.info)
         audited = _audit(splits, channels, context)
         context = _clamped(context, len(splits.parts["train"].photos))
+        tracker.parameters(context.hp)
         program = None  # a job that goes on has seen it work, and traces at its end
         if cluster.is_rank_zero and not checkpoint.exists(layout.checkpoints):
             with timing("trace network"):
@@ -94,6 +102,7 @@ def run(environment: JobEnvironment, cluster: Cluster, stop: Stop) -> None:
         def on_epoch_end(row: EpochRow, values: dict[Metric, float]) -> None:
             log.info(metrics.line(values, epoch=row["epoch"], stage=row["stage"]))
             observers.epoch(row)
+            tracker.epoch(row)
             if hook and cluster.is_rank_zero:
                 hook(row["epoch"], {metric.name: value for metric, value in values.items()})
 
@@ -105,22 +114,25 @@ def run(environment: JobEnvironment, cluster: Cluster, stop: Stop) -> None:
         job = Training(classifier, splits, context, checkpoints, key, pretrained, on_epoch_end, debugger=debugger)
         ending = Ending(environment.name, backbone, channels.class_names, audited, observers.record)
         try:
-            job, trained, tried = _train(job, config.space, identity, scratch)
+            job, trained, tried = _train(job, config.space, identity, scratch, tracker)
         except Exception as error:
             reporting.write_failed(job, observers.rows, ending, error)
             raise
-        finish.finish(job, trained, dataclasses.replace(ending, search=tried), program)
+        for row in trained.rows:  # those of before a restart, too, that the server may not have
+            tracker.epoch(row)
+        if manifest := finish.finish(job, trained, dataclasses.replace(ending, search=tried), program):
+            tracker.model(manifest.metrics)
 
 
 def _train(
-    job: Training, space: Mapping[str, Tuning], identity: Mapping[str, str], scratch: Path
+    job: Training, space: Mapping[str, Tuning], identity: Mapping[str, str], scratch: Path, tracker: Tracker
 ) -> tuple[Training, Trained, TrialsTable | None]:
     """The job's one setting, or a search of many: the job as the model had it, what it became, the table of trials."""
     if job.context.hp.trials == 1:
         return job, strategies.train(job), None
     from kennel_train.search.search import Search  # here: Optuna takes a moment that other jobs need not wait for
 
-    return Search(job, space, identity, scratch, job.context.layout.output_data).run()
+    return Search(job, space, identity, scratch, job.context.layout.output_data, tracker).run()
 
 
 def _settled(config: JobConfig, chosen: Device, source: SourceModel | None) -> Hyperparameters:

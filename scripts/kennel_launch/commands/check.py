@@ -2,6 +2,7 @@
 
 import argparse
 
+from kennel.hyperparameters import OF_TRACKING
 from kennel_launch import settings
 from kennel_launch.advice import adviser
 from kennel_launch.hosting import specs
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--remote-debug", action="store_true", help="train with a shell in reach of aws ssm")
     parser.add_argument("--parallel", type=int, default=1, metavar="N", help="training jobs at a time")
     parser.add_argument("--hours", type=float, metavar="N", help="the longest that it can take")
-    settings.add_flags(parser, [name for name in rows if name not in ("instance_type", _SERVES)])
+    settings.add_flags(parser, [name for name in rows if name not in ("instance_type", _SERVES, *OF_TRACKING)])
 
 
 def run(options: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kennel import hyperparameters
 from kennel.errors import UserError
+from kennel.hyperparameters import OF_TRACKING
 from kennel_launch import settings as kennel_settings
 from kennel_launch.aws import inventory, session
 from kennel_launch.console import flags
@@ -16,7 +17,7 @@ from kennel_launch.local_mode.command_lines import LocalTraining
 from kennel_launch.machine import archive
 from kennel_launch.settings import Settings
 
-_LOCALLY = ("local", "out", "gpus", "name", "env", "image", "instance_count", "wait", "yes")
+_LOCALLY = ("local", "out", "gpus", "name", "env", "image", "instance_count", *OF_TRACKING, "wait", "yes")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
         UserError: it can't be started as asked.
     """
     settings = kennel_settings.load(vars(options))
-    given = flags.hyperparameters_of(options)
+    given = kennel_settings.tracking(settings) | flags.hyperparameters_of(options)
     flags.refuse_without_local(options)
     if options.local:
         return run_locally(options, settings, given)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from kennel import hyperparameters
 from kennel.errors import UserError
-from kennel.hyperparameters import OF_A_SEARCH, TABLE, Hyperparameters
+from kennel.hyperparameters import OF_A_SEARCH, OF_TRACKING, TABLE, Hyperparameters
 from kennel.layout import Layout
 from kennel.search import search_space, trials
 from kennel_launch import settings
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 LOG = "train.log"  # in OUT
 _FLAGS = {name: f"--{name.replace('_', '-')}" for name in OF_A_SEARCH}
-_LOCALLY = ("local", "out", "gpus", "fresh", *OF_A_SEARCH, "hyperparameters", "image", "wait", "yes")
+_LOCALLY = ("local", "out", "gpus", "fresh", *OF_A_SEARCH, *OF_TRACKING, "hyperparameters", "image", "wait", "yes")
 _POLL = 0.5  # seconds
 Show = Callable[[Trials | None, str], None]  # (the trials so far, the log's last line)
 
@@ -129,7 +129,7 @@ def shared_of(options: argparse.Namespace) -> dict[str, str]:
     Raises:
         UserError: one that belongs to the search.
     """
-    given = local.settings_of(options.hyperparameters)
+    given = settings.tracking(settings.load(vars(options))) | local.settings_of(options.hyperparameters)
     if own := [name for name in _FLAGS if name in hyperparameters.given(given)]:
         raise UserError(f"--hyperparameters: write {own[0]} as {_FLAGS[own[0]]}")
     return given | flags.hyperparameters_of(options)

@@ -7,7 +7,7 @@ from typing import Any
 
 from kennel import hyperparameters
 from kennel.errors import UserError
-from kennel.hyperparameters import TABLE, TYPES, Hyperparameters, text
+from kennel.hyperparameters import OF_TRACKING, TABLE, TYPES, Hyperparameters, text
 from kennel_launch import settings
 
 LONGEST_RUN = 28 * 24 * 3600  # seconds; https://docs.aws.amazon.com/general/latest/gr/sagemaker.html
@@ -32,9 +32,9 @@ def add_hyperparameters(parser: argparse.ArgumentParser, without: Collection[str
     """`--epochs 5` for every row; --help has one line for them all, since they would fill two screens.
 
     Args:
-        without: those that have a flag of their own, beside `pretrained`.
+        without: those that have a flag of their own, beside `pretrained` and those that are settings, too.
     """
-    names = [name for name in TABLE if name not in (*without, "pretrained")]
+    names = [name for name in TABLE if name not in (*without, "pretrained", *OF_TRACKING)]
     for name in names:
         switch = {"nargs": "?", "const": "true"} if TYPES[name] is bool else {}
         parser.add_argument(flag(name), dest=_DEST + name, default="", help=argparse.SUPPRESS, **switch)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kennel import metrics
+from kennel import metrics, mlflow_uri
 from kennel_launch import settings as kennel_settings
 from kennel_launch.aws import debugger_rules, instance_types
 from kennel_launch.aws import session as aws
@@ -58,6 +58,8 @@ def training_job(settings: Settings, training: Training) -> dict[str, Any]:
         request["RemoteDebugConfig"] = {"EnableRemoteDebug": True}
     if training.infra_check:
         request["InfraCheckConfig"] = {"EnableInfraCheck": True}
+    if tracked := mlflow_config(training):
+        request["MlflowConfig"] = tracked
     if training.debugger:
         return request | debugger_rules.configurations(aws.region(settings), output_path(settings))
     return request | {"ProfilerConfig": {"DisableProfiler": True}}
@@ -81,6 +83,20 @@ def tuning_job(settings: Settings, training: Training, searched: Mapping[str, An
         "Tags": kennel_settings.tags(settings),
         **{key: searched[key] for key in ("WarmStartConfig",) if key in searched},
     }
+
+
+def mlflow_config(training: Training) -> dict[str, str]:
+    """MlflowConfig of a job that logs to a server of SageMaker's own; {} of another: its hyperparameter is enough.
+
+    DescribeTrainingJob then shows where the job logs to. What SageMaker does with it for an image of one's own its
+    documentation does not say (Amazon SageMaker API Reference, "MlflowConfig", 2026-11).
+    """
+    uri = training.hyperparameters.get("mlflow", "")
+    if not mlflow_uri.is_arn(uri):
+        return {}
+    experiment = training.hyperparameters.get("mlflow_experiment", "")
+    named = {"MlflowExperimentName": experiment} if experiment else {}
+    return {"MlflowResourceArn": uri, **named, "MlflowRunName": training.name}
 
 
 def output_path(settings: Settings) -> str:

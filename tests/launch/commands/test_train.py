@@ -224,6 +224,29 @@ def test_the_debugger_is_a_switch(aws: Aws, env: Env, command: Command) -> None:
     assert asked["ProfilerConfig"]["DisableProfiler"] is False
 
 
+def test_the_mlflow_server_is_a_setting_of_every_job(aws: Aws, env: Env, command: Command) -> None:
+    aws.hold()
+    arn = f"arn:aws:sagemaker:{aws.region}:123456789012:mlflow-tracking-server/pets"
+    named = {"KENNEL_MLFLOW": arn}
+    done = command("cli", *words(aws, "--name", "pets-1", "--mlflow-experiment", "cats", "--yes"), **env, **named)
+    assert done.returncode == 0, done.stderr
+    made = aws.client("sagemaker").describe_training_job(TrainingJobName="pets-1")
+    assert made["HyperParameters"] == {"mlflow": arn, "mlflow_experiment": "cats"}
+    assert made["MlflowConfig"] == {
+        "MlflowResourceArn": arn,
+        "MlflowExperimentName": "cats",
+        "MlflowRunName": "pets-1",
+    }
+    asked = dry(aws, env | named, command, "--mlflow", "https://mlflow.example.com")
+    assert asked["HyperParameters"] == {"mlflow": "https://mlflow.example.com"}
+    assert "MlflowConfig" not in asked
+    search = ["--name", "s", "--search-space", "learning_rate", "--hyperparameters", "epochs=3", "--dry-run"]
+    done = command("cli", "tune", *words(aws, *search)[1:], **env, **named)
+    assert done.returncode == 0, done.stderr
+    shared = json.loads(done.stdout)["request"]["TrainingJobDefinition"]["StaticHyperParameters"]
+    assert {"mlflow": arn, "epochs": "3"}.items() <= shared.items()
+
+
 def test_the_settings_of_a_tuning_jobs_best_are_taken(aws: Aws, env: Env, command: Command) -> None:
     aws.hold()
     tuned = ["--name", "search", "--search-space", "learning_rate batch_size=8,16", "--epochs", "3", "--yes"]
@@ -334,6 +357,8 @@ def test_a_dry_run_uploads_nothing(aws: Aws, env: Env, command: Command, make_ph
 
 REFUSED = [
     (["--epoch", "5"], "unknown argument --epoch: did you mean '--epochs'?"),
+    (["--mlflow", "pets"], "mlflow='pets' names no tracking server: write http(s)://host"),
+    (["--mlflow", "https://me:secret@host"], "mlflow=https://***@host holds a user or a password: leave them out"),
     (["--epochs", "0"], "hyperparameter epochs='0': write a whole number between 1 and 10000"),
     (["--optimizer", "sdg"], "write one of sgd, adamw (did you mean 'sgd'?)"),
     (["--keep-alive", "600", "--spot"], "SageMaker keeps no spare machines warm"),

@@ -23,6 +23,7 @@ from kennel_train.distributed import device
 from kennel_train.engine.checkpoint import Checkpoints
 from kennel_train.engine.strategies import Training
 from kennel_train.search.search import Search
+from kennel_train.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.slow
 SPACE = "learning_rate=0.001..0.1 batch_size=4,8"
@@ -298,7 +299,7 @@ def test_a_trial_that_runs_out_of_memory_is_marked_and_the_search_goes_on(job, t
     classifier = Classifier(Backbone("hungry", "test", Hungry(), 3, row, "random"), 2)
     checkpoints = Checkpoints(tmp_path / "checkpoints", {})
     made = Training(classifier, splits, context, checkpoints, "key", False, lambda *_: None)
-    search = Search(made, {"batch_size": Tuning(values=(4, 8))}, {}, tmp_path, tmp_path / "out")
+    search = Search(made, {"batch_size": Tuning(values=(4, 8))}, {}, tmp_path, tmp_path / "out", Tracker())
     ended, trained, tried = search.run()
     states = {row["hyperparameters"]["batch_size"]: row for row in tried["trials"]}
     assert states[8]["state"] == "failed"

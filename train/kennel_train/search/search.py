@@ -28,6 +28,7 @@ from kennel_train.search import stacked_heads, trials
 from kennel_train.search.stacked_heads import Head
 from kennel_train.search.study import Study
 from kennel_train.search.trials import Result
+from kennel_train.tracking.tracker import Tracker
 
 log = logging.getLogger("kennel")
 
@@ -44,6 +45,7 @@ class Search:
         identity: Mapping[str, str],
         scratch: Path,
         output: Path,
+        tracker: Tracker,
     ) -> None:
         """
         Args:
@@ -52,7 +54,7 @@ class Search:
             output: where the table of trials is written.
         """
         self._job, self._debugger = dataclasses.replace(job, debugger=None), job.debugger  # it watches the model only
-        self._space, self._identity, self._output = space, dict(identity), output
+        self._space, self._identity, self._output, self._tracker = space, dict(identity), output, tracker
         self._initial = {key: value.cpu().clone() for key, value in job.classifier.state_dict().items()}
         self._photos = len(job.splits.parts["train"].photos)
         self._judges = len(job.splits.parts["validation"].photos)
@@ -101,6 +103,7 @@ class Search:
         finished = self._study.finished() if self._study else {}
         for number, (settings, result) in sorted(self._job.context.cluster.broadcast(finished).items()):
             self._add_result(number, self._with_settings(settings), result)
+            self._track(number, settings, result)
         if finished:
             log.info("resumed a search: %d of %d trials are done", len(finished), self._job.context.hp.trials)
 
@@ -197,6 +200,7 @@ class Search:
         self._add_result(number, hp, result)
         if self._study and not stopped:
             self._study.tell(number, result)
+            self._track(number, {name: getattr(hp, name) for name in self._space}, result)
         values = {metric: result.metrics[metric.name] for metric in metrics.METRICS if metric.name in result.metrics}
         about = {"trial": number, "state": result.state, "best_epoch": result.epoch, **self._shown(hp)}
         self._log("%s%s", metrics.line(values, **about), f" ({result.reason})" if result.reason else "")
@@ -205,7 +209,9 @@ class Search:
         if self._study:
             _, result = self._study.finished()[other]
             state = "same" if result.score is not None else "failed"
-            self._study.tell(number, dataclasses.replace(result, state=state, same_as=other, seconds=0.0, curve=[]))
+            twin = dataclasses.replace(result, state=state, same_as=other, seconds=0.0, curve=[])
+            self._study.tell(number, twin)
+            self._track(number, self._study.finished()[number][0], twin)
         self._log("trial=%d state=same: its settings come out equal to trial %d's", number, other)
 
     def _add_result(self, number: int, hp: Hyperparameters, result: Result) -> None:
@@ -276,6 +282,9 @@ class Search:
         finished = self._study.finished() if self._study else {}
         first = next((result.reason for _, result in finished.values() if result.reason), "none was begun")
         return f"none of {len(finished)} trials came to an end, the first because {first}: narrow search_space"
+
+    def _track(self, number: int, settings: Mapping[str, Any], result: Result) -> None:
+        self._tracker.trial(trials.rows({number: (settings, result)})[0])
 
     def _write(self, *, ended: bool = False) -> TrialsTable | None:
         if not self._study:
