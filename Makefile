@@ -22,7 +22,7 @@ TUNE_OUT := $(or $(OUT),build/tune)
 OUT ?= build/local
 MODEL ?= $(OUT)/model
 STARTED := $(shell date +%s)
-COMMANDS = upload train tune deploy invoke transform status logs report delete
+COMMANDS = upload train tune deploy invoke transform status logs report register pipeline delete
 # `make train` with DATA alone is no command for AWS.
 HERE := $(if $(DATA),$(if $(ARGS),,train))
 
@@ -105,7 +105,7 @@ serve-local: ## serve a trained model from IMAGE [MODEL=folder] [PORT=8080] [GPU
 	@$(NEEDS_PYTHON)
 	@$(OURS) "$(PYTHON)" -m kennel_launch.make.local serve --image "$$IMAGE" --model "$$MODEL" --port "$$PORT" --gpus "$$GPUS"
 
-##@ On SageMaker (also: make upload|train|tune|deploy|invoke|transform|status|logs|report|delete ARGS='...')
+##@ On SageMaker (also: make upload|train|tune|deploy|invoke|transform|status|logs|report|register|pipeline|delete ARGS='...')
 launch: $(VENV_LAUNCH)/.ready ## the `kennel` command for AWS, in an environment without torch: build/venv-launch/bin/kennel
 	@echo "$(VENV_LAUNCH)/bin/kennel --help"
 

@@ -10,7 +10,7 @@ from .conftest import Command
 
 SLOW = {"sagemaker", "boto3", "botocore", "rich", "torch", "numpy", "pandas"}
 SCREEN = 40  # lines of 80 columns
-LONGER = {"train": 50, "tune": 50, "deploy": 50}  # every setting of a training job, or of an endpoint
+LONGER = {"train": 52, "tune": 50, "deploy": 50}  # every setting of a training job, or of an endpoint
 NEEDED = {
     "push": ["kennel:dev", "--to", "localhost/kennel"],
     "upload": ["photos"],

@@ -122,7 +122,7 @@ def test_of_several_processes_one_has_the_run(job, server):
     assert [step for step, _ in run.history("validation/loss")] == [1]
 
 
-def test_an_epoch_that_is_told_twice_is_there_once(server, tmp_path):
+def test_an_epoch_that_is_logged_twice_is_there_once(server, tmp_path):
     """As at a job's end, when the server may not have taken the first yet."""
     from kennel.layout import Layout
     from kennel_train.contract.stop import Never
