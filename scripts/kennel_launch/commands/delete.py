@@ -9,9 +9,10 @@ from kennel_launch import settings as kennel_settings
 from kennel_launch.aws import s3, session
 from kennel_launch.console import confirm, flags, terminal
 from kennel_launch.console.steps import Show, Steps
-from kennel_launch.hosting import components, leftovers, registry_leftovers, rollout, specs
+from kennel_launch.hosting import components, leftovers, rollout, specs
 from kennel_launch.hosting.leftovers import Leftover
 from kennel_launch.local_mode import local_endpoint, local_job
+from kennel_launch.models import registry_leftovers
 from kennel_launch.settings import Settings
 
 

@@ -12,11 +12,12 @@ from kennel_launch.advice import adviser
 from kennel_launch.aws import instance_types, s3, session
 from kennel_launch.console import confirm, flags, terminal
 from kennel_launch.console.steps import Steps
-from kennel_launch.hosting import artifacts, capacity, components, endpoint_info, rollout, scaling, specs, ttl
-from kennel_launch.hosting.artifacts import Artifact
+from kennel_launch.hosting import capacity, components, endpoint_info, rollout, scaling, specs, ttl
 from kennel_launch.hosting.endpoint_info import EndpointInfo
 from kennel_launch.hosting.specs import ASYNC, MULTI_MODEL, REAL_TIME, SERVERLESS, EndpointPlan, Source
 from kennel_launch.local_mode import local_endpoint, local_job
+from kennel_launch.models import artifacts
+from kennel_launch.models.artifacts import Artifact
 from kennel_launch.settings import Settings
 
 

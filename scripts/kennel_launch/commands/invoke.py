@@ -12,9 +12,10 @@ from kennel.errors import UserError
 from kennel_launch import settings as kennel_settings
 from kennel_launch.console import flags, terminal
 from kennel_launch.console.steps import Steps
-from kennel_launch.hosting import endpoint_info, invocation, load_report, photo_sources, specs
-from kennel_launch.hosting.invocation import Question
-from kennel_launch.hosting.photo_sources import Photo
+from kennel_launch.hosting import endpoint_info, specs
+from kennel_launch.inference import invocation, load_report, photo_sources
+from kennel_launch.inference.invocation import Question
+from kennel_launch.inference.photo_sources import Photo
 from kennel_launch.local_mode import local_job, runtime_client
 from kennel_launch.machine.http_probe import Guess, RefusedPhotoError
 from kennel_launch.settings import Settings

@@ -12,10 +12,11 @@ from kennel_launch import settings as kennel_settings
 from kennel_launch.advice import access, adviser, costs
 from kennel_launch.aws import manifests, session, sync
 from kennel_launch.console import confirm, flags
-from kennel_launch.hosting import model_packages, package_requests, rollout, specs
+from kennel_launch.hosting import rollout, specs
 from kennel_launch.jobs import input_channels, pipeline, pipeline_run, training_job
 from kennel_launch.jobs.pipeline import Registration
 from kennel_launch.jobs.requests import Training
+from kennel_launch.models import model_packages, package_requests
 from kennel_launch.settings import Settings
 
 _PARTS = f"{pipeline.TRAIN} -> {pipeline.CHECK} -> {pipeline.REGISTER}"

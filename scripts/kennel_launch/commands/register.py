@@ -9,10 +9,11 @@ from kennel_launch import settings as kennel_settings
 from kennel_launch.aws import inventory, job_output, s3, session
 from kennel_launch.aws.inventory import TRAINING, Resource
 from kennel_launch.console import confirm, flags
-from kennel_launch.hosting import artifacts, model_packages, model_quality, package_requests, specs
-from kennel_launch.hosting.model_packages import APPROVED, PENDING, REJECTED
+from kennel_launch.hosting import specs
 from kennel_launch.hosting.rollout import Call, send
 from kennel_launch.machine import archive
+from kennel_launch.models import artifacts, model_packages, model_quality, package_requests
+from kennel_launch.models.model_packages import APPROVED, PENDING, REJECTED
 from kennel_launch.settings import Settings
 
 _SETTINGS = ("region", "bucket", "prefix", "image", "tags", "kms_key", "profile")

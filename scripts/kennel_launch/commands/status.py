@@ -12,8 +12,9 @@ from kennel_launch.advice import costs
 from kennel_launch.aws import inventory, session
 from kennel_launch.aws.inventory import ENDPOINT, GROUP, PIPELINE, TRAINING, TRANSFORM, TUNING, Resource
 from kennel_launch.console import terminal
-from kennel_launch.hosting import endpoint_info, model_packages, scaling
+from kennel_launch.hosting import endpoint_info, scaling
 from kennel_launch.jobs import pipeline_run
+from kennel_launch.models import model_packages
 from kennel_launch.settings import Settings
 
 if TYPE_CHECKING:

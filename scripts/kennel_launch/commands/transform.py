@@ -15,10 +15,12 @@ from kennel_launch.advice import adviser
 from kennel_launch.aws import instance_types, s3, s3_upload, session, sync
 from kennel_launch.console import confirm, flags, terminal
 from kennel_launch.console.steps import Steps
-from kennel_launch.hosting import artifacts, photo_sources, predictions, rollout, specs
-from kennel_launch.hosting.artifacts import Artifact
-from kennel_launch.hosting.photo_sources import Photo
+from kennel_launch.hosting import rollout, specs
 from kennel_launch.hosting.specs import REAL_TIME, EndpointPlan, Source
+from kennel_launch.inference import photo_sources, predictions
+from kennel_launch.inference.photo_sources import Photo
+from kennel_launch.models import artifacts
+from kennel_launch.models.artifacts import Artifact
 from kennel_launch.settings import Settings
 
 _ENDED = ("Completed", "Failed", "Stopped")

@@ -1,1 +1,1 @@
-"""What serves a model on SageMaker: requests, their order and undoing, time to live, invocations."""
+"""What serves a model on SageMaker: requests, their order and undoing, scaling, time to live."""

@@ -9,7 +9,7 @@ from kennel.errors import UserError
 from kennel_launch.advice import image_fit
 from kennel_launch.aws import instance_types, manifests, readonly, s3_upload, sync
 from kennel_launch.console import flags
-from kennel_launch.hosting import photo_sources
+from kennel_launch.inference import photo_sources
 from kennel_launch.settings import Settings
 
 PHOTOS = ("data", "val", "test")  # flags of channels that hold photos

@@ -13,10 +13,10 @@ from typing import Any
 from kennel import metrics
 from kennel.errors import UserError
 from kennel_launch import settings as kennel_settings
-from kennel_launch.hosting import package_requests
-from kennel_launch.hosting.model_packages import APPROVED, PENDING
 from kennel_launch.jobs import requests
 from kennel_launch.jobs.requests import Training
+from kennel_launch.models import package_requests
+from kennel_launch.models.model_packages import APPROVED, PENDING
 from kennel_launch.settings import Settings
 
 TRAIN, CHECK, REGISTER, FAIL = "Train", "CheckAccuracy", "Register", "TooInaccurate"

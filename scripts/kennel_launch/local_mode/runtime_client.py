@@ -10,9 +10,10 @@ from typing import Any
 
 from kennel.errors import UserError
 from kennel_launch.console import flags
-from kennel_launch.hosting import invocation, specs
+from kennel_launch.hosting import specs
 from kennel_launch.hosting.endpoint_info import EndpointInfo
-from kennel_launch.hosting.invocation import Question
+from kennel_launch.inference import invocation
+from kennel_launch.inference.invocation import Question
 from kennel_launch.local_mode import local_endpoint
 from kennel_launch.machine import http_probe
 from kennel_launch.settings import Settings

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from kennel.errors import UserError
-from kennel_launch.hosting import invocation, photo_sources, shrink, specs
+from kennel_launch.hosting import specs
+from kennel_launch.inference import invocation, photo_sources, shrink
 from kennel_launch.machine.http_probe import RefusedPhotoError
 from kennel_launch.settings import Settings
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kennel_launch.hosting import model_quality, package_requests
+from kennel_launch.models import model_quality, package_requests
 
 from ...emulated_aws.client import Aws
 from ..conftest import REPOSITORY, Command

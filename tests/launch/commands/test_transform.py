@@ -11,8 +11,8 @@ import pytest
 from kennel.errors import UserError
 from kennel_launch.console import terminal
 from kennel_launch.console.steps import Steps
-from kennel_launch.hosting import predictions
-from kennel_launch.hosting.predictions import PhotoPrediction
+from kennel_launch.inference import predictions
+from kennel_launch.inference.predictions import PhotoPrediction
 from kennel_launch.machine.http_probe import Guess
 
 from ...emulated_aws.client import Aws

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from kennel.errors import UserError
-from kennel_launch.hosting import package_requests
 from kennel_launch.jobs import pipeline
 from kennel_launch.jobs.pipeline import Registration
+from kennel_launch.models import package_requests
 from kennel_launch.sdks import v2
 
 from .test_requests import INSIDE, SETTINGS, TRAINING, _credentials

@@ -4,10 +4,10 @@ from typing import Any
 
 from kennel.errors import UserError
 from kennel_launch.aws import inventory, s3, session
-from kennel_launch.hosting import model_packages, package_requests
 from kennel_launch.hosting.leftovers import Leftover
-from kennel_launch.hosting.model_packages import ModelPackage
 from kennel_launch.hosting.rollout import Call
+from kennel_launch.models import model_packages, package_requests
+from kennel_launch.models.model_packages import ModelPackage
 from kennel_launch.settings import Settings
 
 _RUNS = ("Executing", "Stopping")

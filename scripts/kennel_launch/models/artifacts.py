@@ -6,7 +6,7 @@ from typing import Any
 
 from kennel.errors import UserError
 from kennel_launch.aws import inventory, s3, session
-from kennel_launch.hosting import model_packages
+from kennel_launch.models import model_packages
 from kennel_launch.settings import Settings
 
 _USABLE = ("Completed", "Stopped")  # a stopped job leaves its best epoch so far

@@ -5,8 +5,8 @@ from typing import Any
 
 from kennel_launch import settings as kennel_settings
 from kennel_launch.aws import instance_types, session
-from kennel_launch.hosting import photo_sources
 from kennel_launch.hosting.rollout import Call
+from kennel_launch.inference import photo_sources
 from kennel_launch.settings import Settings
 
 FOLDER = "registry"  # below the prefix, with one for each group in it

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kennel_launch.hosting import load
-from kennel_launch.hosting.load import Level
+from kennel_launch.inference import load
+from kennel_launch.inference.load import Level
 
 from ...emulated_aws.client import Aws
 from ...emulated_aws.runners import pictures

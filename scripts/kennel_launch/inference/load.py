@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 
 from kennel.errors import UserError
 from kennel_launch.aws import session
-from kennel_launch.hosting import invocation, specs
+from kennel_launch.hosting import specs
 from kennel_launch.hosting.endpoint_info import EndpointInfo
-from kennel_launch.hosting.invocation import Question
-from kennel_launch.hosting.photo_sources import Photo
+from kennel_launch.inference import invocation
+from kennel_launch.inference.invocation import Question
+from kennel_launch.inference.photo_sources import Photo
 from kennel_launch.machine.http_probe import RefusedPhotoError
 
 CONCURRENCIES = (1, 2, 4, 8, 16, 32, 64)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from kennel.errors import UserError
 from kennel_launch.console import confirm, terminal
 from kennel_launch.console.steps import Steps
-from kennel_launch.hosting import load, specs
+from kennel_launch.hosting import specs
 from kennel_launch.hosting.endpoint_info import EndpointInfo
-from kennel_launch.hosting.invocation import Question
-from kennel_launch.hosting.load import Level
-from kennel_launch.hosting.photo_sources import Photo
+from kennel_launch.inference import load
+from kennel_launch.inference.invocation import Question
+from kennel_launch.inference.load import Level
+from kennel_launch.inference.photo_sources import Photo
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -12,10 +12,11 @@ from typing import Any
 
 from kennel.errors import UserError
 from kennel_launch.aws import s3, session
-from kennel_launch.hosting import photo_sources, shrink, specs
+from kennel_launch.hosting import specs
 from kennel_launch.hosting.endpoint_info import EndpointInfo
-from kennel_launch.hosting.photo_sources import Photo
 from kennel_launch.hosting.rollout import pauses
+from kennel_launch.inference import photo_sources, shrink
+from kennel_launch.inference.photo_sources import Photo
 from kennel_launch.machine.http_probe import Guess, RefusedPhotoError, guesses
 from kennel_launch.settings import Settings
 

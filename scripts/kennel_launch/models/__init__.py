@@ -1,0 +1,1 @@
+"""Where a model comes from: the artifact of a job, or the model registry."""
