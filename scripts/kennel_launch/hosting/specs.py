@@ -179,7 +179,7 @@ def capture_folder(name: str, settings: Settings) -> str:
 
 
 def _capture(plan: EndpointPlan, settings: Settings) -> dict[str, Any]:
-    """Photos, which SageMaker writes as base64, and answers, which stay JSON by their content type.
+    """Photos, which SageMaker writes as base64, and answers, which stay JSON or CSV by their content type.
 
     https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DataCaptureConfig.html (2026-11)
     """
@@ -188,7 +188,7 @@ def _capture(plan: EndpointPlan, settings: Settings) -> dict[str, Any]:
         "InitialSamplingPercentage": plan.capture,
         "DestinationS3Uri": capture_folder(plan.name, settings),
         "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
-        "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
+        "CaptureContentTypeHeader": {"CsvContentTypes": ["text/csv"], "JsonContentTypes": ["application/json"]},
         **({"KmsKeyId": settings.kms_key} if settings.kms_key else {}),
     }
 

@@ -239,7 +239,7 @@ def test_captured_photos_are_the_users_until_the_data_goes(kennel: Kennel) -> No
         "DestinationS3Uri": folder,
         "KmsKeyId": "alias/mine",
         "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
-        "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
+        "CaptureContentTypeHeader": {"CsvContentTypes": ["text/csv"], "JsonContentTypes": ["application/json"]},
     }
     assert f"captures:            10% of the requests, under {folder}\n" in kennel("status", "pets").stdout
     assert f"captures no longer; what there is stays under {folder}" in kennel(*words(kennel)).stderr
