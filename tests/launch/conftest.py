@@ -27,6 +27,11 @@ HYMENOPTERA = REPOSITORY.parent / "shared" / "data" / "hymenoptera"
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The whole walks, which lie in this folder, first: at the end one would run alone."""
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+
+
 @pytest.fixture
 def make_photos(tmp_path: Path) -> Callable[[dict[str, int]], Path]:
     """Writes `{"train/ants": 5}` as five files of different bytes, and returns the folder above them all."""
