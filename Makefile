@@ -48,12 +48,14 @@ NEEDS_GCC = { command -v gcc >/dev/null || command -v cc >/dev/null; } && "$(PYT
 	"(Debian, Ubuntu: apt-get install gcc libc6-dev python3-dev)" >&2; exit 1; }
 # Run from the checkout, before or without an installation.
 OURS = PYTHONPATH="$(CURDIR)/scripts:$(CURDIR)/container" DOCKER="$(DOCKER)"
-# $(call INSTALL,environment,locks): pip's thousand lines go into a log, which is shown where it fails.
+# $(call INSTALL,environment,locks): pip's thousand lines go into a log, which is shown where it fails. Bytecode is made
+# of what is imported, when it is: of all it takes a third of the time.
 INSTALL = @echo "installing $(2) into $(1)"; \
-	$(1)/bin/python -m pip install --disable-pip-version-check --require-hashes --no-deps $(addprefix -r ,$(2)) \
+	$(1)/bin/python -m pip install --disable-pip-version-check --no-compile --require-hashes --no-deps $(addprefix -r ,$(2)) \
 		> $(1)/pip.log 2>&1 || { cat $(1)/pip.log >&2; echo "pip failed, its log is $(1)/pip.log" >&2; exit 1; }
 # As many tests at a time as JOBS says; the tests of a module stay together, with the fixtures that they share.
 JOBS ?= 2
+JOBS_LAUNCH ?= 3
 # Exit code 5 is pytest's word for a folder without tests.
 PYTEST = bin/python -m pytest
 AT_ONCE = -n $(JOBS) --dist worksteal
@@ -133,7 +135,8 @@ test-gpu: $(VENV)/.test ## ... what only an NVIDIA GPU can show: training and se
 	$(VENV)/bin/python tests/bench/gpu.py
 
 test-launch: $(VENV_LAUNCH)/.test $(VENV_SDK_V3)/.ready ## ... the commands
-	$(WITHOUT_VALUES) $(OURS) $(VENV_LAUNCH)/$(PYTEST) $(AT_ONCE) $(wildcard tests/launch) $(NO_TESTS)
+	@# one more at a time than there are cores: they wait for jobs and endpoints more than they compute
+	$(WITHOUT_VALUES) $(OURS) $(VENV_LAUNCH)/$(PYTEST) -n $(JOBS_LAUNCH) --dist worksteal $(wildcard tests/launch) $(NO_TESTS)
 
 test-image: $(VENV_LAUNCH)/.test $(VENV_SDK_V3)/.ready ## ... the image, where a docker engine answers; one by one: each looks at what the others left
 	$(WITHOUT_VALUES) $(OURS) IMAGE="$$IMAGE" BASE_IMAGE="$$BASE_IMAGE" SERVE_IMAGE="$$SERVE_IMAGE" SERVE_BASE_IMAGE="$$SERVE_BASE_IMAGE" \
