@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from kennel_launch.hosting import specs
+from kennel_launch.hosting.specs import EndpointPlan, Source
+from kennel_launch.settings import Settings
+
 from ..emulated_aws.client import Aws
 from ..emulated_aws.runners import pictures
 from .conftest import REPOSITORY, SDK_V3
@@ -49,3 +53,20 @@ def test_each_sdks_block_trains_and_answers(aws: Aws, programs: Path, tmp_path: 
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"red"' in done.stdout
+    if version == 3:
+        deployed(aws)
+
+
+def deployed(aws: Aws) -> None:
+    """ModelBuilder asked for what `kennel deploy` does, but for names, tags, and two defaults that it says."""
+    kinds = ("Model", "EndpointConfig", "Endpoint")
+    ((model,), (config,), (endpoint,)) = (aws.asked("sagemaker", f"Create{kind}") for kind in kinds)
+    settings, source = Settings(role=aws.role), Source(model["PrimaryContainer"]["ModelDataUrl"], aws.image, "")
+    plan = EndpointPlan("pets", "1", specs.REAL_TIME, source, "ml.c6i.large")
+    ours = specs.model(plan, settings), specs.endpoint_config(plan, settings), specs.endpoint(plan, settings)
+    for request in (model, config, endpoint, *ours):
+        request.pop("Tags", None)
+    assert model["PrimaryContainer"].pop("Environment") == {}
+    assert config["ProductionVariants"][0].pop("InitialVariantWeight") == 1
+    named = json.loads(json.dumps(ours).replace(f'"{plan.version}"', '"pets"'))
+    assert named == [model, config, endpoint]
