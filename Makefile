@@ -55,7 +55,6 @@ INSTALL = @echo "installing $(2) into $(1)"; \
 		> $(1)/pip.log 2>&1 || { cat $(1)/pip.log >&2; echo "pip failed, its log is $(1)/pip.log" >&2; exit 1; }
 # As many tests at a time as JOBS says; the tests of a module stay together, with the fixtures that they share.
 JOBS ?= 2
-JOBS_LAUNCH ?= 3
 # Exit code 5 is pytest's word for a folder without tests.
 PYTEST = bin/python -m pytest
 AT_ONCE = -n $(JOBS) --dist worksteal
@@ -135,8 +134,7 @@ test-gpu: $(VENV)/.test ## ... what only an NVIDIA GPU can show: training and se
 	$(VENV)/bin/python tests/bench/gpu.py
 
 test-launch: $(VENV_LAUNCH)/.test $(VENV_SDK_V3)/.ready ## ... the commands
-	@# one more at a time than there are cores: they wait for jobs and endpoints more than they compute
-	$(WITHOUT_VALUES) $(OURS) $(VENV_LAUNCH)/$(PYTEST) -n $(JOBS_LAUNCH) --dist worksteal $(wildcard tests/launch) $(NO_TESTS)
+	$(WITHOUT_VALUES) $(OURS) $(VENV_LAUNCH)/$(PYTEST) $(AT_ONCE) $(wildcard tests/launch) $(NO_TESTS)
 
 test-image: $(VENV_LAUNCH)/.test $(VENV_SDK_V3)/.ready ## ... the image, where a docker engine answers; one by one: each looks at what the others left
 	$(WITHOUT_VALUES) $(OURS) IMAGE="$$IMAGE" BASE_IMAGE="$$BASE_IMAGE" SERVE_IMAGE="$$SERVE_IMAGE" SERVE_BASE_IMAGE="$$SERVE_BASE_IMAGE" \

@@ -5,6 +5,7 @@ imported late: it takes seconds, in which SIGTERM must already be heard and whic
 """
 
 import atexit
+import contextlib
 import functools
 import gc
 import logging
@@ -13,6 +14,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +64,6 @@ def main() -> None:
     _log_to_stdout(logging.INFO)
     layout = _layout()
     atexit.register(gc.freeze)  # Python's own end looks at a million objects that go with the process: 1.3 s
-    gc.disable()  # while torch and the others are imported: what they make stays, and is looked at again and again
     try:
         _run(layout, stop)
     except BaseException as error:  # noqa: BLE001 - the contract's boundary: nothing may pass as "Completed"
@@ -71,8 +72,6 @@ def main() -> None:
             files.put(layout.failure, text)
         # What a script or another process printed is in the log already.
         raise JobFailedError(text.splitlines()[0] if isinstance(error, failure.ScriptError) else text) from None
-    finally:
-        gc.enable()
 
 
 def _run(layout: Layout, stop: Stop) -> None:
@@ -86,9 +85,10 @@ def _run(layout: Layout, stop: Stop) -> None:
         return
     # A lost connection is a page of C++ frames otherwise. Torch reads it once, when imported; the ranks inherit it.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from kennel_train.data import pipe_mode
-    from kennel_train.distributed import launcher
-    from kennel_train.distributed.cluster import Cluster
+    with _importing():
+        from kennel_train.data import pipe_mode
+        from kennel_train.distributed import launcher
+        from kennel_train.distributed.cluster import Cluster
 
     config = JobConfig.read(layout)  # before a stream is read, which takes as long as its photos
     machines = launcher.machines(layout)
@@ -103,9 +103,10 @@ def _run(layout: Layout, stop: Stop) -> None:
 
 
 def _train(config: JobConfig, layout: Layout, root: Path, stop: Stop, cluster: "Cluster") -> None:
-    from kennel_train import training
-    from kennel_train.context import JobEnvironment
-    from kennel_train.tracking import tracker
+    with _importing():
+        from kennel_train import training
+        from kennel_train.context import JobEnvironment
+        from kennel_train.tracking import tracker
 
     if tracked := tracker.Destination.find(config.hp, os.environ):
         for name, value in tracker.DEFAULTS.items():
@@ -128,6 +129,17 @@ def _train(config: JobConfig, layout: Layout, root: Path, stop: Stop, cluster: "
     training.run(environment, cluster, stop)
 
 
+@contextlib.contextmanager
+def _importing() -> Iterator[None]:
+    """Without garbage collection: what torch and the others make stays, and each collection goes through all of it."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def _give_up(layout: Layout, reason: str) -> None:
     """End this process from another thread than the one that stands still, with the reason where it is looked for."""
     if "RANK" in os.environ:
@@ -144,9 +156,9 @@ def _rank() -> int:
     """One process of several, started by `launcher.launch`; its exit code."""
     stop = Stop()
     _log_to_stdout(logging.WARNING)
-    gc.disable()  # as in main
-    from kennel_train.distributed import launcher
-    from kennel_train.distributed.cluster import Cluster
+    with _importing():
+        from kennel_train.distributed import launcher
+        from kennel_train.distributed.cluster import Cluster
 
     try:
         cluster = Cluster.join()

@@ -1,7 +1,6 @@
 """One training job from top to bottom: channels and hyperparameters in, the best epoch's model folder out."""
 
 import dataclasses
-import gc
 import json
 import logging
 import tempfile
@@ -54,8 +53,6 @@ def run(environment: JobEnvironment, cluster: Cluster, stop: Stop) -> None:
     Raises:
         UserError: whatever the user can fix.
     """
-    gc.freeze()
-    gc.enable()
     timing, config, layout = Timing(), environment.config, environment.layout
     chosen = device.choose(environment.cuda_compat, cluster.local, cluster.local_world, environment.visible)
     log.info(chosen.description)
