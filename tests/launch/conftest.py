@@ -120,6 +120,16 @@ def _forget() -> None:
 
 
 @pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Of no account: for requests that are made and not sent, by sessions of the test's own."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "none")
+    _forget()
+    yield
+    _forget()
+
+
+@pytest.fixture
 def process(cwd: Path) -> Command:
     """Runs `python -m kennel_launch.<name>` in a process of its own, as the Makefile does."""
 

@@ -134,11 +134,7 @@ def of_endpoint(name: str, variants: Iterable[str], settings: Settings, *, neede
         with session.translate_errors(f"whether {name} is scaled automatically"):
             return _found(session.client(SERVICE, settings), resources)
     except UserError as error:
-        if (
-            needed
-            or not isinstance(error.__cause__, Exception)
-            or "AccessDenied" not in session.code_of(error.__cause__)
-        ):
+        if needed or not session.is_denied(error):
             raise
         print(f"not known: {error}", file=sys.stderr)
         return NOTHING

@@ -1,7 +1,6 @@
 """What `kennel deploy` and `transform` send is what version 2 of SageMaker's SDK sends, but for what is listed here."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +14,7 @@ from kennel_launch.hosting.specs import EndpointPlan, Source
 from kennel_launch.sdks import v2
 from kennel_launch.settings import Settings
 
-from ..conftest import _forget as forget
-
-pytestmark = pytest.mark.filterwarnings("ignore")  # the SDK's own
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("credentials")]  # warnings: the SDK's own
 SETTINGS = Settings(
     role="arn:aws:iam::123456789012:role/kennel",
     region="eu-west-1",
@@ -35,15 +32,6 @@ PLANS = {
     "ami": (SETTINGS, replace(PLAN, ami={"InferenceAmiVersion": "al2-ami-sagemaker-inference-gpu-3-1"})),
     "capture": (SETTINGS, replace(PLAN, capture=10)),
 }
-
-
-@pytest.fixture(autouse=True)
-def _credentials(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "none")
-    forget()
-    yield
-    forget()
 
 
 def requests(text: str) -> dict[str, dict[str, Any]]:

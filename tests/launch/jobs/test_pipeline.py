@@ -13,10 +13,9 @@ from kennel_launch.jobs.pipeline import Registration
 from kennel_launch.models import package_requests
 from kennel_launch.sdks import v2
 
-from .test_requests import INSIDE, SETTINGS, TRAINING, _credentials
+from .test_requests import INSIDE, SETTINGS, TRAINING
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the SDK's own
-__all__ = ["_credentials"]  # a fixture
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("credentials")]  # warnings: the SDK's own
 PLAIN = Registration("pets", 0.9)
 CASES = {
     "plain": (SETTINGS, TRAINING, PLAIN),

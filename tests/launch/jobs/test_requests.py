@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -18,9 +17,8 @@ from kennel_launch.sdks import v2
 from kennel_launch.settings import Settings
 
 from ..conftest import REPOSITORY, SDK_V3
-from ..conftest import _forget as forget
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the SDK's own
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("credentials")]  # warnings: the SDK's own
 SETTINGS = Settings(
     role="arn:aws:iam::123456789012:role/kennel",
     region="eu-west-1",
@@ -63,15 +61,6 @@ SEARCHES = {
         Options("Random", parents=("a", "b"), warm_start="TransferLearning", early_stopping=False),
     ),
 }
-
-
-@pytest.fixture(autouse=True)
-def _credentials(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "none")
-    forget()
-    yield
-    forget()
 
 
 def sent(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
