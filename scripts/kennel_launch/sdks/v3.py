@@ -30,7 +30,7 @@ def model_trainer(hyperparameters: Mapping[str, str], **given: Any) -> Any:
 
 
 def tuner(hyperparameters: Mapping[str, str], search_space: str, options: Options | None = None, **given: Any) -> Any:
-    """A HyperparameterTuner of the image: ranges, strategy, objective, numbers of jobs, early stopping and seed.
+    """A HyperparameterTuner of the image.
 
     Args:
         search_space: as hyperparameter `search_space` has it.
@@ -39,30 +39,8 @@ def tuner(hyperparameters: Mapping[str, str], search_space: str, options: Option
     Raises:
         UserError: as `model_trainer`, or SageMaker would take no such search.
     """
-    from sagemaker.core.parameter import CategoricalParameter, ContinuousParameter, IntegerParameter
-    from sagemaker.train.tuner import HyperparameterTuner
-
     training, request = asked.search(hyperparameters, search_space, options)
-    config = request["HyperParameterTuningJobConfig"]
-    kinds = {"Integer": IntegerParameter, "Continuous": ContinuousParameter}
-    rows = config["ParameterRanges"]
-    ranges = {row["Name"]: CategoricalParameter(row["Values"]) for row in rows.get("CategoricalParameterRanges", [])}
-    for kind, made in kinds.items():
-        for row in rows.get(f"{kind}ParameterRanges", []):
-            number = int if kind == "Integer" else float
-            ranges[row["Name"]] = made(number(row["MinValue"]), number(row["MaxValue"]), row["ScalingType"])
-    return HyperparameterTuner(
-        trainer_of(asked.settings(given, *asked.JOB), training),
-        config["HyperParameterTuningJobObjective"]["MetricName"],
-        ranges,
-        metric_definitions=metrics.definitions(),
-        strategy=config["Strategy"],
-        objective_type=config["HyperParameterTuningJobObjective"]["Type"],
-        max_jobs=config["ResourceLimits"]["MaxNumberOfTrainingJobs"],
-        max_parallel_jobs=config["ResourceLimits"]["MaxParallelTrainingJobs"],
-        early_stopping_type=config["TrainingJobEarlyStoppingType"],
-        random_seed=config.get("RandomSeed"),
-    )
+    return tuner_of(asked.settings(given, *asked.JOB), training, request)
 
 
 def model(name: str, model_data: str, **given: Any) -> Any:
@@ -132,6 +110,50 @@ def trainer_of(settings: Settings, training: Training) -> Any:
         made.with_infra_check_config()
     rows = [MetricDefinition(name=row["Name"], regex=row["Regex"]) for row in metrics.definitions()]
     return made.with_metric_definitions(rows)
+
+
+def tuner_of(settings: Settings, training: Training, request: Mapping[str, Any]) -> Any:
+    """The HyperparameterTuner that asks for what `requests.tuning_job` does, as far as v3 can say it.
+
+    It sends neither network isolation, encrypted traffic nor the key of the volumes, whatever its trainer has.
+    """
+    from sagemaker.train.tuner import HyperparameterTuner
+
+    config = request["HyperParameterTuningJobConfig"]
+    return HyperparameterTuner(
+        trainer_of(settings, training),
+        config["HyperParameterTuningJobObjective"]["MetricName"],
+        _ranges(config["ParameterRanges"]),
+        metric_definitions=metrics.definitions(),
+        strategy=config["Strategy"],
+        strategy_config=_shape("HyperParameterTuningJobStrategyConfig", config.get("StrategyConfig")),
+        objective_type=config["HyperParameterTuningJobObjective"]["Type"],
+        max_jobs=config["ResourceLimits"]["MaxNumberOfTrainingJobs"],
+        max_parallel_jobs=config["ResourceLimits"]["MaxParallelTrainingJobs"],
+        max_runtime_in_seconds=config["ResourceLimits"].get("MaxRuntimeInSeconds"),
+        completion_criteria_config=_shape("TuningJobCompletionCriteria", config.get("TuningJobCompletionCriteria")),
+        early_stopping_type=config["TrainingJobEarlyStoppingType"],
+        random_seed=config.get("RandomSeed"),
+        warm_start_config=_shape("HyperParameterTuningJobWarmStartConfig", request.get("WarmStartConfig")),
+    )
+
+
+def _ranges(rows: Mapping[str, Any]) -> dict[str, Any]:
+    from sagemaker.core.parameter import CategoricalParameter, ContinuousParameter, IntegerParameter
+
+    ranges = {row["Name"]: CategoricalParameter(row["Values"]) for row in rows.get("CategoricalParameterRanges", [])}
+    for kind, number, made in (("Integer", int, IntegerParameter), ("Continuous", float, ContinuousParameter)):
+        for row in rows.get(f"{kind}ParameterRanges", []):
+            ranges[row["Name"]] = made(number(row["MinValue"]), number(row["MaxValue"]), row["ScalingType"])
+    return ranges
+
+
+def _shape(name: str, request: Mapping[str, Any] | None) -> Any:
+    """A part of a request as sagemaker-core's class of that name, None for none."""
+    from sagemaker.core import shapes
+    from sagemaker.core.utils.code_injection.codec import transform
+
+    return getattr(shapes, name)(**transform(request, name)) if request else None
 
 
 def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
-"""What `kennel deploy` and `transform` send is what version 2 of SageMaker's SDK sends, but for what is listed here."""
+"""`kennel deploy` and `transform` send what versions 2 and 3 of SageMaker's SDK send, but for what is listed here."""
 
-import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -13,6 +12,8 @@ from kennel_launch.hosting import specs
 from kennel_launch.hosting.specs import EndpointPlan, Source
 from kennel_launch.sdks import v2
 from kennel_launch.settings import Settings
+
+from ..sdks import printed, run_v3
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("credentials")]  # warnings: the SDK's own
 SETTINGS = Settings(
@@ -32,15 +33,6 @@ PLANS = {
     "ami": (SETTINGS, replace(PLAN, ami={"InferenceAmiVersion": "al2-ami-sagemaker-inference-gpu-3-1"})),
     "capture": (SETTINGS, replace(PLAN, capture=10)),
 }
-
-
-def requests(text: str) -> dict[str, dict[str, Any]]:
-    """What a dry run printed, by operation."""
-    decoder, at, found = json.JSONDecoder(), 0, {}
-    while (at := text.find("{", at)) >= 0:
-        row, at = decoder.raw_decode(text, at)
-        found[row["operation"]] = row["request"]
-    return found
 
 
 def ours(settings: Settings, plan: EndpointPlan) -> list[dict[str, Any]]:
@@ -84,7 +76,7 @@ def test_an_endpoint(capsys: pytest.CaptureFixture[str], name: str) -> None:
         tags=kennel_settings.tags(settings),
         wait=False,
     )
-    model, config, endpoint = requests(capsys.readouterr().out).values()
+    model, config, endpoint = (row["request"] for row in printed(capsys.readouterr().out))
     assert model["PrimaryContainer"].pop("Environment") == {}
     assert config["ProductionVariants"][0].pop("InitialVariantWeight") == 1
     assert config["EndpointConfigName"] == endpoint["EndpointConfigName"] == plan.name
@@ -92,13 +84,19 @@ def test_an_endpoint(capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert ours(settings, plan) == [model, config, endpoint]
 
 
+def transform_job(settings: Settings) -> dict[str, Any]:
+    """Ours, without the defaults that it says of what is not split, not compressed and not put together."""
+    source = {"S3DataType": "ManifestFile", "S3Uri": "s3://photos/photos.manifest"}
+    job: dict[str, Any] = transform.job("pets-1", "pets", source, "s3://photos/out/", settings, {})
+    assert job["TransformInput"].pop("SplitType") == job["TransformInput"].pop("CompressionType") == "None"
+    assert job["TransformOutput"].pop("AssembleWith") == "None"
+    return job
+
+
 @pytest.mark.parametrize("settings", [SETTINGS, INSIDE], ids=["plain", "inside"])
 def test_a_transform_job(capsys: pytest.CaptureFixture[str], settings: Settings) -> None:
-    """We say the defaults of what is not split, not compressed and not put together."""
     from sagemaker.transformer import Transformer
 
-    source = {"S3DataType": "ManifestFile", "S3Uri": "s3://photos/photos.manifest"}
-    job = transform.job("pets-1", "pets", source, "s3://photos/out/", settings, {})
     session.dry_run(settings)
     transformer = Transformer(
         "pets",
@@ -112,8 +110,42 @@ def test_a_transform_job(capsys: pytest.CaptureFixture[str], settings: Settings)
         tags=kennel_settings.tags(settings),
         sagemaker_session=v2.session(settings),
     )
-    data, kind = source["S3Uri"], job["TransformInput"]["ContentType"]
-    transformer.transform(data, source["S3DataType"], kind, job_name="pets-1", wait=False)
-    assert job["TransformInput"].pop("SplitType") == job["TransformInput"].pop("CompressionType") == "None"
-    assert job["TransformOutput"].pop("AssembleWith") == "None"
-    assert job == requests(capsys.readouterr().out)["CreateTransformJob"]
+    job = transform_job(settings)
+    kind = job["TransformInput"]["ContentType"]
+    transformer.transform("s3://photos/photos.manifest", "ManifestFile", kind, job_name="pets-1", wait=False)
+    (row,) = printed(capsys.readouterr().out)
+    assert job == row["request"]
+
+
+V3 = """
+import json, sys
+from kennel_launch import settings as kennel_settings
+from kennel_launch.aws import session
+from kennel_launch.settings import Settings
+from sagemaker.core.helper.session_helper import Session
+from sagemaker.core.transformer import Transformer
+kind, *cases = json.load(sys.stdin)
+for given in cases:
+    settings = Settings(**given)
+    session.dry_run(settings)
+    transformer = Transformer(
+        "pets",
+        1,
+        settings.endpoint_instance_type,
+        strategy="SingleRecord",
+        output_path="s3://photos/out/",
+        output_kms_key=settings.kms_key or None,
+        volume_kms_key=settings.kms_key or None,
+        accept="application/jsonlines",
+        tags=kennel_settings.tags(settings),
+        sagemaker_session=Session(session.session(settings), default_bucket=settings.bucket),
+    )
+    transformer.transform("s3://photos/photos.manifest", "ManifestFile", kind, job_name="pets-1", wait=False)
+"""
+
+
+def test_version_3s_transform_job() -> None:
+    cases = [SETTINGS, INSIDE]
+    ours = [transform_job(settings) for settings in cases]
+    rows = printed(run_v3(V3, [ours[0]["TransformInput"]["ContentType"], *map(asdict, cases)]))
+    assert [row["request"] for row in rows] == ours
