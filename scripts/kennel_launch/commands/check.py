@@ -5,7 +5,7 @@ import argparse
 from kennel.hyperparameters import OF_TRACKING
 from kennel_launch import settings
 from kennel_launch.advice import adviser
-from kennel_launch.hosting import specs
+from kennel_launch.hosting import capacity, scaling, specs
 
 _LAUNCHES = ("train", "deploy", "transform")
 _SERVES = "endpoint_instance_type"
@@ -29,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="requests that it takes at once",
     )
+    parser.add_argument("--instances", type=int, metavar="N", help="of the endpoint (1)")
+    parser.add_argument("--autoscale", default="", metavar="MIN..MAX", help="the fewest and the most of them, instead")
+    parser.add_argument("--provisioned", type=int, metavar="N", help="of a serverless one, always warm")
     parser.add_argument("--spot", action="store_true", help="train on spare machines")
     parser.add_argument("--remote-debug", action="store_true", help="train with a shell in reach of aws ssm")
     parser.add_argument("--parallel", type=int, default=1, metavar="N", help="training jobs at a time")
@@ -40,8 +43,9 @@ def run(options: argparse.Namespace) -> int:
     """Shows the advice, and what it would add to the request.
 
     Raises:
-        UserError: the launch would fail.
+        UserError: the launch would fail, or a flag is wrong.
     """
+    capacity.check_numbers(options)
     given = vars(options)
     if options.launch != "train":
         given = given | {"instance_type": None, _SERVES: options.instance_type}
@@ -55,8 +59,15 @@ def run(options: argparse.Namespace) -> int:
             remote_debug=options.remote_debug,
         )
     elif options.launch == "deploy":
+        count = options.instances or 1
+        scaled = scaling.parse(options.autoscale, 1) if options.autoscale else specs.Autoscale(count, count, 1)
         advice = adviser.check_endpoint(
-            wanted, options.mode, memory=options.memory, concurrency=options.max_concurrency
+            wanted,
+            options.mode,
+            memory=options.memory,
+            concurrency=options.max_concurrency,
+            provisioned=options.provisioned or 0,
+            instances=(scaled.least, scaled.most),
         )
     else:
         advice = adviser.check_transform(wanted, hours=options.hours)

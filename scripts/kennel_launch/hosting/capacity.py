@@ -40,9 +40,7 @@ def check(options: argparse.Namespace, settings: Settings) -> None:
     Raises:
         UserError: says what.
     """
-    for flag, value in (("--instances", options.instances), ("--provisioned", options.provisioned)):
-        if value is not None and value < 1:
-            raise UserError(f"{flag} {value}: write a whole number from 1")
+    check_numbers(options)
     if options.mode == SERVERLESS:
         _check_serverless(options)
     elif options.provisioned is not None:
@@ -62,6 +60,16 @@ def check(options: argparse.Namespace, settings: Settings) -> None:
             # .../dg/model-monitor.html many models; an asynchronous endpoint keeps its answers in S3 by itself.
             raise UserError(f"--capture is of real-time endpoints, and this one is {options.mode}: leave it out")
         kennel_settings.needed(settings, "bucket")
+
+
+def check_numbers(options: argparse.Namespace) -> None:
+    """
+    Raises:
+        UserError: fewer than one instance, or provisioned request.
+    """
+    for flag, value in (("--instances", options.instances), ("--provisioned", options.provisioned)):
+        if value is not None and value < 1:
+            raise UserError(f"{flag} {value}: write a whole number from 1")
 
 
 def _check_serverless(options: argparse.Namespace) -> None:

@@ -46,6 +46,15 @@ def test_all_the_machines_of_all_the_jobs_at_once_count(front: Front) -> None:
     assert "--desired-value 6" in said
 
 
+def test_all_the_machines_of_an_endpoint_count(front: Front) -> None:
+    front.aws.quota("ml.c7i.large for endpoint usage", 3)
+    assert front.allowed("deploy", "--instances", "3")[-1].startswith("3 × ml.c7i.large: ")
+    assert front.allowed("deploy", "--autoscale", "1..3")
+    assert "is 3 in eu-west-1, 4 needed" in front.refused("deploy", "--autoscale", "1..4")
+    assert "--desired-value 5" in front.refused("deploy", "--instances", "5")
+    assert "--instances 0: write a whole number from 1" in front.refused("deploy", "--instances", "0")
+
+
 def test_serverless_has_no_quota_of_instances(front: Front) -> None:
     front.aws.quota("ml.c7i.large for endpoint usage", 0)
     front.allowed("deploy", "--mode", "serverless", image=front.put_image("slim", ()))
