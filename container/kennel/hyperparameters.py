@@ -59,6 +59,28 @@ class Hyperparameters:
         "turn; `auto`: `probe-then-finetune` on a GPU, `probe` on a CPU",
         choices=("auto", "probe", "finetune", "probe-then-finetune"),
     )
+    solver: str = _row(
+        "auto",
+        "of a probe's head: `lbfgs` solves it to its optimum, with an L2 chosen by cross-validation; `sgd` trains it "
+        "epoch by epoch; `auto`: `lbfgs` for the strategy `probe`, unless a hyperparameter of SGD's is given or "
+        "searched",
+        choices=("auto", "lbfgs", "sgd"),
+        per_trial=True,
+    )
+    l2: float = _row(
+        0.0,
+        "of `lbfgs`: half of it times the squared weights is added to the loss, on features scaled to a mean square of "
+        "1; 0: chosen by cross-validation",
+        low=0.0,
+        high=1e4,
+        per_trial=True,
+    )
+    final: str = _row(
+        "all",
+        "`all`: where validation was cut from `train`, a probe's head learns from both in the end, and what is "
+        "reported of validation stays that of the head before; `train`: it does not",
+        choices=("all", "train"),
+    )
     epochs: int = _row(20, "passes over the training photos", low=1, high=10_000, per_trial=True)
     probe_epochs: int = _row(
         20, "epochs of the head before `probe-then-finetune` goes on", low=1, high=10_000, per_trial=True
@@ -179,6 +201,20 @@ class Hyperparameters:
 
 TABLE: dict[str, Rule] = {f.name: f.metadata["rule"] for f in dataclasses.fields(Hyperparameters)}
 OF_A_SEARCH = ("trials", "search", "search_space", "time_budget")  # a single trial knows nothing of them
+OF_SGD = (
+    "epochs",
+    "probe_epochs",
+    "batch_size",
+    "learning_rate",
+    "optimizer",
+    "momentum",
+    "weight_decay",
+    "schedule",
+    "warmup_epochs",
+    "gradient_clip",
+    "ema_decay",
+    "patience",
+)  # L-BFGS has no use for them
 OF_TRACKING = ("mlflow", "mlflow_experiment")
 OF_WATCHING = (
     "rules",

@@ -68,10 +68,12 @@ class Job:
         """One photo, at a path below the channels."""
         photo(self.data / name, COLOURS[colour], seed)
 
-    def configure(self, **hyperparameters: str) -> None:
+    def configure(self, **hyperparameters: str | None) -> None:
+        """hyperparameters.json: `TINY`, but for what is given; None leaves one out."""
         config = self.base / "input" / "config"
         config.mkdir(parents=True, exist_ok=True)
-        (config / "hyperparameters.json").write_text(json.dumps({**TINY, **hyperparameters}))
+        chosen = {name: value for name, value in {**TINY, **hyperparameters}.items() if value is not None}
+        (config / "hyperparameters.json").write_text(json.dumps(chosen))
         (config / "resourceconfig.json").write_text('{"current_host": "algo-1", "hosts": ["algo-1"]}')
         (config / "inputdataconfig.json").write_text("{}")
 

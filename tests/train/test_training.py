@@ -323,3 +323,48 @@ def test_incremental_training_goes_on_from_the_earlier_model(job, capsys, packed
     afresh(job)
     config.write_text(json.dumps({"image_size": "96"}))
     assert job.fail().startswith("hyperparameter image_size=96: the model in channel 'model' has 64")
+
+
+def test_a_probe_is_solved_where_nothing_asks_for_sgd(job, capsys):
+    """In one epoch, by the L2 that cross-validation chose; the reported accuracy is of photos that were held out."""
+    job.photos("train", {"red": 20, "green": 20})
+    job.configure(strategy="probe", epochs=None, batch_size=None)
+    job.main()
+    assert " solver=lbfgs " in capsys.readouterr().out
+    made, (row,) = manifest(job), report(job)["epochs"]
+    assert made.hyperparameters["l2"] == row["l2"] > 0
+    assert "learning_rate" not in row
+    assert report(job)["outcome"] == "completed"
+    assert made.data["head"] == "train and validation"
+    whole = weights(job)
+    afresh(job)
+    job.configure(strategy="probe", solver="lbfgs", final="train", l2=str(row["l2"]))
+    job.main()
+    assert "warning: solver=lbfgs has no use for batch_size, epochs" in capsys.readouterr().out
+    other = manifest(job)
+    assert "head" not in other.data
+    assert other.metrics == pytest.approx(made.metrics, rel=1e-3, abs=1e-4)
+    assert not torch.allclose(weights(job)["head.weight"], whole["head.weight"], rtol=1e-3)
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in weights(job).items() if name.startswith("backbone"))
+
+
+def test_a_probe_by_sgd_learns_from_all_in_the_end(job):
+    job.photos("train", {"red": 20, "green": 20})
+    heads = []
+    for final in ("all", "train"):
+        afresh(job)
+        job.configure(strategy="probe", epochs="3", final=final)
+        job.main()
+        heads.append((manifest(job).metrics, weights(job)["head.weight"]))
+        assert len(report(job)["epochs"]) == 3
+    (metrics, whole), (others, less) = heads
+    assert metrics == others
+    assert not torch.allclose(whole, less)
+
+
+def test_photos_of_a_validation_channel_are_never_learned(job):
+    job.photos("train", {"red": 12, "green": 12})
+    job.photos("val", {"red": 4, "green": 4})
+    job.configure(strategy="probe", solver="lbfgs")
+    job.main()
+    assert "head" not in manifest(job).data

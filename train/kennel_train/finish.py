@@ -14,7 +14,7 @@ from kennel import metrics
 from kennel.artifact import Manifest
 from kennel_train import reporting
 from kennel_train.contract.stop import grace
-from kennel_train.engine import crops, features, loop
+from kennel_train.engine import crops, features, final_head, loop
 from kennel_train.engine.batches import CropDataset, Dataset
 from kennel_train.engine.strategies import Trained, Training
 from kennel_train.model import evaluation, export, int8_gate
@@ -41,11 +41,17 @@ def finish(job: Training, trained: Trained, ending: Ending, program: ONNXProgram
         inputs["test"] = CropDataset.of(job.splits.parts["test"], job.context.hp, job.context.device)
     int8 = job.context.hp.int8 and not job.context.cluster.any(job.context.stop())
     with job.context.timing("evaluate"):
-        mine = {split: _judge(job, inputs[split]) for split in inputs if int8 or split != "train"}
-        everyones = {split: _everyones(job, inputs[split], mine[split]) for split in inputs if split != "train"}
+        held_out = _judge(job, inputs["validation"])
+    final = final_head.fit(job, trained)
+    with job.context.timing("evaluate"):
+        wanted = [split for split in inputs if split == "test" or (int8 and (final or split != "validation"))]
+        mine = {"validation": held_out, **{split: _judge(job, inputs[split]) for split in wanted}}
+        judged = mine | {"validation": held_out}  # what is reported: that head has not seen these photos
+        everyones = {split: _everyones(job, inputs[split], judged[split]) for split in inputs if split != "train"}
+        unseen = _unseen(job, trained, everyones["validation"])
     if not job.context.cluster.is_rank_zero:
         return None
-    temperature = evaluation.calibrate(everyones["validation"].logits, everyones["validation"].labels)
+    temperature = evaluation.calibrate(unseen.logits, unseen.labels)
     for split, row in everyones.items():
         if len(row.labels) < inputs[split].total:
             log.warning("stopped: judged by %d of %d %s photos", len(row.labels), inputs[split].total, split)
@@ -54,10 +60,13 @@ def finish(job: Training, trained: Trained, ending: Ending, program: ONNXProgram
         for split, row in everyones.items()
     }
     manifest = _manifest(job, trained, ending, found, temperature)
+    if final:
+        log.info("head: learned from train and validation; what is said of validation is the head of train's")
+        manifest.data["head"] = "train and validation"
     manifest = _export(job, program, manifest, mine if int8 else None)
     log.info("model: %s (epoch %d of %d)", job.context.layout.model, trained.best.epoch, len(trained.rows))
     log.info("int8: %s", manifest.int8.get("reason", "not tried"))
-    reporting.write(job, trained, ending, manifest, found, mine)
+    reporting.write(job, trained, ending, manifest, found, judged)
     log.info("time: %s", ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in job.context.timing.seconds.items()))
     return manifest
 
@@ -93,6 +102,16 @@ def _everyones(job: Training, split: Dataset, mine: SplitLogits) -> SplitLogits:
     return SplitLogits(*(np.concatenate(column)[order] for column in columns))
 
 
+def _unseen(job: Training, trained: Trained, validation: SplitLogits) -> SplitLogits:
+    """Of all ranks, for calibration: validation, and the training photos that a fold's head had not learned from."""
+    held_out = trained.solved.held_out if trained.solved else None
+    if held_out is None or trained.best.stage != "probe":
+        return validation
+    mine = (held_out.logits.numpy(), held_out.labels.numpy())
+    rows = [(validation.logits, validation.labels), *job.context.cluster.gather(mine)]
+    return SplitLogits(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+
+
 def _manifest(
     job: Training, trained: Trained, ending: Ending, found: dict[str, Evaluation], temperature: float
 ) -> Manifest:
@@ -107,11 +126,17 @@ def _manifest(
         backbone={key: getattr(ending.backbone, key) for key in ("name", "library", "weights")},
         metrics={"epoch": trained.best.epoch, **{metric.name: value for metric, value in values.items()}},
         data=job.splits.provenance(job.context.root),
-        hyperparameters=dataclasses.asdict(job.context.hp),
+        hyperparameters=dataclasses.asdict(job.context.hp) | _l2(trained),
         temperature=temperature,
         evaluation={split: row.as_json() for split, row in found.items()},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _l2(trained: Trained) -> dict[str, float]:
+    """What cross-validation chose, as if it had been given."""
+    row = trained.rows[trained.best.epoch - 1]
+    return {"l2": row["l2"]} if "l2" in row else {}
 
 
 def _export(

@@ -109,6 +109,7 @@ def _write(
         class_names=ending.class_names,
         hyperparameters=manifest.hyperparameters,
         epochs=trained.rows,
+        l2_path=trained.solved.path if trained.solved else (),
         best={"stage": trained.best.stage, "epoch": trained.best.epoch},
         evaluation={split: {**row.as_json(), "confusion": row.confusion} for split, row in found.items()},
         temperature=manifest.temperature,
@@ -155,6 +156,8 @@ def _outcome(job: Training, trained: Trained) -> str:
     ran = sum(row["stage"] == last for row in trained.rows)
     hp = job.context.hp
     planned = hp.probe_epochs if last == "probe" and hp.strategy != "probe" else hp.epochs
+    if "l2" in trained.rows[-1]:
+        planned = 1
     return "completed" if ran == planned else f"completed: patience={hp.patience} ended {last} after {ran} epochs"
 
 

@@ -137,7 +137,19 @@ def _settled(config: JobConfig, chosen: Device, source: SourceModel | None) -> H
     hp = config.hp
     if hp.strategy == "auto":
         hp = dataclasses.replace(hp, strategy="probe-then-finetune" if chosen.torch.type == "cuda" else "probe")
+    hp = dataclasses.replace(hp, solver=_solver(config, hp, source))
     return warm_start.settle(hp, config.raw, source) if source else hp
+
+
+def _solver(config: JobConfig, hp: Hyperparameters, source: SourceModel | None) -> str:
+    """L-BFGS for a probe where nothing asks for SGD: its hyperparameters, its tensors, or a head to go on from."""
+    searched = config.space if hp.trials > 1 else {}
+    asked = (hyperparameters.given(config.raw) | set(searched)) & set(hyperparameters.OF_SGD)
+    if hp.solver == "lbfgs" and hp.strategy == "probe" and asked and "solver" not in searched:
+        log.warning("warning: solver=lbfgs has no use for %s", ", ".join(sorted(asked)))
+    if hp.solver != "auto":
+        return hp.solver
+    return "sgd" if hp.strategy != "probe" or asked or source or hp.debug else "lbfgs"
 
 
 def _clamped(context: Context, photos: int) -> Context:

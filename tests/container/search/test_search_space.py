@@ -71,7 +71,7 @@ def test_another_form_is_answered_by_the_form(text):
     ("text", "said"),
     [
         ("learning_rat=1..2", "search_space: unknown hyperparameter 'learning_rat': did you mean 'learning_rate'?"),
-        ("seed=1..5", "search_space: seed is the same for all trials: search over any of epochs, "),
+        ("seed=1..5", "search_space: seed is the same for all trials: search over any of solver, "),
         ("momentum", "search_space: momentum has no range of its own: write one"),
         ("LEARNING_RATE=1..2", "search_space: unknown hyperparameter 'LEARNING_RATE': did you mean 'learning_rate'?"),
         ("learning_rate=0.1..0.01", "search_space: learning_rate=0.1..0.01 is empty: write the lower end first"),

@@ -191,6 +191,19 @@ def test_trials_that_come_out_equal_run_once(job, capsys):
     assert "come out equal to trial" in capsys.readouterr().out
 
 
+def test_a_search_may_choose_the_solver_and_its_l2(job, capsys):
+    """Trials of L-BFGS that differ only in what SGD has a use for are one."""
+    colours(job)
+    job.configure(strategy="probe", trials="8", search="grid", search_space="solver=lbfgs,sgd l2=0.001,1 epochs=1,3")
+    job.main()
+    assert "best trial: " in capsys.readouterr().out
+    rows = table(job)["trials"]
+    states = [(row["hyperparameters"]["solver"], row["state"]) for row in rows]
+    solved = [("lbfgs", "complete"), ("lbfgs", "complete"), ("lbfgs", "same"), ("lbfgs", "same")]
+    assert sorted(states)[:4] == solved
+    assert {state for solver, state in states if solver == "sgd"} == {"complete"}
+
+
 def test_tpe_learns_from_earlier_trials(job):
     """Half of the space is hopeless; of the trials after the random ones most are in the other half."""
     colours(job)

@@ -65,6 +65,13 @@ class FeatureDataset(Dataset):
 
     features: Tensor
 
+    @classmethod
+    def joined(cls, first: "FeatureDataset", second: "FeatureDataset") -> "FeatureDataset":
+        """Both splits as one: the second's photos are numbered after the first's."""
+        labels, features = torch.cat([first.labels, second.labels]), torch.cat([first.features, second.features])
+        index = np.concatenate([first.index, first.total + second.index])
+        return cls(labels, index, first.total + second.total, first.device, features)
+
     def training(self, parts: Sequence[Index], seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         for part in parts:
             items = torch.from_numpy(part)

@@ -1,23 +1,27 @@
 """The strategies: a probe on features, a fine-tune on crops, one after the other, from wherever a checkpoint stands."""
 
+import copy
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 
+from kennel import metrics
 from kennel.backbones import Classifier
 from kennel.metrics import Metric
 from kennel_train.context import Context
 from kennel_train.contract.stop import grace
 from kennel_train.data.splits import Split, Splits
 from kennel_train.debug.debugger import Debugger
-from kennel_train.engine import features, loop, micro_batch_size, progress, recipe
+from kennel_train.engine import features, logistic_regression, loop, micro_batch_size, progress, recipe
 from kennel_train.engine.batches import CropDataset, Dataset, FeatureDataset
 from kennel_train.engine.checkpoint import Checkpoints
-from kennel_train.engine.progress import Best, LoopCallbacks, Run, StagePlan
+from kennel_train.engine.logistic_regression import Solution
+from kennel_train.engine.progress import Best, LoopCallbacks, StagePlan
 from kennel_train.measure.callbacks import NO_CALLBACK, Callback
 from kennel_train.measure.history import EpochRow
 
@@ -50,6 +54,8 @@ class Trained:
 
     best: Best = field(default_factory=Best)
     rows: list[EpochRow] = field(default_factory=list)
+    head: dict[str, torch.Tensor] = field(default_factory=dict)  # as it was before the first stage
+    solved: Solution | None = None  # of a probe by L-BFGS, in this start of the job
     inputs: dict[str, Dataset] = field(default_factory=dict)
 
 
@@ -57,30 +63,58 @@ def train(job: Training) -> Trained:
     """Run the stages of `job.context.hp.strategy`; the classifier ends as the best epoch of them all."""
     resumed = job.context.cluster.broadcast(job.checkpoints.load() if job.context.cluster.is_rank_zero else None)
     done = Trained(rows=list(resumed["rows_before"]) if resumed else [])
+    done.head = {key: value.clone() for key, value in job.classifier.head.state_dict().items()}
     if resumed:
         at = resumed["run"]["position"]
         log.info("resumed from a checkpoint: %s, epoch %d, step %d", resumed["stage"], at["epoch"], at["step"])
     stages = _STAGES[job.context.hp.strategy]
     for stage in stages[stages.index(resumed["stage"]) if resumed else 0 :]:
         state = resumed if resumed and resumed["stage"] == stage else None
-        run = (_probe if stage == "probe" else _finetune)(job, done, state)
-        done.rows += run.rows
-        done.best = run.best
+        best, rows = (_probe if stage == "probe" else _finetune)(job, done, state)
+        done.rows += rows
+        done.best = best
         if stage == "probe":
-            job.classifier.head.load_state_dict(run.best.state)
+            job.classifier.head.load_state_dict(best.state)
             whole = {key: value.cpu().clone() for key, value in job.classifier.state_dict().items()}
-            done.best = Best(stage, run.best.epoch, run.best.values, whole)
+            done.best = Best(stage, best.epoch, best.values, whole)
         if job.context.cluster.any(job.over()):
             break
     job.classifier.load_state_dict(done.best.state)
     return done
 
 
-def _probe(job: Training, done: Trained, state: dict[str, Any] | None) -> Run:
+def _probe(job: Training, done: Trained, state: dict[str, Any] | None) -> tuple[Best, list[EpochRow]]:
     done.inputs = dict(extract(job))
+    if job.context.hp.solver == "lbfgs":
+        best, row, done.solved = solve(job)
+        job.on_epoch_end(row, best.values)
+        return best, [row]
     epochs = job.context.hp.epochs if job.context.hp.strategy == "probe" else job.context.hp.probe_epochs
     size = max(1, len(done.inputs["train"].index))  # features are small: a batch is never cut
     return _fit(job, job.classifier.head, done, "probe", epochs, size, state)
+
+
+def solve(job: Training) -> tuple[Best, EpochRow, Solution]:
+    """The head of the training photos at its optimum: one epoch, as the log and the report have it."""
+    context, inputs, weights = job.context, extract(job), class_weights(job)
+    started, hp = time.monotonic(), context.hp
+    with context.timing("probe"):
+        found = logistic_regression.solve(
+            inputs["train"], weights, hp.label_smoothing, hp.l2, hp.seed, context.cluster, job.over
+        )
+        head = copy.deepcopy(job.classifier.head)
+        head.load_state_dict(found.state)
+        loss, accuracy = loop.evaluate(head, inputs["validation"], context)
+    values = {
+        metrics.TRAIN_LOSS: found.loss,
+        metrics.VALIDATION_LOSS: loss,
+        metrics.VALIDATION_ACCURACY: accuracy,
+    }
+    seconds = max(time.monotonic() - started, 1e-9)
+    row: dict[str, Any] = {"stage": "probe", "epoch": 1, "stage_epoch": 1, "l2": found.l2, "seconds": seconds}
+    row |= {"photos_per_second": inputs["train"].total / seconds, "waited": 0.0}
+    row |= {metric.name: value for metric, value in values.items()}
+    return Best("probe", 1, values, found.state), cast(EpochRow, row), found
 
 
 def extract(job: Training) -> dict[str, FeatureDataset]:
@@ -93,7 +127,7 @@ def extract(job: Training) -> dict[str, FeatureDataset]:
     return job.extracted
 
 
-def _finetune(job: Training, done: Trained, state: dict[str, Any] | None) -> Run:
+def _finetune(job: Training, done: Trained, state: dict[str, Any] | None) -> tuple[Best, list[EpochRow]]:
     done.inputs = {
         n: CropDataset.of(part, job.context.hp, job.context.device)
         for n, part in job.splits.parts.items()
@@ -136,7 +170,7 @@ def _fit(
     epochs: int,
     micro_batch: int,
     state: dict[str, Any] | None,
-) -> Run:
+) -> tuple[Best, list[EpochRow]]:
     before = list(done.rows)
 
     def save(run: dict[str, Any]) -> None:
@@ -148,7 +182,7 @@ def _fit(
     train = done.inputs["train"]
     with job.context.timing(stage), _watched(job, stage, module, train) as callback:
         callbacks = LoopCallbacks(job.over, grace(job.context.stop), save, job.on_epoch_end, callback)
-        return loop.fit(
+        run = loop.fit(
             module,
             train,
             done.inputs["validation"],
@@ -157,6 +191,7 @@ def _fit(
             callbacks,
             state["run"] if state else None,
         )
+    return run.best, run.rows
 
 
 @contextmanager
@@ -180,7 +215,7 @@ def _watched(job: Training, stage: str, module: torch.nn.Module, train: Dataset)
         raise loop.DivergedError(f"{error}; {job.debugger.reason}" if job.debugger.reason else str(error)) from None
 
 
-def class_weights(job: Training) -> torch.Tensor:
-    """Of the training photos, by `job.context.hp`."""
-    labels = [photo.label for photo in job.splits.parts["train"].photos]
+def class_weights(job: Training, *splits: str) -> torch.Tensor:
+    """Of the training photos, or of those of other splits, by `job.context.hp`."""
+    labels = [photo.label for name in splits or ("train",) for photo in job.splits.parts[name].photos]
     return recipe.class_weights(labels, job.classifier.head.out_features, job.context.hp)

@@ -23,7 +23,8 @@ EpochRow = TypedDict(
         "stage": str,
         "epoch": int,  # of the job
         "stage_epoch": int,
-        "learning_rate": float,  # of the head
+        "learning_rate": NotRequired[float],  # of the head, of SGD
+        "l2": NotRequired[float],  # of L-BFGS
         "seconds": float,
         "photos_per_second": float,
         "waited": float,  # share of the seconds in which the device waited for batches

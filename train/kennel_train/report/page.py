@@ -75,6 +75,7 @@ class Report:
     throughput: dict[str, float]
     mistakes: list[Mistake]  # worst first
     versions: dict[str, str]
+    l2_path: Sequence[Mapping[str, Any]] = ()  # l2, and loss and accuracy of held-out photos; of a solved probe
     mistakes_of: str = "validation"  # the split that they come from
     search: TrialsTable | None = None  # trials.json; None where the job was a single trial
     debug: dict[str, Any] = field(default_factory=dict)  # rules, findings, profile; empty where nothing watched
@@ -117,7 +118,9 @@ def as_html(report: Report) -> str:
         splits={split: _split(row) for split, row in report.evaluation.items()},
         look_at=_look_at(report, waits, search, debug),
         curves=_curves(report.epochs, best),
+        path=_path(report.l2_path),
         best=best,
+        solved=best is not None and "l2" in report.epochs[best],
         waits=[(wait, overview.waiting(wait)) for wait in waits],
         counts=_counts(report.audit),
         search=search,
@@ -204,6 +207,13 @@ def _curves(epochs: Sequence[Mapping[str, Any]], best: int | None) -> dict[str, 
         "loss": plots.curves(epochs, ("train:loss", "validation:loss"), best, "loss"),
         "accuracy": plots.curves(epochs, ("validation:accuracy",), best, "accuracy"),
     }
+
+
+def _path(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    if not rows:
+        return {}
+    best = min(range(len(rows)), key=lambda at: rows[at]["loss"])
+    return {key: plots.path(rows, key, best, f"path-{key}") for key in ("loss", "accuracy")}
 
 
 def _best(epochs: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> int | None:

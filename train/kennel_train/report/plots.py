@@ -74,6 +74,28 @@ def curves(epochs: Sequence[Mapping[str, Any]], keys: Sequence[str], best: int |
         return inline(figure, name)
 
 
+def path(rows: Sequence[Mapping[str, Any]], key: str, best: int, name: str) -> str:
+    """One panel: `loss` or `accuracy` of held-out photos over the L2, the chosen one ringed; an <svg> as `curves` has.
+
+    Args:
+        rows: by `l2`, each with `key`.
+        name: a word, unique in the page, that stands before every id.
+    """
+    places, values = [number(row["l2"]) for row in rows], [number(row[key]) for row in rows]
+    with settings(name):
+        figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72))
+        axes = figure.add_axes((0.125, 0.155, 0.85, 0.755))
+        frame(axes, 1, percent=key == "accuracy")
+        axes.set_xscale("log")
+        axes.set_xlim(places[0] / 2, places[-1] * 2)
+        axes.set_xlabel("L2", color=MUTED)
+        axes.plot(places, values, color=COLOURS["validation:loss"], linewidth=2, marker="o", markersize=3.5, zorder=3)
+        axes.axvline(places[best], color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=2)
+        axes.plot([places[best]], [values[best]], "o", markersize=10, fillstyle="none", color=INK, mew=1.6, zorder=4)
+        axes.tick_params(which="both", colors=MUTED, length=0, pad=6)
+        return inline(figure, name)
+
+
 STEPS = [1, 2, 2.5, 5, 10]
 _DEFAULTS = {key: value for key, value in matplotlib.rcParamsDefault.items() if not key.startswith("backend")}
 

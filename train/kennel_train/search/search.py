@@ -14,7 +14,7 @@ from typing import Any
 
 from kennel import metrics
 from kennel.errors import UserError
-from kennel.hyperparameters import OF_A_SEARCH, Hyperparameters, Tuning
+from kennel.hyperparameters import OF_A_SEARCH, OF_SGD, Hyperparameters, Tuning
 from kennel.metrics import Metric
 from kennel.search.trials import TrialsTable
 from kennel_train.contract import failure
@@ -137,6 +137,10 @@ class Search:
             return
         stacks: dict[tuple[int, int], list[int]] = {}
         for number, hp in chosen.items():
+            if hp.solver == "lbfgs":
+                if not self._is_over():
+                    self._solve_one(number, hp)
+                continue
             stacks.setdefault((hp.batch_size, hp.epochs), []).append(number)
         many = micro_batch_size.heads_at_once(
             self._job.classifier.head, self._job.context.device, self._job.context.cluster.local_world
@@ -146,6 +150,12 @@ class Search:
             for at in range(0, len(numbers), many):
                 if not self._is_over():
                     self._train_heads([self._head(number, chosen[number]) for number in numbers[at : at + many]])
+
+    def _solve_one(self, number: int, hp: Hyperparameters) -> None:
+        job = dataclasses.replace(self._job, context=dataclasses.replace(self._job.context, hp=hp))
+        best, row, _ = strategies.solve(job)
+        self._close(number, hp, self._result(best, [row], row["seconds"]))
+        self._write()
 
     def _train_heads(self, heads: list[Head]) -> None:
         inputs = self._job.extracted
@@ -237,6 +247,8 @@ class Search:
         """A trial's hyperparameters, as a job of one trial would have them."""
         defaults = {name: getattr(Hyperparameters, name) for name in OF_A_SEARCH}
         hp = dataclasses.replace(self._job.context.hp, **defaults, **settings)
+        if hp.solver == "lbfgs":  # trials that differ in what SGD alone has a use for are one
+            hp = dataclasses.replace(hp, **{name: getattr(Hyperparameters, name) for name in OF_SGD})
         return dataclasses.replace(hp, batch_size=min(hp.batch_size, self._photos))
 
     def _shown(self, hp: Hyperparameters) -> dict[str, str]:
