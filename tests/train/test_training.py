@@ -348,6 +348,19 @@ def test_a_probe_is_solved_where_nothing_asks_for_sgd(job, capsys):
     assert all(torch.equal(tensor, whole[name]) for name, tensor in weights(job).items() if name.startswith("backbone"))
 
 
+@pytest.mark.parametrize(
+    ("collections", "solver"), [(None, "lbfgs"), ([{"CollectionName": "gradients"}], "sgd")], ids=["none", "gradients"]
+)
+def test_tensors_that_are_asked_for_need_steps(job, capsys, collections, solver):
+    """SDK v2 sends a DebugHookConfig that names none, by default."""
+    job.photos("train", {"red": 8, "green": 8})
+    job.configure(strategy="probe", epochs=None, batch_size=None)
+    hook = {"S3OutputPath": "s3://bucket/", **({"CollectionConfigurations": collections} if collections else {})}
+    (job.base / "input" / "config" / "debughookconfig.json").write_text(json.dumps(hook))
+    job.main()
+    assert f" solver={solver} " in capsys.readouterr().out
+
+
 def test_a_probe_by_sgd_learns_from_all_in_the_end(job):
     job.photos("train", {"red": 20, "green": 20})
     heads = []

@@ -41,13 +41,14 @@ def finish(job: Training, trained: Trained, ending: Ending, program: ONNXProgram
         inputs["test"] = CropDataset.of(job.splits.parts["test"], job.context.hp, job.context.device)
     int8 = job.context.hp.int8 and not job.context.cluster.any(job.context.stop())
     with job.context.timing("evaluate"):
-        held_out = _judge(job, inputs["validation"])
+        seen = [split for split in inputs if split == "validation" or (split == "train" and int8)]
+        mine = {split: _judge(job, inputs[split]) for split in seen}
+    before = {key: value.cpu().numpy().copy() for key, value in job.classifier.head.state_dict().items()}
     final = final_head.fit(job, trained)
     with job.context.timing("evaluate"):
-        wanted = [split for split in inputs if split == "test" or (int8 and (final or split != "validation"))]
-        mine = {"validation": held_out, **{split: _judge(job, inputs[split]) for split in wanted}}
-        judged = mine | {"validation": held_out}  # what is reported: that head has not seen these photos
-        everyones = {split: _everyones(job, inputs[split], judged[split]) for split in inputs if split != "train"}
+        if "test" in inputs:
+            mine["test"] = _judge(job, inputs["test"])
+        everyones = {split: _everyones(job, inputs[split], mine[split]) for split in inputs if split != "train"}
         unseen = _unseen(job, trained, everyones["validation"])
     if not job.context.cluster.is_rank_zero:
         return None
@@ -63,10 +64,10 @@ def finish(job: Training, trained: Trained, ending: Ending, program: ONNXProgram
     if final:
         log.info("head: learned from train and validation; what is said of validation is the head of train's")
         manifest.data["head"] = "train and validation"
-    manifest = _export(job, program, manifest, mine if int8 else None)
+    manifest = _export(job, program, manifest, mine if int8 else None, before if final else None)
     log.info("model: %s (epoch %d of %d)", job.context.layout.model, trained.best.epoch, len(trained.rows))
     log.info("int8: %s", manifest.int8.get("reason", "not tried"))
-    reporting.write(job, trained, ending, manifest, found, judged)
+    reporting.write(job, trained, ending, manifest, found, mine)
     log.info("time: %s", ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in job.context.timing.seconds.items()))
     return manifest
 
@@ -140,16 +141,25 @@ def _l2(trained: Trained) -> dict[str, float]:
 
 
 def _export(
-    job: Training, program: ONNXProgram | None, manifest: Manifest, mine: dict[str, SplitLogits] | None
+    job: Training,
+    program: ONNXProgram | None,
+    manifest: Manifest,
+    mine: dict[str, SplitLogits] | None,
+    head: dict[str, NDArray[np.float32]] | None,
 ) -> Manifest:
-    """Write the model folder; int8 is judged on rank 0's photos of train and validation."""
+    """Write the model folder; int8 is judged on rank 0's photos of train and validation.
+
+    Args:
+        mine: the logits of rank 0's photos, None without int8.
+        head: whose logits these are, where it is not the model's.
+    """
     gate = None
     if mine and all(len(mine[split].labels) for split in ("train", "validation")):
         train, validation = (
             int8_gate.GateSplit(_squares(job, split), mine[split].logits, mine[split].labels)
             for split in ("train", "validation")
         )
-        gate = Gate(train, validation, job.context.stop)
+        gate = Gate(train, validation, job.context.stop, head)
     split = "validation" if len(job.splits.parts["validation"].mine.local) else "train"
     count = min(4, len(job.splits.parts[split].mine.local))
     sample = torch.from_numpy(np.ascontiguousarray(_squares(job, split)(np.arange(count))))

@@ -16,6 +16,7 @@ from kennel.backbones import Backbone, Classifier
 from kennel.errors import UserError
 from kennel.files import printable
 from kennel.hyperparameters import Hyperparameters, Tuning
+from kennel.layout import Layout
 from kennel.metrics import Metric
 from kennel.photos.photo_folders import SPLITS
 from kennel.search.trials import TrialsTable
@@ -27,7 +28,7 @@ from kennel_train.contract.stop import Stop
 from kennel_train.data import audit, image_folder
 from kennel_train.data.image_folder import Channels
 from kennel_train.data.splits import Splits
-from kennel_train.debug.observers import observing
+from kennel_train.debug.observers import observing, wants_steps
 from kennel_train.distributed import device
 from kennel_train.distributed.cluster import Cluster
 from kennel_train.distributed.device import Device
@@ -61,7 +62,7 @@ def run(environment: JobEnvironment, cluster: Cluster, stop: Stop) -> None:
         source = warm_start.find(layout.data / "model", scratch / "model")
         if source and (layout.data / "pretrained").is_dir():
             raise UserError("channels 'model' and 'pretrained' both bring weights: keep one")
-        hp = _settled(config, chosen, source)
+        hp = _settled(config, chosen, source, layout)
         log.info("hyperparameters: %s", " ".join(f"{k}={v}" for k, v in dataclasses.asdict(hp).items()))
         context = Context(hp, chosen, cluster, stop, timing, layout, environment.root, environment.cache)
         hook = user_hook.load(config.raw, layout)
@@ -132,24 +133,24 @@ def _train(
     return Search(job, space, identity, scratch, job.context.layout.output_data, tracker).run()
 
 
-def _settled(config: JobConfig, chosen: Device, source: SourceModel | None) -> Hyperparameters:
+def _settled(config: JobConfig, chosen: Device, source: SourceModel | None, layout: Layout) -> Hyperparameters:
     """The hyperparameters with what the device and an earlier model decide."""
     hp = config.hp
     if hp.strategy == "auto":
         hp = dataclasses.replace(hp, strategy="probe-then-finetune" if chosen.torch.type == "cuda" else "probe")
-    hp = dataclasses.replace(hp, solver=_solver(config, hp, source))
+    hp = dataclasses.replace(hp, solver=_solver(config, hp, source, layout))
     return warm_start.settle(hp, config.raw, source) if source else hp
 
 
-def _solver(config: JobConfig, hp: Hyperparameters, source: SourceModel | None) -> str:
-    """L-BFGS for a probe where nothing asks for SGD: its hyperparameters, its tensors, or a head to go on from."""
+def _solver(config: JobConfig, hp: Hyperparameters, source: SourceModel | None, layout: Layout) -> str:
+    """L-BFGS for a probe where nothing asks for SGD: its hyperparameters, its steps, or a head to go on from."""
     searched = config.space if hp.trials > 1 else {}
     asked = (hyperparameters.given(config.raw) | set(searched)) & set(hyperparameters.OF_SGD)
     if hp.solver == "lbfgs" and hp.strategy == "probe" and asked and "solver" not in searched:
         log.warning("warning: solver=lbfgs has no use for %s", ", ".join(sorted(asked)))
     if hp.solver != "auto":
         return hp.solver
-    return "sgd" if hp.strategy != "probe" or asked or source or hp.debug else "lbfgs"
+    return "sgd" if hp.strategy != "probe" or asked or source or wants_steps(hp, layout) else "lbfgs"
 
 
 def _clamped(context: Context, photos: int) -> Context:

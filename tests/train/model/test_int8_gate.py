@@ -151,6 +151,22 @@ def test_a_copy_that_is_better_than_its_original_is_no_loss(made, copy):
     assert verdict.int8_accuracy > verdict.fp32_accuracy
 
 
+def test_a_copy_is_judged_by_the_head_whose_logits_are_given(made, copy):
+    """One that calls each class the next one; the copy itself stays as it is."""
+    state = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(copy).graph.initializer}
+    head = {name: np.roll(state[f"head.{name}"], 1, axis=0) for name in ("weight", "bias")}
+    train, validation = (
+        GateSplit(part.photos, np.roll(part.logits, 1, axis=1), (part.labels + 1) % 3)
+        for part in (made[1].train, made[1].validation)
+    )
+    before = copy.read_bytes()
+    assert int8_gate.judge(copy, Gate(train, validation, head=head)).kept
+    assert copy.read_bytes() == before
+    assert int8_gate.judge(copy, Gate(train, validation)).agreement < 0.1
+    with pytest.raises(ValueError, match=r"no head\.weight of shape \(2, 3\)"):
+        int8_gate.judge(copy, Gate(train, validation, head={"weight": np.zeros((2, 3), np.float32)}))
+
+
 def test_a_dropped_copy_is_gone_and_its_verdict_is_plain(made, tmp_path):
     gate = Gate(more(made[1].train, 60, wrong=30), more(made[1].validation, 30, mistold=10))
     verdict = int8_gate.attempt(made[0] / ONNX, tmp_path / INT8, gate)

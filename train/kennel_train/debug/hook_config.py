@@ -31,6 +31,7 @@ class Asked:
     trace: tuple[int, int] | None = None  # first and last step
     tensorboard: Path | None = None  # the folder of TensorBoard's files
     hook: Path | None = None  # the file that configures smdebug's hook
+    collections: bool = False  # that file names tensors; SDK v2 sends one without any where nothing was asked for
 
 
 def read(config: Path, output: Path) -> Asked:
@@ -58,7 +59,8 @@ def read(config: Path, output: Path) -> Asked:
     board = None
     if tensorboard is not None:
         board = _local(tensorboard.get("localpath"), output, "tensorboard", config / TENSORBOARD)
-    return Asked(folder, interval, trace, board, None if hook is None else config / HOOK)
+    named = bool((hook or {}).get("collectionconfigurations"))
+    return Asked(folder, interval, trace, board, None if hook is None else config / HOOK, named)
 
 
 def _load(path: Path) -> dict[str, Any] | None:

@@ -60,6 +60,12 @@ def _wanted(hp: Hyperparameters, layout: Layout) -> Wanted:
     return Wanted(table.chosen(hp.rules), trace.steps(hp.profile_steps) or asked.trace, asked, hp, layout)
 
 
+def wants_steps(hp: Hyperparameters, layout: Layout) -> bool:
+    """Whether a job asks for what only a training in steps has: tensors by name, or a trace."""
+    wanted = _wanted(hp, layout)
+    return hp.debug or wanted.asked.collections or wanted.steps is not None
+
+
 @dataclass
 class Observers:
     """Those of one process."""

@@ -7,7 +7,7 @@ import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -52,13 +52,29 @@ def write(model: Path, target: Path, batches: Iterable[NDArray[np.uint8]]) -> No
         )
 
 
-def session(model: Path | str) -> onnxruntime.InferenceSession:
+def with_head(model: Path, head: Mapping[str, NDArray[np.float32]]) -> bytes:
+    """A network whose head, its last layer and float, is another one: `weight` (classes, width) and `bias` (classes,).
+
+    Raises:
+        ValueError: it has no such layer.
+    """
+    made = onnx.load(model)
+    tensors = {tensor.name: tensor for tensor in made.graph.initializer}
+    for name, values in head.items():
+        tensor = tensors.get(f"head.{name}")
+        if tensor is None or tuple(tensor.dims) != values.shape:
+            raise ValueError(f"the network has no head.{name} of shape {values.shape}")
+        tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(values, np.float32), tensor.name))
+    return bytes(made.SerializeToString())
+
+
+def session(model: Path | bytes) -> onnxruntime.InferenceSession:
     """A network on the CPU, with as many threads as the container has CPUs: the runtime's own choice is the host's."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cgroup.cpus()
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a third less CPU time on a busy machine
-    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 class _Reader(ort.CalibrationDataReader):  # type: ignore[misc]  # untyped base

@@ -3,7 +3,7 @@
 How the copy is made is `int8`'s. Of the float network only the logits are needed, so that it need not run again.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,9 @@ class Gate:
     train: GateSplit
     validation: GateSplit
     stop: Callable[[], bool] = lambda: False  # whether the job was asked to end: int8 is then dropped at once
+    # `weight` and `bias` of the head whose logits these are, None for the model's own: one that has learned from the
+    # validation photos would be right on all of them.
+    head: Mapping[str, NDArray[np.float32]] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def judge(model: Path, gate: Gate) -> Verdict:
     Kept when accuracy on validation falls by no more than the larger of 0.5 points and one photo, and the first
     choices agree on at least 98% of training photos (`JUDGED` at most, evenly spaced) and validation photos.
     """
-    session = int8.session(model)
+    session = int8.session(int8.with_head(model, gate.head) if gate.head else model)
     some = spread(len(gate.train.labels), JUDGED)
     every = np.arange(len(gate.validation.labels))
     on_validation = _first_choices(session, gate.validation, every, gate.stop)
