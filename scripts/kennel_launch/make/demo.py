@@ -4,7 +4,6 @@ No AWS, GPU, Java or Node is needed. What is fetched is in `samples`, what is la
 """
 
 import argparse
-import re
 import signal
 import subprocess
 import sys
@@ -12,7 +11,6 @@ import time
 from pathlib import Path
 
 from kennel.errors import UserError
-from kennel.hyperparameters import Hyperparameters
 from kennel.layout import Layout
 from kennel_launch.console import terminal
 from kennel_launch.console.steps import Show, Steps
@@ -61,8 +59,8 @@ def demo(options: argparse.Namespace) -> None:
     job = LocalTraining(channels, hyperparameters, options.image, options.gpus)
     [(layout, training)] = command_lines.prepared(out / "ml", job)
     kept_back = f"{len(plan.test)} photos are kept back"
-    log, epochs = out / "train.log", Hyperparameters().epochs
-    with steps.phase("train", f"{len(plan.class_names)} classes, {kept_back}; log in {log}", epochs) as show:
+    log = out / "train.log"
+    with steps.phase("train", f"{len(plan.class_names)} classes, {kept_back}; log in {log}") as show:
         train(training, layout, log, show)
     port = http_probe.free_port()
     if options.image:
@@ -85,23 +83,14 @@ def train(run: processes.Command, layout: Layout, log: Path, show: Show) -> None
         UserError: it failed; says the failure file's words.
     """
     with processes.started(run, log) as process:
-        epoch = 0
         while process.poll() is None:
-            line = next(iter(processes.last_lines(log, 1)), "")
-            epoch = epoch_of(line) or epoch
-            show(line, epoch)
+            show(next(iter(processes.last_lines(log, 1)), ""), 0)
             try:
                 process.wait(0.5)
             except subprocess.TimeoutExpired:
                 continue
         if process.returncode:
             raise UserError(command_lines.failure([layout], process.returncode, log))
-
-
-def epoch_of(line: str) -> int:
-    """The epoch that a line of the training log tells of, 0 where it tells of none."""
-    match = re.match(r"epoch=(\d+) ", line)
-    return int(match[1]) if match else 0
 
 
 def ask(run: processes.Command, port: int, photos: list[opt_ml.Photo], log: Path, steps: Steps) -> results.Results:

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kennel import metrics
 from kennel.errors import UserError
 from kennel_launch import settings
 from kennel_launch.machine import processes
-from kennel_launch.make import demo
 
 
 def alive(pid: int) -> bool:
@@ -72,8 +70,3 @@ def test_the_end_of_a_long_log(tmp_path: Path) -> None:
     assert processes.last_lines(tmp_path / "log", 2) == ["line 9998", "line 9999"]
     subprocess.run(["truncate", "-s", "0", str(tmp_path / "log")], check=True)
     assert processes.last_lines(tmp_path / "log", 2) == []
-
-
-def test_the_bar_follows_the_epochs_of_the_log() -> None:
-    assert demo.epoch_of(metrics.line({metrics.TRAIN_LOSS: 0.5}, epoch=17)) == 17
-    assert demo.epoch_of("backbone: tf_efficientnet_lite0") == 0
