@@ -1,6 +1,7 @@
 """A scratch /opt/ml with real photos, and the real `train` executable or the function that it calls."""
 
 import atexit
+import functools
 import json
 import os
 import shutil
@@ -11,9 +12,10 @@ import tempfile
 import time
 import urllib.request
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,10 +111,12 @@ class Job:
     def main(self) -> None:
         """The function that `train` calls, in this process: the same contract, without five seconds of imports."""
         from kennel_train import job
+        from kennel_train.model import export
 
         with pytest.MonkeyPatch.context() as patch:
             for key, value in {**self.environ, "SAGEMAKER_BASE_DIR": str(self.base)}.items():
                 patch.setenv(key, value)
+            patch.setattr(export, "trace", functools.partial(_trace, export.trace))
             try:
                 job.main()
             finally:
@@ -142,6 +146,19 @@ def core() -> Iterator[None]:
         os.sched_setaffinity(0, {sorted(before)[int(worker) % len(before)]})
     yield
     os.sched_setaffinity(0, before)
+
+
+_TRACED: dict[tuple[str, int, int], Any] = {}  # (backbone, side, classes) -> the graph, with any weights
+
+
+def _trace(trace: Callable[..., Any], classifier: Any, name: str) -> Any:
+    """The real one, once for each network: it takes two thirds of a small job, and the weights come at its end."""
+    from torch.onnx import ONNXProgram
+
+    key = (name, classifier.image_size, classifier.head.out_features)
+    if key not in _TRACED:
+        _TRACED[key] = trace(classifier, name).model
+    return ONNXProgram(_TRACED[key].clone(), None)
 
 
 @pytest.fixture
