@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from kennel.errors import UserError
 from kennel_train.distributed.cluster import Cluster
 from kennel_train.engine import logistic_regression
 from kennel_train.engine.batches import FeatureDataset
@@ -126,8 +127,14 @@ def test_in_small_parts_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.allclose(parts.state["weight"], whole.state["weight"], atol=1e-3)
 
 
-def test_a_stop_ends_the_path(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", logger="kennel")
+def test_a_stop_ends_the_path_and_a_usual_l2_is_taken() -> None:
     found = solve(features(), over=lambda: True)
-    assert found.l2 == logistic_regression.PATH[0]
-    assert len(caplog.messages) == 1
+    assert [point["l2"] for point in found.path] == [logistic_regression.PATH[0]]
+    assert (found.l2, found.held_out) == (logistic_regression.DEFAULT, None)
+
+
+def test_features_that_are_nan_are_refused() -> None:
+    data = features()
+    data.features[7, 3] = float("nan")
+    with pytest.raises(UserError, match="the backbone's features are NaN or infinite"):
+        solve(data)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kennel.errors import UserError
 from kennel_train.data import randomness
 from kennel_train.distributed.cluster import Cluster
 from kennel_train.engine.batches import FeatureDataset, Index
@@ -26,7 +27,7 @@ PATH = (100.0, 10.0, 1.0, 0.1, 0.01, 0.001, 1e-4, 1e-5, 1e-6)
 BETWEEN = 10**0.5  # then the best one times and by this
 FOLDS = 5
 MANY = 5000  # training photos from which one fold, a fifth of them, says enough
-DEFAULT = 0.1  # where no photo can be held out: each class has one
+DEFAULT = 0.1  # where nothing could be held out, or there was no time: the best on three of four sets of photos here
 _ELEMENTS = 1 << 22  # of the logits that are held at a time
 
 
@@ -77,12 +78,17 @@ def solve(
         smoothing: share of each label that is spread over all classes.
         l2: 0 chooses it from `PATH` by the cross-entropy of held-out photos.
         over: whether to end with the best so far; asked by all ranks alike after each L2.
+
+    Raises:
+        UserError: the features are NaN or infinite.
     """
     problem = _Problem.of(train, weights, smoothing, seed, cluster, folds=0 if l2 else FOLDS)
     held_out: HeldOut | None = None
     path: list[Point] = []
     if not l2 and len(problem.shares) > 1:
         l2, held_out, path = _choose(problem, over)
+        if l2 > DEFAULT and cluster.any(over()):  # a path that was cut short at its strong end
+            l2, held_out = DEFAULT, None
     l2 = l2 or DEFAULT
     loss = problem.alone().descend(l2, exact=True)
     return Solution(l2, problem.state(), loss, held_out, tuple(sorted(path, key=lambda point: point["l2"])))
@@ -143,6 +149,8 @@ class _Problem:
         moments = torch.cat([train.features.double().sum(0), train.features.double().pow(2).sum(0)])
         count = float(cluster.sum(torch.tensor(float(len(train.index)), dtype=torch.float64)))
         mean, square = (cluster.sum(moments) / count).chunk(2)
+        if not moments.isfinite().all():
+            raise UserError("the backbone's features are NaN or infinite: its weights are damaged, or another's")
         scale = math.sqrt(max(float((square - mean**2).mean()), 1e-12))
         everyones = cluster.gather((train.index, train.labels.numpy()))
         fold = _folds(train.index, everyones, folds, seed)
