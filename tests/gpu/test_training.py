@@ -73,7 +73,8 @@ class Job:
 @pytest.mark.parametrize(
     "hyperparameters",
     [
-        {"strategy": "probe"},
+        {"strategy": "probe", "solver": "sgd"},
+        {"strategy": "probe", "solver": "lbfgs"},
         {"strategy": "probe", "trials": "4"},
         {"strategy": "probe-then-finetune", "probe_epochs": "2", "epochs": "2", "profile_steps": "2-3"},
         {"strategy": "finetune", "epochs": "3", "optimizer": "adamw", "ema_decay": "0.9", "trivial_augment": "true"},

@@ -204,7 +204,7 @@ class _Problem:
         """Held-out photos, each by the head that has not seen it; mean cross-entropy and accuracy over all ranks."""
         rows = torch.nonzero(self.fold).squeeze(1)
         parts = [
-            self._logits(self.features[part])[torch.arange(len(part)), self.fold[part]]
+            self._logits(self.features[part])[torch.arange(len(part), device=part.device), self.fold[part]]
             for part in torch.split(rows, self._step)
         ]
         logits = torch.cat([self.bias.new_empty(0, self._classes), *parts])
