@@ -35,7 +35,6 @@ def finish(job: Training, trained: Trained, ending: Ending, program: ONNXProgram
         RuntimeError: the ranks' weights differ, or ONNX Runtime and torch disagree.
         OSError: the disk is full.
     """
-    _agree(job)
     inputs = dict(trained.inputs)
     if "test" in job.splits.parts:
         inputs["test"] = CropDataset.of(job.splits.parts["test"], job.context.hp, job.context.device)
@@ -45,6 +44,7 @@ def finish(job: Training, trained: Trained, ending: Ending, program: ONNXProgram
         mine = {split: _judge(job, inputs[split]) for split in seen}
     before = {key: value.cpu().numpy().copy() for key, value in job.classifier.head.state_dict().items()}
     final = final_head.fit(job, trained)
+    _agree(job)
     with job.context.timing("evaluate"):
         if "test" in inputs:
             mine["test"] = _judge(job, inputs["test"])

@@ -180,9 +180,9 @@ def test_two_hosts_search_as_one(job, pair, strategy, epochs):
 
 
 def test_hosts_may_each_have_a_part_of_the_photos_only(job, pair):
+    """The head is solved over both, and learns from both hosts' validation photos in the end."""
     job.photos("train", {"red": 10, "green": 10, "blue": 10})
-    job.photos("val", {"red": 1, "green": 1, "blue": 1})
-    job.configure(strategy="probe", epochs="2")
+    job.configure(strategy="probe", epochs=None, batch_size=None)
     (job.base / "input" / "config" / "inputdataconfig.json").write_text(json.dumps(SHARDED))
     two = pair()
     first, second = (host.data / "train" for host in two.hosts)
@@ -194,7 +194,9 @@ def test_hosts_may_each_have_a_part_of_the_photos_only(job, pair):
     assert (code, other_code) == (0, 0), log + other_log
     manifest = artifact.read_manifest(job.base / "model")
     assert manifest.class_names == ("blue", "green", "red")
-    assert manifest.data["photos"] == {"train": 30, "validation": 3}
+    assert manifest.data["photos"] == {"train": 24, "validation": 6}
+    assert manifest.data["head"] == "train and validation"
+    assert manifest.hyperparameters["l2"] > 0
     assert len({digest for *_, digest in digests(log, other_log)}) == 1
 
 
