@@ -1,6 +1,6 @@
 """The best model as a folder: weights, ONNX, maybe int8, and the manifest, checked before they are put in place.
 
-The network is traced before it is trained, so that a backbone that cannot be ONNX costs no training; at the end the
+The network is traced before a photo is decoded, so that a backbone that cannot be ONNX costs nothing; at the end the
 graph takes the trained weights.
 """
 
