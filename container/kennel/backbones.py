@@ -1,20 +1,24 @@
 """From a backbone's name to a torch module without its head, its weights and the preprocessing they expect.
 
-torchvision and timm hold the networks (`kennel.architectures`), files their weights (`kennel.weights_files`); this
-module chooses and says plainly what is missing.
+torchvision and timm hold the networks (`kennel.networks`), files their weights (`kennel.weights_files`); this module
+chooses and says plainly what is missing.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import timm
 import torch
 from torch import Tensor, nn
 
-from kennel import architectures, weights_files
-from kennel.architectures import Architecture
-from kennel.errors import UserError, cause
+from kennel import weights_files
+from kennel.errors import UserError, cause, did_you_mean
 from kennel.layout import WEIGHTS_SUFFIXES
+from kennel.networks import architecture, timm_models, torchvision_models
+from kennel.networks.architecture import Architecture
 from kennel.photos.preprocessing import Preprocessing
 from kennel.weights_files import Weights, WeightsFile
 
@@ -88,31 +92,67 @@ def load(name: str, image_size: int, pretrained: bool, channel: Path | None, bak
         UserError: no such backbone, not for that size, no weights to be had, or weights of another network.
     """
     file = (weights_files.in_channel(channel) if channel else weights_files.baked(name, baked)) if pretrained else None
-    architecture = _architecture(name, file)
+    found = _architecture(name, file)
     weights = None
     if file:
         weights = Weights(f"weights file {file.path.name}", weights_files.read(file.path))
     elif pretrained:
-        weights = Weights(architecture.weights, _downloaded(architecture))
+        weights = Weights(found.weights, _downloaded(found))
     try:
-        module, width = architectures.pooled(architecture.build(image_size, weights), image_size)
+        module, width = architecture.pooled(found.build(image_size, weights), image_size)
     except UserError:
         raise
     except Exception as error:  # each architecture raises its own
         raise UserError(wrong_size(name, image_size, error)) from error
-    source = file.path.name if file else architecture.weights if pretrained else "random"
-    return Backbone(name, architecture.library, module, width, architecture.preprocessing(image_size), source)
+    source = file.path.name if file else found.weights if pretrained else "random"
+    return Backbone(name, found.library, module, width, found.preprocessing(image_size), source)
 
 
 def _architecture(name: str, file: WeightsFile | None) -> Architecture:
-    return architectures.find(name, file.config if file else {})
+    """torchvision's of that name, else timm's.
+
+    Raises:
+        UserError: there is none, or the config.json beside the weights is another one's.
+    """
+    config = file.config if file else {}
+    of_torchvision = name in torchvision_models.names()
+    if config:
+        _check(config, name, of_torchvision)
+    if of_torchvision:
+        return torchvision_models.find(name)
+    if timm.is_model(name):
+        return timm_models.find(name, config)
+    known = {*torchvision_models.names(), *timm.list_models()}
+    hint = did_you_mean(name, known, "for example resnet50 or tf_efficientnet_lite0", most=3, cutoff=0.6)
+    raise UserError(f"hyperparameter backbone={name!r} is no torchvision or timm model: {hint}")
 
 
-def _downloaded(architecture: Architecture) -> dict[str, Tensor]:
+def _check(config: Mapping[str, Any], name: str, of_torchvision: bool) -> None:
+    """Refuse a config.json of Hugging Face's that is not the backbone's."""
+    where = f"channel 'pretrained': its {weights_files.CONFIG}"
+    theirs = config.get("architecture")
+    if theirs is None and (kinds := config.get("architectures")):
+        raise UserError(
+            f"{where} is of {kinds[0]}, a class of the transformers library, whose weights have other names: give the "
+            "same model's weights as timm publishes them"
+        )
+    if isinstance(theirs, str) and theirs != name.partition(".")[0]:
+        raise UserError(
+            f"{where} says architecture {theirs!r}, the job backbone={name!r}: set backbone={theirs}, or give the "
+            f"weights of {name}"
+        )
+    if theirs and of_torchvision:
+        tag = getattr(timm.get_pretrained_cfg(name), "tag", "")
+        raise UserError(
+            f"{where} is timm's, and backbone={name!r} is torchvision's: set backbone={name}.{tag}, which is timm's"
+        )
+
+
+def _downloaded(found: Architecture) -> dict[str, Tensor]:
     try:
-        return architecture.download()
+        return found.download()
     except Exception as error:  # each library has its own idea of "no network"
-        raise UserError(_three_ways(architecture.name, error)) from error
+        raise UserError(_three_ways(found.name, error)) from error
 
 
 def wrong_size(name: str, image_size: int, error: Exception) -> str:

@@ -1,6 +1,6 @@
 """Files of weights: which one of a folder is taken, what is read out of it, how it is made to fit a network.
 
-Knows no names of backbones; a file's layout of another library is translated by `kennel.architectures`.
+Knows no names of backbones; a file's layout of another library is translated by `kennel.networks`.
 """
 
 import argparse

@@ -78,6 +78,14 @@ def test_a_config_of_another_network_is_refused(tmp_path, config, said):
         load(tmp_path)
 
 
+def test_timms_weights_for_a_name_that_torchvision_has_too_need_timms_name(tmp_path):
+    hugging_face(tmp_path, {"architecture": "resnet18"})
+    with pytest.raises(
+        UserError, match=r"is timm's, and backbone='resnet18' is torchvision's: set backbone=resnet18\.a1"
+    ):
+        load(tmp_path, "resnet18")
+
+
 def test_two_files_without_a_config_are_named(tmp_path):
     for name in ("a.pth", "b.pt"):
         torch.save(published(), tmp_path / name)

@@ -7,6 +7,7 @@ import torchvision
 from kennel import backbones
 from kennel.backbones import Classifier
 from kennel.errors import UserError
+from kennel.networks import torchvision_models
 
 
 def random(name, size):
@@ -54,9 +55,7 @@ def test_a_network_gives_one_row_of_features_for_each_photo(name, size, width):
 def test_torchvisions_vision_transformers_take_other_sizes():
     """The smallest of them is large: built without values."""
     with torch.device("meta"):
-        from kennel import architectures
-
-        module = architectures.find("vit_b_32", {}).build(96, None)
+        module = torchvision_models.find("vit_b_32").build(96, None)
     assert module.encoder.pos_embedding.shape == (1, 10, 768)
     assert isinstance(module, torchvision.models.VisionTransformer)
 
