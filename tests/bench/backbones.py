@@ -5,6 +5,7 @@ size and at 224. A family is a module of its library. Writes build/check/backbon
 docs/backbones.md; exits 1 where one fails later than a job could say it before the first photo is decoded.
 
     backbones.py [family ...]     torchvision/vgg timm/levit: these alone, the others as they were found last
+    backbones.py --rest           those that were not found yet, as after a run that was interrupted
 """
 
 import argparse
@@ -47,13 +48,14 @@ WORKS = "works"
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("families", nargs="*", help="library/module; all where none is named")
+    parser.add_argument("--rest", action="store_true", help="what no earlier run of these versions has found")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "check" / "backbones.json")
     options = parser.parse_args()
     versions = {"torchvision": torchvision.__version__, "timm": timm.__version__, "torch": torch.__version__}
     found = json.loads(options.out.read_text()) if options.out.exists() else {}
     rows: dict[str, dict[str, Any]] = found.get("families", {}) if found.get("versions") == versions else {}
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    chosen = options.families or list(families())
+    chosen = options.families or [family for family in families() if not (options.rest and family in rows)]
     for at, family in enumerate(chosen, 1):
         begun = time.monotonic()
         rows[family] = _family(family, rows.get(family, {}).get("member", ""))
