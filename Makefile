@@ -3,7 +3,7 @@
 # What people write into a variable reaches a command as it stands. make itself would expand a dollar sign, so the value
 # is taken unexpanded; the shell would run what stands in backticks, so recipes read it from the environment, "$$DATA".
 VALUES = DATA OUT HP PRETRAINED GPUS SPACE TRIALS SEARCH MINUTES FRESH MODEL PORT WEIGHTS IMAGE BASE_IMAGE \
-	SERVE_IMAGE SERVE_BASE_IMAGE TO ARGS PARTS ROUNDS PAIRS
+	SERVE_IMAGE SERVE_BASE_IMAGE TO ARGS PARTS ROUNDS PAIRS FAMILIES
 $(foreach name,$(VALUES),$(if $(filter command environment,$(firstword $(origin $(name)))),\
 	$(eval override $(name) := $$(value $(name)))))
 # Tests start makes of their own.
@@ -64,7 +64,7 @@ UNITS = tests/container tests/docker $(addprefix tests/train/,contract data debu
 	$(addprefix tests/serve/,formats inference)
 
 .PHONY: help demo venv build build-serve-cpu launch push train train-local tune-local serve-local test test-core test-gpu test-launch test-image test-other \
-	test-fast soak bench-train bench-tune bench-debug bench-serve check check-arm lock docs clean .data .data-named $(COMMANDS)
+	test-fast soak bench-train bench-tune bench-debug bench-serve check check-arm check-backbones lock docs clean .data .data-named $(COMMANDS)
 
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
@@ -178,6 +178,9 @@ check: $(VENV)/.test ## lint, format, types, import order, the tables in docs/, 
 check-arm: build/uv/.ready ## whether the slim image's packages all exist for arm64 (asks the package index, installs nothing)
 	build/uv/bin/uv pip install --dry-run --python "$(PYTHON)" --target build/arm64 --no-deps --require-hashes --python-version 3.12 \
 		--python-platform aarch64-manylinux_2_39 --only-binary :all: --no-binary sagemaker-inference -r requirements/serve.txt
+
+check-backbones: $(VENV)/.ready ## an hour: one backbone of every family is trained and exported, at its own size and at 224 [FAMILIES='timm/levit ...']
+	$(VENV)/bin/python tests/bench/backbones.py $$FAMILIES
 
 docs: $(VENV)/.ready ## write the tables in docs/ from the code
 	$(VENV)/bin/python -m kennel_launch.make.docs

@@ -21,3 +21,8 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = "", *, most: 
     """
     near = difflib.get_close_matches(word, list(known), most, cutoff)
     return f"did you mean {' or '.join(map(repr, near))}?" if near else otherwise
+
+
+def cause(error: BaseException) -> str:
+    """The first line of a library's message, at most 160 characters, to quote in a sentence of ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

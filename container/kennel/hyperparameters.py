@@ -41,6 +41,7 @@ class Rule:
     tuning: Tuning | None = None  # what a search covers by default
     per_trial: bool = False  # the trials of one search may differ in it
     check: Callable[[str], None] | None = None  # of a text, raises UserError
+    or_zero: bool = False  # 0 is allowed below `low`, and means what `help` says
 
 
 def _row(default: Any, help: str, **rule: Any) -> Any:
@@ -151,7 +152,9 @@ class Hyperparameters:
         low=0,
         high=4294967295,
     )
-    image_size: int = _row(224, "side of the square that the model sees, pixels", low=32, high=1024)
+    image_size: int = _row(
+        0, "side of the square that the model sees, pixels; 0: the backbone's own", low=32, high=1024, or_zero=True
+    )
     validation_fraction: float = _row(
         0.2, "share of each class taken from `train` where no validation channel is given", low=0.01, high=0.5
     )
@@ -349,12 +352,13 @@ def _shown(text: str) -> str:
 
 def _number(name: str, text: str, rule: Rule, *, whole: bool) -> float | int:
     kind = "a whole number" if whole else "a number"
-    bound = f"between {_short(rule.low)} and {_short(rule.high)}"
+    bound = f"between {_short(rule.low)} and {_short(rule.high)}{', or 0' if rule.or_zero else ''}"
     try:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not math.isfinite(number) or (whole and number != int(number)) or not rule.low <= number <= rule.high:
+    inside = rule.low <= number <= rule.high or (rule.or_zero and number == 0)
+    if not math.isfinite(number) or (whole and number != int(number)) or not inside:
         point = ", with a point and no comma" if _COMMA.fullmatch(text) and not whole else ""
         raise UserError(f"hyperparameter {name}={_shown(text)}: write {kind} {bound}{point}")
     return int(number) if whole else number
@@ -378,7 +382,7 @@ def markdown() -> str:
         shown = text(default)
         allowed = ", ".join(rule.choices)
         if math.isfinite(rule.low):
-            allowed = f"{_short(rule.low)} to {_short(rule.high)}"
+            allowed = f"{'0, ' if rule.or_zero else ''}{_short(rule.low)} to {_short(rule.high)}"
         tuned = ""
         if rule.tuning:
             span = f"{rule.tuning.low:g} to {rule.tuning.high:g}{', log' if rule.tuning.log else ''}"

@@ -98,15 +98,6 @@ def test_a_pickle_is_not_run(tmp_path, capsys):
     assert "must not run" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [("resnet5", "did you mean 'resnet50"), ("qqqqq", "for example"), ("squeezenet1_0", "no linear head")],
-)
-def test_unknown_and_unfit_names_are_refused(name, said):
-    with pytest.raises(UserError, match=said):
-        random(name)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "photos").is_dir(), reason="the shared photos are not beside this checkout")
 def test_the_registrys_lite0_weights_are_put_in_the_right_places():

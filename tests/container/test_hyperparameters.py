@@ -74,6 +74,7 @@ def test_the_platforms_own_keys_are_dropped():
         ({"Batch-Size": "8"}, "unknown hyperparameter 'Batch-Size': did you mean 'batch_size'?"),
         ({"learning_rate": "0,01"}, "write a number between 1e-08 and 10, with a point and no comma"),
         ({"epochs": "9" * 2000}, f"hyperparameter epochs='{'9' * 80}...': write a whole number"),
+        ({"image_size": "16"}, "hyperparameter image_size='16': write a whole number between 32 and 1024, or 0"),
         ({"optimizer": "addamw"}, "write one of sgd, adamw (did you mean 'adamw'?)"),
     ],
 )
@@ -96,7 +97,8 @@ def test_any_text_is_parsed_or_refused_in_one_line(sent):
         return
     for name, rule in TABLE.items():
         value = getattr(made, name)
-        assert isinstance(value, str | bool) or rule.low <= value <= rule.high
+        zero = rule.or_zero and value == 0
+        assert isinstance(value, str | bool) or zero or rule.low <= value <= rule.high
 
 
 def test_files_that_hold_no_table_are_named(tmp_path):

@@ -12,6 +12,7 @@ import threading
 
 import pytest
 import safetensors.torch
+import timm
 import torch
 
 from kennel import artifact
@@ -148,6 +149,35 @@ def test_a_restart_counts_on_where_the_last_checkpoint_stood(job, capsys):
     for key in ("stage", "epoch", "validation:loss"):
         assert [row[key] for row in report(job)["epochs"]] == [row[key] for row in rows]
     assert all(torch.equal(first[name], tensor) for name, tensor in weights(job).items())
+
+
+def test_the_image_size_is_the_backbones_own_unless_it_is_given(job, capsys):
+    """test_resnet's is 160; all that comes after the settings sees the number, and a search's trials share it."""
+    job.photos("train", {"red": 8, "green": 8})
+    job.configure(image_size="0", epochs="1", trials="2", search_space="learning_rate=0.01,0.02")
+    job.main()
+    assert " image_size=160 " in capsys.readouterr().out
+    made = manifest(job)
+    assert (made.preprocessing.image_size, made.hyperparameters["image_size"]) == (160, 160)
+    best = json.loads((job.base / "output" / "data" / "best-hyperparameters.json").read_text())
+    assert best["image_size"] == "160"
+
+
+def test_what_no_backbone_can_be_is_said_before_a_photo_is_decoded(job):
+    """None of these photos could be decoded, which would be the reason if one had been tried."""
+    for name in ("red/a.jpg", "red/b.jpg", "green/a.jpg", "green/b.jpg"):
+        file = job.data / "train" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"\xff\xd8\xff\xe0 torn " + name.encode())
+    job.configure(backbone="maxvit_t", image_size="64")
+    assert job.fail().startswith("backbone 'maxvit_t' cannot take image_size=64 (")
+    job.configure(backbone="test_vit", pretrained="true", image_size="0")
+    weights = job.data / "pretrained"
+    weights.mkdir()
+    torch.save(timm.create_model("test_resnet").state_dict(), weights / "a.pth")
+    assert job.fail().startswith("weights file a.pth does not fit backbone 'test_vit': ")
+    job.configure()
+    assert "a.jpg" in job.fail()
 
 
 def test_a_batch_larger_than_the_data_is_clamped_and_runs(job, capsys):
@@ -308,7 +338,7 @@ def test_incremental_training_goes_on_from_the_earlier_model(job, capsys, packed
     afresh(job)
     job.photos("train", {"blue": 10})
     config = job.base / "input" / "config" / "hyperparameters.json"
-    config.write_text(json.dumps({"epochs": "1", "learning_rate": "1e-8", "int8": "false"}))
+    config.write_text(json.dumps({"epochs": "1", "learning_rate": "1e-8", "int8": "false", "image_size": "0"}))
     job.main()
     assert "head: 2 classes of the earlier model, 1 new ones" in capsys.readouterr().out
     now, second = weights(job), manifest(job)

@@ -16,14 +16,12 @@ from kennel.backbones import Backbone, Classifier
 from kennel.errors import UserError
 from kennel.files import printable
 from kennel.hyperparameters import Hyperparameters, Tuning
-from kennel.layout import Layout
 from kennel.metrics import Metric
 from kennel.photos.photo_folders import SPLITS
 from kennel.search.trials import TrialsTable
 from kennel_train import finish, reporting
 from kennel_train.context import Context, JobEnvironment
 from kennel_train.contract import user_hook
-from kennel_train.contract.config import JobConfig
 from kennel_train.contract.stop import Stop
 from kennel_train.data import audit, image_folder
 from kennel_train.data.image_folder import Channels
@@ -60,9 +58,10 @@ def run(environment: JobEnvironment, cluster: Cluster, stop: Stop) -> None:
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kennel-")))
         source = warm_start.find(layout.data / "model", scratch / "model")
-        if source and (layout.data / "pretrained").is_dir():
+        weights = layout.data / "pretrained" if (layout.data / "pretrained").is_dir() else None
+        if source and weights:
             raise UserError("channels 'model' and 'pretrained' both bring weights: keep one")
-        hp = _settled(config, chosen, source, layout)
+        hp = _settled(environment, chosen, source, weights)
         log.info("hyperparameters: %s", " ".join(f"{k}={v}" for k, v in dataclasses.asdict(hp).items()))
         context = Context(hp, chosen, cluster, stop, timing, layout, environment.root, environment.cache)
         hook = user_hook.load(config.raw, layout)
@@ -76,21 +75,21 @@ def run(environment: JobEnvironment, cluster: Cluster, stop: Stop) -> None:
         with timing("find photos"):
             channels, sharded = _channels(config.sharded, context)
         torch.manual_seed(hp.seed)
-        backbone = _backbone(environment, hp, source)
+        backbone = _backbone(environment, hp, source, weights)
         log.info("backbone: %s (%s), weights: %s", backbone.name, backbone.library, backbone.weights)
         classifier = Classifier(backbone, len(channels.class_names))
         pretrained = backbone.weights != "random"
         smallest = min(2, hp.batch_size) if hp.strategy != "probe" else 0
         sanity_check.check(classifier, backbone.name, hp.image_size, smallest, pretrained)
+        program = None  # a job that goes on has seen it work, and traces at its end
+        if cluster.is_rank_zero and not checkpoint.exists(layout.checkpoints):
+            with timing("trace network"):
+                program = export.trace(classifier, backbone.name)
         with timing("decode"):
             splits = Splits.decode(channels, sharded, backbone.preprocessing, context, log.info)
         audited = _audit(splits, channels, context)
         context = _clamped(context, len(splits.parts["train"].photos))
         tracker.parameters(context.hp)
-        program = None  # a job that goes on has seen it work, and traces at its end
-        if cluster.is_rank_zero and not checkpoint.exists(layout.checkpoints):
-            with timing("trace network"):
-                program = export.trace(classifier, backbone.name)
         if source:
             taken, new = warm_start.head(classifier, channels.class_names, source)
             log.info("head: %d classes of the earlier model, %d new ones", len(taken), len(new))
@@ -133,24 +132,32 @@ def _train(
     return Search(job, space, identity, scratch, job.context.layout.output_data, tracker).run()
 
 
-def _settled(config: JobConfig, chosen: Device, source: SourceModel | None, layout: Layout) -> Hyperparameters:
-    """The hyperparameters with what the device and an earlier model decide."""
-    hp = config.hp
+def _settled(
+    environment: JobEnvironment, chosen: Device, source: SourceModel | None, weights: Path | None
+) -> Hyperparameters:
+    """The hyperparameters with what the device, an earlier model and the backbone decide."""
+    hp = environment.config.hp
     if hp.strategy == "auto":
         hp = dataclasses.replace(hp, strategy="probe-then-finetune" if chosen.torch.type == "cuda" else "probe")
-    hp = dataclasses.replace(hp, solver=_solver(config, hp, source, layout))
-    return warm_start.settle(hp, config.raw, source) if source else hp
+    hp = dataclasses.replace(hp, solver=_solver(environment, hp, source))
+    if source:
+        return warm_start.settle(hp, environment.config.raw, source)
+    if hp.image_size == 0:
+        own = backbones.own_size(hp.backbone, weights if hp.pretrained else None)
+        hp = dataclasses.replace(hp, image_size=own)
+    return hp
 
 
-def _solver(config: JobConfig, hp: Hyperparameters, source: SourceModel | None, layout: Layout) -> str:
+def _solver(environment: JobEnvironment, hp: Hyperparameters, source: SourceModel | None) -> str:
     """L-BFGS for a probe where nothing asks for SGD: its hyperparameters, its steps, or a head to go on from."""
+    config = environment.config
     searched = config.space if hp.trials > 1 else {}
     asked = (hyperparameters.given(config.raw) | set(searched)) & set(hyperparameters.OF_SGD)
     if hp.solver == "lbfgs" and hp.strategy == "probe" and asked and "solver" not in searched:
         log.warning("warning: solver=lbfgs has no use for %s", ", ".join(sorted(asked)))
     if hp.solver != "auto":
         return hp.solver
-    return "sgd" if hp.strategy != "probe" or asked or source or wants_steps(hp, layout) else "lbfgs"
+    return "sgd" if hp.strategy != "probe" or asked or source or wants_steps(hp, environment.layout) else "lbfgs"
 
 
 def _clamped(context: Context, photos: int) -> Context:
@@ -203,12 +210,12 @@ def _channels(sharded_channels: frozenset[str], context: Context) -> tuple[Chann
     return image_folder.label(found, names, context.hp.allow_missing_classes), sharded
 
 
-def _backbone(environment: JobEnvironment, hp: Hyperparameters, source: SourceModel | None) -> Backbone:
+def _backbone(
+    environment: JobEnvironment, hp: Hyperparameters, source: SourceModel | None, weights: Path | None
+) -> Backbone:
     """That of an earlier model, else a pretrained or a new one."""
     if source:
         return warm_start.backbone(source)  # its photos were taken by its own white level
-    channel = environment.layout.data / "pretrained"
-    weights = channel if channel.is_dir() else None
     backbone = backbones.load(hp.backbone, hp.image_size, hp.pretrained, weights, baked=environment.weights)
     if not hp.white_level:
         return backbone

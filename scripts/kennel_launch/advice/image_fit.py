@@ -13,7 +13,8 @@ from kennel_launch.settings import Settings
 
 SERVERLESS_PAGE = "https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints.html"
 _LIMIT = 10 * 10**9  # bytes of a serverless endpoint's image, SERVERLESS_PAGE; other modes have ECR's limits alone
-_CACHED, _SEEN = 256, 224  # pixels: training keeps this larger square of each photo, by most libraries' own ratio
+USUAL_SIZE = 224  # pixels: most backbones' own image size, which a laptop without torch cannot look up
+_CACHED = 256  # pixels: training keeps this larger square of each photo, by most libraries' own ratio
 _SLIM = "the slim image (make build-serve-cpu, then kennel push kennel:serve-cpu --to ...)"
 _UNKNOWN = "what is inside the image could not be read, so that nothing of it was checked"
 
@@ -53,7 +54,7 @@ def check_volume(settings: Settings, photos: int, size: int, image_size: int, vo
     Raises:
         UserError: the decoded photos, which each machine keeps its share of, do not fit beside the files.
     """
-    side = round(image_size * _CACHED / _SEEN)
+    side = round(image_size * _CACHED / USUAL_SIZE)
     decoded = photos * side * side * 3 // settings.instance_count
     if instance_types.has_own_disk(settings.instance_type) or decoded + size <= volume * 10**9:
         return

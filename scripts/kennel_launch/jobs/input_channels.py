@@ -96,7 +96,7 @@ def check_volume(
                 raise UserError(f"nothing lies in {channels[name]}: kennel upload FOLDER says where its photos are")
         count += sum(map(photo_sources.is_photo, found))
         size += sum(found.values()) if options.input_mode == "File" else 0
-    side = hyperparameters.parse(given).image_size
+    side = hyperparameters.parse(given).image_size or image_fit.USUAL_SIZE
     image_fit.check_volume(settings, count, size, side, options.volume_size)
     if settings.kms_key and instance_types.has_own_disk(settings.instance_type):
         lines.append(

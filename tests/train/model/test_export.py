@@ -107,19 +107,26 @@ def test_a_disk_that_is_full_while_weights_are_written_is_named(made, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_graph_takes_the_weights_of_later_and_any_attention(tmp_path):
-    """BEiT's attention has strides that torch 2.10's exporter does not record by default."""
+@pytest.mark.parametrize("kind", ["beit", "sam"])
+def test_the_graph_takes_the_weights_of_later_and_any_attention(tmp_path, kind):
+    """BEiT's attention has strides that torch 2.10's exporter does not record by default; SAM's has 3 dimensions."""
     torch.manual_seed(0)
     sizes = {"img_size": 64, "patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2, "num_classes": 0}
-    module = timm.models.beit.Beit(**sizes, use_rel_pos_bias=True)
+    if kind == "beit":
+        module = timm.models.beit.Beit(**sizes, use_rel_pos_bias=True)
+    else:
+        module = timm.models.vision_transformer_sam.VisionTransformerSAM(
+            **sizes, neck_chans=None, global_pool="avg", use_rel_pos=True
+        )
     backbone = replace(backbones.load("test_vit", 64, False, None, None), module=module, width=32)
     classifier = Classifier(backbone, 2)
-    program = export.trace(classifier, "beit")
+    program = export.trace(classifier, kind)
     trained = {key: value + 0.05 * torch.randn(value.shape) for key, value in classifier.state_dict().items()}
     classifier.load_state_dict(trained, assign=True)
     row = Manifest(("dark", "bright"), backbone.preprocessing, {})
     written = export.export(classifier, program, torch.from_numpy(PHOTOS[:4]), row, tmp_path)
     assert set(written.files) == {WEIGHTS, ONNX}
+    assert all(module.fused_attn for module in classifier.modules() if hasattr(module, "fused_attn"))
 
 
 def test_a_backbone_that_is_no_onnx_is_a_sentence(made):

@@ -74,7 +74,7 @@ def settle(hp: Hyperparameters, raw: Mapping[str, Any], earlier: SourceModel) ->
     row = earlier.manifest
     theirs = {"backbone": row.backbone["name"], "image_size": row.preprocessing.image_size}
     for name in sorted(hyperparameters.given(raw) & set(theirs)):
-        if getattr(hp, name) != theirs[name]:
+        if getattr(hp, name) not in (theirs[name], 0):  # image_size=0 leaves it to the model
             raise UserError(
                 f"hyperparameter {name}={getattr(hp, name)!r}: the model in channel 'model' has {theirs[name]!r}: "
                 f"leave {name} out, or the channel"

@@ -1,6 +1,6 @@
 """The best model as a folder: weights, ONNX, maybe int8, and the manifest, checked before they are put in place.
 
-The network is traced before it is trained, so that a backbone that cannot be ONNX costs no training; at the end the
+The network is traced before a photo is decoded, so that a backbone that cannot be ONNX costs nothing; at the end the
 graph takes the trained weights.
 """
 
@@ -50,6 +50,24 @@ def trace(classifier: Classifier, name: str) -> ONNXProgram:
     Raises:
         UserError: ONNX, or torch's exporter, cannot hold this backbone.
     """
+    fused = [module for module in classifier.modules() if getattr(module, "fused_attn", False)]  # timm's name for it
+    try:
+        return _traced(classifier)
+    except Exception as error:  # each of its steps has its own
+        if not fused:
+            raise UserError(backbones.not_exportable(name, error)) from error
+    try:  # torch's attention is exported in four dimensions only, which SAM's has not: by plain products, then
+        for module in fused:
+            vars(module)["fused_attn"] = False
+        return _traced(classifier)
+    except Exception as error:
+        raise UserError(backbones.not_exportable(name, error)) from error
+    finally:
+        for module in fused:
+            vars(module)["fused_attn"] = True
+
+
+def _traced(classifier: Classifier) -> ONNXProgram:
     side = classifier.image_size
     batch = torch.export.Dim("batch", min=1)
     with (
@@ -70,8 +88,6 @@ def trace(classifier: Classifier, name: str) -> ONNXProgram:
                 optimize=False,  # constants are folded once the weights are final
                 verbose=False,
             )
-        except Exception as error:  # each of its steps has its own
-            raise UserError(backbones.not_exportable(name, error)) from error
         finally:
             gc.enable()
     assert made is not None

@@ -1,0 +1,1 @@
+"""Networks of torchvision and timm: built for an image size, without their head, with published weights in place."""
