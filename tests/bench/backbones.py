@@ -203,7 +203,8 @@ def _short(result: str, member: str) -> str:
 def filled(page: str, made: str) -> str:
     """The page with the table between its markers."""
     versions = f"torchvision {torchvision.__version__}, timm {timm.__version__}, Python {platform.python_version()}"
-    text = f"<!-- checked -->\nBy {versions}:\n\n{made}\n<!-- /checked -->"
+    tried = f"{made.count(chr(10)) - 1} of {len(families())} families, by {versions}:"
+    text = f"<!-- checked -->\n{tried}\n\n{made}\n<!-- /checked -->"
     return re.sub(r"<!-- checked -->.*?<!-- /checked -->", lambda _: text, page, flags=re.DOTALL)
 
 

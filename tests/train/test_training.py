@@ -161,6 +161,8 @@ def test_the_image_size_is_the_backbones_own_unless_it_is_given(job, capsys):
     assert (made.preprocessing.image_size, made.hyperparameters["image_size"]) == (160, 160)
     best = json.loads((job.base / "output" / "data" / "best-hyperparameters.json").read_text())
     assert best["image_size"] == "160"
+    phases = [name for name, _ in report(job)["phases"]]
+    assert phases.index("trace network") < phases.index("decode")
 
 
 def test_what_no_backbone_can_be_is_said_before_a_photo_is_decoded(job):

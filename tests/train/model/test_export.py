@@ -118,6 +118,7 @@ def test_the_graph_takes_the_weights_of_later_and_any_attention(tmp_path, kind):
         module = timm.models.vision_transformer_sam.VisionTransformerSAM(
             **sizes, neck_chans=None, global_pool="avg", use_rel_pos=True
         )
+        module.blocks[0].norm2 = module.blocks[0].norm1  # weights that stand twice in a network, as in CoaT
     backbone = replace(backbones.load("test_vit", 64, False, None, None), module=module, width=32)
     classifier = Classifier(backbone, 2)
     program = export.trace(classifier, kind)
@@ -126,6 +127,8 @@ def test_the_graph_takes_the_weights_of_later_and_any_attention(tmp_path, kind):
     row = Manifest(("dark", "bright"), backbone.preprocessing, {})
     written = export.export(classifier, program, torch.from_numpy(PHOTOS[:4]), row, tmp_path)
     assert set(written.files) == {WEIGHTS, ONNX}
+    saved = safetensors.torch.load_file(tmp_path / WEIGHTS)
+    assert all(torch.equal(saved[key], value) for key, value in classifier.state_dict().items())
     assert all(module.fused_attn for module in classifier.modules() if hasattr(module, "fused_attn"))
 
 

@@ -12,7 +12,7 @@ import logging
 import platform
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
@@ -127,7 +127,7 @@ def export(
     partial.mkdir()
     try:
         classifier.cpu().eval()
-        state = {key: value.contiguous() for key, value in classifier.state_dict().items()}
+        state = _apart(classifier.state_dict())
         safetensors.torch.save_file(state, partial / WEIGHTS)
         (partial / WEIGHTS).chmod(0o644)  # safetensors makes it 0600, and another user may serve it
         with phase("export"):
@@ -146,6 +146,16 @@ def export(
         return manifest
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict as safetensors takes it: weights that stand twice in a network, as CoaT's do, are two tensors."""
+    made: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for key, value in state.items():
+        made[key] = value.clone() if value.data_ptr() in seen else value.contiguous()
+        seen.add(value.data_ptr())
+    return made
 
 
 def versions() -> dict[str, str]:
