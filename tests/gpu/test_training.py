@@ -79,7 +79,7 @@ class Job:
         {"strategy": "probe-then-finetune", "probe_epochs": "2", "epochs": "2", "profile_steps": "2-3"},
         {"strategy": "finetune", "epochs": "3", "optimizer": "adamw", "ema_decay": "0.9", "trivial_augment": "true"},
     ],
-    ids=["probe", "search", "both", "finetune"],
+    ids=["sgd", "lbfgs", "search", "both", "finetune"],
 )
 def test_a_job_on_the_gpu_learns_and_exports(tmp_path, gpu, hyperparameters):
     job = Job(tmp_path, **hyperparameters).run()

@@ -97,7 +97,7 @@ def test_java_that_hangs_ends_the_server(base, running, until, photo):
     ],
 )
 def test_a_worker_that_dies_is_in_the_log_with_the_signal(server, until, signum, how):
-    dead = workers(server)[0].pid
-    workers(server)[0].send_signal(signum)
-    until(lambda: f"worker {dead} died while it was idle: {how}" in server.log, server)
+    oldest = min(workers(server), key=lambda worker: worker.create_time())  # another may still be starting
+    oldest.send_signal(signum)
+    until(lambda: f"worker {oldest.pid} died while it was idle: {how}" in server.log, server)
     until(lambda: server.ping() == 200 and len(workers(server)) == 2, server)
