@@ -12,6 +12,7 @@ from kennel.artifact import Manifest
 from kennel.backbones import Backbone
 from kennel.search.trials import TrialsTable
 from kennel_train.contract import failure
+from kennel_train.engine import strategies
 from kennel_train.engine.strategies import Trained, Training
 from kennel_train.measure.history import EpochRow
 from kennel_train.model import export
@@ -155,7 +156,7 @@ def _outcome(job: Training, trained: Trained) -> str:
     last = trained.rows[-1]["stage"]
     ran = sum(row["stage"] == last for row in trained.rows)
     hp = job.context.hp
-    planned = hp.probe_epochs if last == "probe" and hp.strategy != "probe" else hp.epochs
+    planned = strategies.probe_epochs(hp) if last == "probe" else hp.epochs
     if "l2" in trained.rows[-1]:
         planned = 1
     return "completed" if ran == planned else f"completed: patience={hp.patience} ended {last} after {ran} epochs"

@@ -1,5 +1,6 @@
 """`kennel deploy` and `transform` send what versions 2 and 3 of SageMaker's SDK send, but for what is listed here."""
 
+import inspect
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -93,54 +94,48 @@ def transform_job(settings: Settings) -> dict[str, Any]:
     return job
 
 
+def start_transform(transformer: Any, sdk_session: Any, settings: Settings, content_type: str) -> None:
+    """By either version's Transformer, which are called alike; version 3 gets this function's text."""
+    transformer(
+        "pets",
+        1,
+        settings.endpoint_instance_type,
+        strategy="SingleRecord",
+        output_path="s3://photos/out/",
+        output_kms_key=settings.kms_key or None,
+        volume_kms_key=settings.kms_key or None,
+        accept="application/jsonlines",
+        tags=kennel_settings.tags(settings),
+        sagemaker_session=sdk_session,
+    ).transform("s3://photos/photos.manifest", "ManifestFile", content_type, job_name="pets-1", wait=False)
+
+
 @pytest.mark.parametrize("settings", [SETTINGS, INSIDE], ids=["plain", "inside"])
 def test_a_transform_job(capsys: pytest.CaptureFixture[str], settings: Settings) -> None:
     from sagemaker.transformer import Transformer
 
     session.dry_run(settings)
-    transformer = Transformer(
-        "pets",
-        1,
-        settings.endpoint_instance_type,
-        strategy="SingleRecord",
-        output_path="s3://photos/out/",
-        output_kms_key=settings.kms_key or None,
-        volume_kms_key=settings.kms_key or None,
-        accept="application/jsonlines",
-        tags=kennel_settings.tags(settings),
-        sagemaker_session=v2.session(settings),
-    )
     job = transform_job(settings)
-    kind = job["TransformInput"]["ContentType"]
-    transformer.transform("s3://photos/photos.manifest", "ManifestFile", kind, job_name="pets-1", wait=False)
+    start_transform(Transformer, v2.session(settings), settings, job["TransformInput"]["ContentType"])
     (row,) = printed(capsys.readouterr().out)
     assert job == row["request"]
 
 
-V3 = """
+V3 = f"""
 import json, sys
+from typing import Any
 from kennel_launch import settings as kennel_settings
 from kennel_launch.aws import session
 from kennel_launch.settings import Settings
 from sagemaker.core.helper.session_helper import Session
 from sagemaker.core.transformer import Transformer
-kind, *cases = json.load(sys.stdin)
+{inspect.getsource(start_transform)}
+content_type, *cases = json.load(sys.stdin)
 for given in cases:
     settings = Settings(**given)
     session.dry_run(settings)
-    transformer = Transformer(
-        "pets",
-        1,
-        settings.endpoint_instance_type,
-        strategy="SingleRecord",
-        output_path="s3://photos/out/",
-        output_kms_key=settings.kms_key or None,
-        volume_kms_key=settings.kms_key or None,
-        accept="application/jsonlines",
-        tags=kennel_settings.tags(settings),
-        sagemaker_session=Session(session.session(settings), default_bucket=settings.bucket),
-    )
-    transformer.transform("s3://photos/photos.manifest", "ManifestFile", kind, job_name="pets-1", wait=False)
+    sdk_session = Session(session.session(settings), default_bucket=settings.bucket)
+    start_transform(Transformer, sdk_session, settings, content_type)
 """
 
 

@@ -30,8 +30,7 @@ def fit(job: Training, trained: Trained) -> bool:
             found = logistic_regression.solve(whole, weights, hp.label_smoothing, l2, hp.seed, cluster, job.over)
             job.classifier.head.load_state_dict(found.state)
             return True
-        epochs = hp.epochs if hp.strategy == "probe" else hp.probe_epochs
-        plan = StagePlan("probe", epochs, 0, max(1, len(whole.index)), weights, job.pretrained)
+        plan = StagePlan("probe", strategies.probe_epochs(hp), 0, max(1, len(whole.index)), weights, job.pretrained)
         job.classifier.head.load_state_dict(trained.head)
         run = Run(job.classifier.head, whole, job.context, plan)
         while run.epoch <= trained.best.epoch:

@@ -153,14 +153,14 @@ class _Problem:
             raise UserError("the backbone's features are NaN or infinite: its weights are damaged, or another's")
         scale = math.sqrt(max(float((square - mean**2).mean()), 1e-12))
         everyones = cluster.gather((train.index, train.labels.numpy()))
-        fold = _folds(train.index, everyones, folds, seed)
-        heads = 1 + max(int(row.max(initial=0)) for row in cluster.gather(fold))
+        dealt = _folds(everyones, folds, seed)
+        heads = 1 + int(dealt.max(initial=0))
         weights = weights.to(device)
         targets = (1 - smoothing) * torch.diag(weights) + smoothing / classes * weights
         made = cls(
             features=((train.features - mean.float()) / scale),
             labels=train.labels.to(device),
-            fold=torch.from_numpy(fold).to(device),
+            fold=torch.from_numpy(dealt[train.index]).to(device),
             index=train.index,
             center=mean.float(),
             scale=scale,
@@ -259,11 +259,10 @@ class _Problem:
         return losses.clone(), weight.clone(), bias.clone()
 
 
-def _folds(mine: Index, everyones: Sequence[tuple[Index, Index]], folds: int, seed: int) -> Index:
-    """The fold of each of this rank's photos, from 1; 0 for one that is never held out. Each class is spread evenly.
+def _folds(everyones: Sequence[tuple[Index, Index]], folds: int, seed: int) -> Index:
+    """The fold of each position in the split, from 1; 0 for one that is never held out. Each class is spread evenly.
 
     Args:
-        mine: positions in the split.
         everyones: (positions, labels) of each rank.
     """
     index, labels = (np.concatenate(column) for column in zip(*everyones, strict=True))
@@ -274,4 +273,4 @@ def _folds(mine: Index, everyones: Sequence[tuple[Index, Index]], folds: int, se
     dealt = np.arange(len(index)) % FOLDS + 1
     dealt[(counts[labels[mixed]] < 2) | (dealt > (folds if len(index) < MANY else min(folds, 1)))] = 0
     place[index[mixed]] = dealt
-    return place[mine]
+    return place

@@ -12,6 +12,7 @@ import torch
 
 from kennel import metrics
 from kennel.backbones import Classifier
+from kennel.hyperparameters import Hyperparameters
 from kennel.metrics import Metric
 from kennel_train.context import Context
 from kennel_train.contract.stop import grace
@@ -89,9 +90,14 @@ def _probe(job: Training, done: Trained, state: dict[str, Any] | None) -> tuple[
         best, row, done.solved = solve(job)
         job.on_epoch_end(row, best.values)
         return best, [row]
-    epochs = job.context.hp.epochs if job.context.hp.strategy == "probe" else job.context.hp.probe_epochs
+    epochs = probe_epochs(job.context.hp)
     size = max(1, len(done.inputs["train"].index))  # features are small: a batch is never cut
     return _fit(job, job.classifier.head, done, "probe", epochs, size, state)
+
+
+def probe_epochs(hp: Hyperparameters) -> int:
+    """Of a probe by SGD: those of the job where it is all of it."""
+    return hp.epochs if hp.strategy == "probe" else hp.probe_epochs
 
 
 def solve(job: Training) -> tuple[Best, EpochRow, Solution]:

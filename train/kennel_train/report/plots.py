@@ -91,7 +91,7 @@ def path(rows: Sequence[Mapping[str, Any]], key: str, best: int, name: str) -> s
         axes.set_xlabel("L2", color=MUTED)
         axes.plot(places, values, color=COLOURS["validation:loss"], linewidth=2, marker="o", markersize=3.5, zorder=3)
         axes.axvline(places[best], color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=2)
-        axes.plot([places[best]], [values[best]], "o", markersize=10, fillstyle="none", color=INK, mew=1.6, zorder=4)
+        ring(axes, places[best], values[best])
         axes.tick_params(which="both", colors=MUTED, length=0, pad=6)
         return inline(figure, name)
 
@@ -110,9 +110,9 @@ def number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) and abs(value) < float("inf") else float("nan")
 
 
-def ring(axes: Axes, epoch: int, value: float | None) -> None:
-    """Mark the best epoch."""
-    axes.plot([epoch], [number(value)], "o", markersize=10, fillstyle="none", color=INK, mew=1.6, zorder=4)
+def ring(axes: Axes, place: float, value: float | None) -> None:
+    """Mark the best epoch, or L2."""
+    axes.plot([place], [number(value)], "o", markersize=10, fillstyle="none", color=INK, mew=1.6, zorder=4)
 
 
 def frame(axes: Axes, count: int, *, percent: bool) -> None:
